@@ -1,0 +1,303 @@
+//! The bus as the daemon sees it: one trait, whatever stores the messages. The conformance suite in `tests/`
+//! is its definition; this file states the promises in words.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::error::{CommitError, Error};
+
+pub type Headers = Vec<(String, String)>;
+
+/// Something to store under a subject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    pub subject: String,
+    /// In order; a name may repeat. `Nats-*` names carry the bus's own meaning (`Nats-TTL`).
+    pub headers: Headers,
+    pub data: Bytes,
+}
+
+/// A stored message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stored {
+    pub message: Message,
+    /// Of the stream; also the message's revision where a subject keeps one message.
+    pub sequence: u64,
+    /// Nanoseconds since the epoch, by the bus's clock.
+    pub timestamp: u64,
+}
+
+/// Conditions and identity of one publish.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Publish {
+    /// Within the stream's duplicate window a second message with this id is acknowledged and not stored.
+    pub message_id: Option<String>,
+    /// Store only if the subject's last message has this sequence; 0: only if the subject has none.
+    pub expected_last_subject_sequence: Option<u64>,
+}
+
+/// The bus has stored a message (or had it already).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishAck {
+    pub stream: String,
+    pub sequence: u64,
+    pub duplicate: bool,
+}
+
+/// A stream to create if no stream covers its subjects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSpec {
+    pub name: String,
+    pub subjects: Vec<String>,
+    pub max_age: Option<Duration>,
+    pub max_messages: Option<u64>,
+    pub max_bytes: Option<u64>,
+    /// `None`: the bus's default, two minutes.
+    pub duplicate_window: Option<Duration>,
+}
+
+/// A stream that exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamInfo {
+    pub name: String,
+    pub subjects: Vec<String>,
+    /// Nanoseconds since the epoch.
+    pub created: u64,
+    pub duplicate_window: Duration,
+    /// Of one message, headers included.
+    pub max_message_size: Option<u64>,
+}
+
+/// A durable pull consumer with explicit acks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsumerSpec {
+    pub stream: String,
+    pub durable: String,
+    pub filter: String,
+    /// A delivery without ack, nak or heartbeat for so long is delivered again.
+    pub ack_wait: Duration,
+    /// `None`: no limit, which is what dispatch uses.
+    pub max_deliver: Option<u32>,
+    pub max_ack_pending: u32,
+}
+
+/// A durable that exists, and the identity of the events that come from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Hash of names and creation times of stream and durable, in hex: a stream that was deleted and made anew
+    /// counts from 1 again, and must not be mistaken for the old one.
+    pub id: String,
+    pub stream: String,
+    pub durable: String,
+    pub filter: String,
+    pub ack_wait: Duration,
+}
+
+/// One event, taken from a durable and not yet settled. Dropping it settles nothing: it comes again after the
+/// ack wait.
+pub struct Delivery {
+    pub origin: Arc<Origin>,
+    pub stored: Stored,
+    /// From 1; a hint: a bus that was killed may count from 1 again.
+    pub count: u32,
+    pub(crate) settle: Box<dyn Settle>,
+}
+
+impl Delivery {
+    /// `<origin>.<sequence>`: unique, the same on every delivery.
+    pub fn id(&self) -> String {
+        format!("{}.{}", self.origin.id, self.stored.sequence)
+    }
+
+    /// Done: never deliver it again. Fire and forget, as the server's own protocol is.
+    pub async fn ack(&self) -> Result<(), Error> {
+        self.settle.ack().await
+    }
+
+    /// Not run: deliver it again, after `delay`.
+    pub async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
+        self.settle.nak(delay).await
+    }
+
+    /// Still at it: the ack wait begins anew.
+    pub async fn in_progress(&self) -> Result<(), Error> {
+        self.settle.in_progress().await
+    }
+}
+
+impl fmt::Debug for Delivery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Delivery").field("id", &self.id()).field("subject", &self.stored.message.subject).finish()
+    }
+}
+
+/// How a bus settles a delivery of its own.
+#[async_trait]
+pub(crate) trait Settle: Send + Sync {
+    async fn ack(&self) -> Result<(), Error>;
+    async fn nak(&self, delay: Option<Duration>) -> Result<(), Error>;
+    async fn in_progress(&self) -> Result<(), Error>;
+}
+
+/// The deliveries of a durable, one after another, in stream order for first deliveries. It never ends by itself:
+/// a lost connection is waited out, and only a durable or stream that is gone is an error (the caller ensures it
+/// anew).
+#[async_trait]
+pub trait Deliveries: Send {
+    async fn next(&mut self) -> Result<Delivery, Error>;
+    /// Hands back what was fetched and not yet taken, so that another host gets it at once.
+    async fn close(&mut self);
+}
+
+/// Where an event commits. It follows from the event and the subscription alone, so that every run, host and version
+/// agrees.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Point {
+    /// The cell of an order key: state, compared and set.
+    Cell { space: String, cell: String },
+    /// A record of its own, create-only.
+    Record,
+    /// The message id of the one message that the event may publish, within its stream's duplicate window.
+    Publish,
+}
+
+/// State of a cell as of one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CellState {
+    pub entries: std::collections::BTreeMap<String, Bytes>,
+}
+
+/// What is known of an event before it runs.
+#[derive(Debug)]
+pub enum Opened {
+    /// It committed in an earlier run. What that run left unapplied has been applied, and the delivery acked.
+    Settled,
+    /// It has not committed, as far as is known: run it.
+    Fresh(Snapshot),
+}
+
+/// What a run is based on; goes back into [`Bus::commit`].
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    pub point: Point,
+    /// Empty unless the point is a cell.
+    pub state: CellState,
+    /// The cell's revision, 0 where there is none yet.
+    pub(crate) revision: u64,
+    /// The bus's own notes (the rest of the cell as it was read).
+    pub(crate) notes: Option<Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+/// A write to the event's cell.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Write {
+    Put { key: String, value: Bytes },
+    Delete { key: String },
+}
+
+/// What an event does, all or nothing.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Change {
+    /// Only with [`Point::Cell`].
+    pub writes: Vec<Write>,
+    /// Stored in this order with the message ids `<origin>.<seq>.<ordinal>`, ordinals from 0.
+    pub effects: Vec<Message>,
+}
+
+/// An effect that its stream refused for good after the commit; its dead letter is stored in its place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    pub ordinal: usize,
+    pub subject: String,
+    pub reason: String,
+}
+
+/// The event is committed, applied and acked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Committed {
+    pub refused: Vec<Refused>,
+}
+
+/// Makes the dead letter for an effect that can't be stored, from the effect and the reason.
+pub type Undeliverable = Arc<dyn Fn(&Message, &str) -> Message + Send + Sync>;
+
+/// State of the connection, for readiness.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Connection {
+    Up,
+    Down { reason: String },
+}
+
+/// Events, subjects, streams, durables, commit points and key-value buckets.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// `nats` or `local`.
+    fn kind(&self) -> &'static str;
+
+    /// Follows the connection.
+    fn connection(&self) -> watch::Receiver<Connection>;
+
+    /// The stream that covers `spec`'s subjects; created if none does. An existing stream is used as it is: its
+    /// limits are its owner's. A stream that covers only a part of the subjects, or has the name but not the
+    /// subjects, is an error that shows both sides.
+    async fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamInfo, Error>;
+
+    /// The stream that stores `subject`, which may be a filter with wildcards. Cached for some seconds.
+    async fn covering(&self, subject: &str) -> Result<Option<StreamInfo>, Error>;
+
+    /// The durable; created if it is missing, delivering everything its stream holds. One that exists with other
+    /// settings is an error that shows both sides.
+    async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<Arc<Origin>, Error>;
+
+    /// Takes deliveries; at most `buffer` are fetched ahead of the caller.
+    async fn deliveries(&self, origin: &Arc<Origin>, buffer: usize) -> Result<Box<dyn Deliveries>, Error>;
+
+    /// Stores a message. `Err(NoStream)` if none covers the subject: it is never lost silently.
+    async fn publish(&self, message: Message, how: Publish) -> Result<PublishAck, Error>;
+
+    /// The newest message of `subject`, read from the stream's leader.
+    async fn last(&self, subject: &str) -> Result<Option<Stored>, Error>;
+
+    /// Before a run: has this event committed? Applies what an earlier run left, of this event and of the cell.
+    async fn open(&self, delivery: &Delivery, point: &Point) -> Result<Opened, Error>;
+
+    /// Commits, applies and acks, in this order. Returns only when the outcome is known: while the bus is out of reach
+    /// it waits. Dropping the future is as a crash: the next delivery finds out.
+    async fn commit(&self, delivery: &Delivery, base: Snapshot, change: Change) -> Result<Committed, CommitError>;
+
+    /// A key-value bucket, created if it is missing.
+    async fn bucket(&self, name: &str) -> Result<Arc<dyn Bucket>, Error>;
+
+    /// Tells whoever listens right now; stored nowhere, lost without a listener.
+    async fn advise(&self, subject: &str, data: Bytes);
+}
+
+/// One value of a bucket. `value` is `None` where the key was deleted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    pub key: String,
+    pub value: Option<Bytes>,
+    pub revision: u64,
+}
+
+/// Keys with one value each, revisions and watching.
+#[async_trait]
+pub trait Bucket: Send + Sync {
+    /// `None` if the key was never set; a deleted key is an entry without value.
+    async fn get(&self, key: &str) -> Result<Option<Entry>, Error>;
+    /// Sets the key if its revision is `expected` (0: it was never set or is deleted). Returns the new revision.
+    async fn put(&self, key: &str, value: Bytes, expected: Option<u64>) -> Result<u64, Error>;
+    async fn delete(&self, key: &str, expected: Option<u64>) -> Result<(), Error>;
+    /// Sorted, without the deleted.
+    async fn keys(&self) -> Result<Vec<String>, Error>;
+    /// First what is there, then each change, in order, over reconnections.
+    async fn watch(&self) -> Result<Box<dyn Watch>, Error>;
+}
+
+#[async_trait]
+pub trait Watch: Send {
+    async fn next(&mut self) -> Result<Entry, Error>;
+}

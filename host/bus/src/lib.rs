@@ -1,0 +1,7 @@
+//! The bus: events, subjects, streams, durable consumers, commit points and key-value buckets behind one trait.
+
+mod api;
+mod error;
+
+pub use api::*;
+pub use error::{CommitError, Error};

@@ -1,0 +1,198 @@
+//! The one seam between guest and host: every host call of every contract version becomes a [`Call`] and comes
+//! back as an [`Answer`]. Recording, replay and fault injection belong around [`Host::call`]; what a call does
+//! belongs to whoever implements [`Host`].
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// What a guest can reach. One value serves one run of one event.
+#[async_trait]
+pub trait Host: Send + 'static {
+    /// Answers one call. The answer's variant is the call's; see [`Answer`].
+    async fn call(&mut self, call: Call) -> Answer;
+}
+
+/// Name and value pairs, in order.
+pub type Pairs = Vec<(String, String)>;
+
+/// One message as the guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    pub id: String,
+    pub subject: String,
+    pub headers: Pairs,
+    pub data: Bytes,
+    /// Nanoseconds since the epoch.
+    pub timestamp: u64,
+}
+
+/// What the handler returned instead of `ok`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Failure {
+    Retry { reason: String, after_ms: Option<u64> },
+    Reject(String),
+}
+
+/// A host call, whatever version of the contract it came through.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Call {
+    Attempt,
+    LastAttempt,
+    DeadlineMs,
+    OrderKey,
+    Emit { subject: String, headers: Pairs, data: Bytes },
+    Rpc(RpcRequest),
+    Submit(Job),
+    JobStatus(String),
+    StateGet(String),
+    StatePut { key: String, value: Bytes },
+    StateDelete(String),
+    StateKeys(String),
+    Config(String),
+    Log { level: LogLevel, message: String, fields: Pairs },
+    Count { name: String, labels: Pairs, delta: u64 },
+    Observe { name: String, labels: Pairs, value: f64 },
+    Now,
+    Random(u32),
+}
+
+/// The answer to the [`Call`] of the same name. `Unit` answers `Log`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum Answer {
+    Attempt(u32),
+    LastAttempt(bool),
+    DeadlineMs(u64),
+    OrderKey(Option<String>),
+    Emit(Result<String, EmitError>),
+    Rpc(Result<Bytes, RpcStatus>),
+    Submit(Result<String, ExecutorError>),
+    JobStatus(Result<JobStatus, ExecutorError>),
+    StateGet(Result<Option<Bytes>, StateError>),
+    StatePut(Result<(), StateError>),
+    StateDelete(Result<(), StateError>),
+    StateKeys(Result<Vec<String>, StateError>),
+    Config(Option<String>),
+    Unit,
+    Count(Result<(), MetricError>),
+    Observe(Result<(), MetricError>),
+    Now(u64),
+    Random(Vec<u8>),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum EmitError {
+    #[error("denied: {0}")]
+    Denied(String),
+    #[error("too large: {0}")]
+    TooLarge(String),
+    #[error("limit: {0}")]
+    Limit(String),
+    #[error("invalid subject: {0}")]
+    InvalidSubject(String),
+    #[error("no stream: {0}")]
+    NoStream(String),
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RpcRequest {
+    pub upstream: String,
+    pub method: String,
+    pub request: Bytes,
+    pub timeout_ms: Option<u32>,
+    pub metadata: Pairs,
+}
+
+/// A gRPC status other than a plain answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("gRPC status {code}: {message}")]
+pub struct RpcStatus {
+    /// The gRPC number, 0 to 16.
+    pub code: u8,
+    pub message: String,
+    /// The host refused before anything was sent.
+    pub local: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    pub id: String,
+    pub role: String,
+    pub model: String,
+    pub prompt_template: String,
+}
+
+/// Work for an executor.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    pub task_id: String,
+    pub prompt: String,
+    pub role: String,
+    pub model: Option<String>,
+    pub agents: Vec<Agent>,
+    pub story_id: Option<String>,
+    pub plan_id: Option<String>,
+    pub timeout_seconds: u32,
+    pub max_retries: u32,
+    pub metadata: Pairs,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum ExecutorError {
+    #[error("denied: {0}")]
+    Denied(String),
+    #[error("invalid: {0}")]
+    Invalid(String),
+    #[error("limit: {0}")]
+    Limit(String),
+    #[error("not configured: {0}")]
+    NotConfigured(String),
+    #[error("unavailable: {0}")]
+    Unavailable(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobPhase {
+    Unknown,
+    Queued,
+    Running,
+    Done,
+    Failed,
+    Cancelled,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobStatus {
+    pub phase: JobPhase,
+    pub execution_id: Option<String>,
+    pub error: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum StateError {
+    #[error("no cell: {0}")]
+    NoCell(String),
+    #[error("denied: {0}")]
+    Denied(String),
+    #[error("limit: {0}")]
+    Limit(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum MetricError {
+    #[error("undeclared: {0}")]
+    Undeclared(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    Trace,
+    Debug,
+    Info,
+    Warn,
+    Error,
+}
