@@ -271,6 +271,9 @@ pub trait Bus: Send + Sync + 'static {
     /// A key-value bucket, created if it is missing.
     async fn bucket(&self, name: &str) -> Result<Arc<dyn Bucket>, Error>;
 
+    /// Waits until what was sent without an answer (acks) has left this process; before a clean stop.
+    async fn flush(&self);
+
     /// Tells whoever listens right now; stored nowhere, lost without a listener.
     async fn advise(&self, subject: &str, data: Bytes);
 }

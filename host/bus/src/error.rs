@@ -6,6 +6,9 @@ pub enum Error {
     /// Out of reach, or no answer in time. Whether the operation happened is unknown.
     #[error("the bus is out of reach: {0}")]
     Unavailable(String),
+    /// What answers can't serve as the bus.
+    #[error("{0}")]
+    Unusable(String),
     #[error("no stream stores the subject {subject:?}; create one that covers it, or correct the subject")]
     NoStream { subject: String },
     #[error("{subject:?} has moved on: its last message is not {expected} any more")]

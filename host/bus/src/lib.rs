@@ -2,6 +2,8 @@
 
 mod api;
 mod error;
+pub mod nats;
+pub mod subject;
 
 pub use api::*;
 pub use error::{CommitError, Error};

@@ -1,1 +1,14 @@
-//! placeholder
+//! The daemon: takes events from the bus and runs each through a sandboxed plugin, which acts on the world only through
+//! capabilities that the operator granted. `main.rs` tells the story; `dispatch` is the road of an event.
+
+pub mod admin;
+pub mod app;
+pub mod capabilities;
+pub mod cli;
+pub mod config;
+pub mod dispatch;
+pub mod executor;
+pub mod grants;
+pub mod observe;
+pub mod plugins;
+pub mod streams;

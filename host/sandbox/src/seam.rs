@@ -2,13 +2,16 @@
 //! back as an [`Answer`]. Recording, replay and fault injection belong around [`Host::call`]; what a call does
 //! belongs to whoever implements [`Host`].
 
+use std::any::Any;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// What a guest can reach. One value serves one run of one event.
+/// What a guest can reach. One value serves one run of one event, and comes back to the caller with
+/// [`Run`](crate::Run): `Any` lets the caller have its own type again.
 #[async_trait]
-pub trait Host: Send + 'static {
+pub trait Host: Any + Send + 'static {
     /// Answers one call. The answer's variant is the call's; see [`Answer`].
     async fn call(&mut self, call: Call) -> Answer;
 }

@@ -1,1 +1,52 @@
-//! workflow-router
+//! The plugin that opens a workflow for each task and assigns it. A task and a story are an aggregate each, in a cell of
+//! its own; what one has to know of the other it learns by an event.
+
+mod machine;
+mod own;
+mod settings;
+mod story;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use cofferdam_sdk::{
+    Event, Failure,
+    fleet::{DerivationCompleted, Incoming, Malformed, Outgoing, StoryTransitioned, TaskCreated, Writer},
+    metrics,
+};
+use own::{Open, Opened};
+
+const WRITER: Writer = Writer::new(env!("CARGO_PKG_NAME"));
+
+/// One event of any of the plugin's subjects.
+fn handle(event: Event) -> Result<(), Failure> {
+    let message = Incoming::read(&event).map_err(malformed)?;
+    match message.subject() {
+        TaskCreated::SUBJECT => task::created(&message, TaskCreated::read(&message).map_err(malformed)?),
+        Open::SUBJECT => task::open(&message, Open::read(&message).map_err(malformed)?),
+        StoryTransitioned::SUBJECT => {
+            story::transitioned(&message, &StoryTransitioned::read(&message).map_err(malformed)?)
+        }
+        DerivationCompleted::SUBJECT => {
+            story::derived(&message, &DerivationCompleted::read(&message).map_err(malformed)?)
+        }
+        Opened::SUBJECT => story::opened(&message, &Opened::read(&message).map_err(malformed)?),
+        other => {
+            Err(Failure::reject(format!("workflow-router has no part in {other}; remove the subscription")))
+        }
+    }
+}
+
+/// A message that can't be what its subject says is counted, and becomes a dead letter.
+fn malformed(malformed: Malformed) -> Failure {
+    match dropped("malformed") {
+        Ok(()) => malformed.into(),
+        Err(failure) => failure,
+    }
+}
+
+fn dropped(reason: &str) -> Result<(), Failure> {
+    Ok(metrics::count("workflow_dropped", &[("reason", reason)])?)
+}
+
+cofferdam_sdk::export!(handle);

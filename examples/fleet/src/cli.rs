@@ -1,0 +1,164 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::events::Style;
+
+/// A fleet to run against: stand-ins for the services around Cofferdam.
+#[derive(Debug, Parser)]
+#[command(name = "fleet", version, about)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// What to log on standard error: error, warn, info, debug, or a filter such as `fleet=debug`
+    #[arg(long, global = true, env = "LOG_LEVEL", default_value = "info")]
+    pub(crate) log: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Planning and Context, on one SQLite file
+    Serve(Serve),
+    /// Work with plans, through a running Planning
+    #[command(subcommand)]
+    Plan(PlanCommand),
+    /// Print the events that pass on NATS
+    Watch(Watch),
+    /// A Ray Executor that answers with a prepared text
+    Ray(Ray),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Serve {
+    /// Address of the Planning service; port 0 is any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50051")]
+    pub(crate) planning: String,
+    /// Address of the Context service; port 0 is any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50053")]
+    pub(crate) context: String,
+    #[arg(long, value_name = "URL", env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    pub(crate) nats: String,
+    /// Folder of the database, created if it is missing
+    #[arg(long, value_name = "DIR", default_value = "target/fleet")]
+    pub(crate) data: PathBuf,
+    /// How events are written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) envelope: Style,
+    /// Text that Context answers with instead of its own, for all roles or for one; may be repeated
+    #[arg(long = "context-file", value_name = "[ROLE=]FILE")]
+    pub(crate) context_files: Vec<String>,
+    /// Let every call of Planning's contract wait this long first, for example 3s
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    pub(crate) planning_delay: humantime::Duration,
+    /// Answer the first N calls of Planning's contract with UNAVAILABLE, undone
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) planning_fail: u32,
+    /// Do the first N calls of Planning's contract, but answer UNAVAILABLE: the answer is lost
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) planning_lose: u32,
+    /// Answer every call of Context with UNAVAILABLE
+    #[arg(long)]
+    pub(crate) context_down: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum PlanCommand {
+    /// Store a plan from a TOML or JSON file
+    Add {
+        file: PathBuf,
+        #[command(flatten)]
+        planning: Planning,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Approve a plan: Planning publishes planning.plan.approved
+    Approve {
+        plan_id: String,
+        #[command(flatten)]
+        planning: Planning,
+        /// Who approves
+        #[arg(long, value_name = "NAME", default_value = "product-owner")]
+        by: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a plan, its story's state and its tasks
+    Show {
+        plan_id: String,
+        #[command(flatten)]
+        planning: Planning,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// List all plans
+    List {
+        #[command(flatten)]
+        planning: Planning,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Planning {
+    /// Address of a running Planning
+    #[arg(
+        long = "planning",
+        value_name = "ADDR",
+        env = "PLANNING_SERVICE_ADDRESS",
+        default_value = "127.0.0.1:50051"
+    )]
+    pub(crate) address: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Watch {
+    #[arg(long, value_name = "URL", env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    pub(crate) nats: String,
+    /// Subjects to watch, wildcards allowed; may be repeated. Default: all but NATS's own
+    #[arg(long = "subject", value_name = "SUBJECT")]
+    pub(crate) subjects: Vec<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ray {
+    /// Address of the service; port 0 is any free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50056")]
+    pub(crate) listen: String,
+    #[arg(long, value_name = "URL", env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
+    pub(crate) nats: String,
+    /// The text that every agent answers with, instead of the built-in sample
+    #[arg(long, value_name = "FILE")]
+    pub(crate) answer: Option<PathBuf>,
+    /// How long every agent thinks
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    pub(crate) delay: humantime::Duration,
+    /// Let every deliberation fail: agent.response.failed
+    #[arg(long)]
+    pub(crate) fail: bool,
+    /// Refuse every deliberation with this gRPC status
+    #[arg(long, value_enum, value_name = "STATUS", num_args = 0..=1, require_equals = true, default_missing_value = "resource-exhausted")]
+    pub(crate) refuse: Option<Refusal>,
+    /// How events are written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) envelope: Style,
+}
+
+/// The gRPC status of a refusal.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum Refusal {
+    InvalidArgument,
+    PermissionDenied,
+    ResourceExhausted,
+    FailedPrecondition,
+    Unavailable,
+}

@@ -1,0 +1,99 @@
+//! The tables, and how a file comes to have them.
+
+use rusqlite::Connection;
+
+/// Of the tables below; a file with another number is refused rather than guessed at.
+const VERSION: i64 = 1;
+
+const TABLES: &str = "
+    -- One row: tells this database from any other that talks to the same NATS (see outbox.rs).
+    CREATE TABLE identity (id TEXT NOT NULL) STRICT;
+
+    CREATE TABLE stories (
+        story_id    TEXT PRIMARY KEY,
+        title       TEXT NOT NULL,
+        state       TEXT NOT NULL,
+        transitions INTEGER NOT NULL DEFAULT 0, -- how many there were: part of each transition's idempotency key
+        created_at  TEXT NOT NULL,
+        updated_at  TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE plans (
+        plan_id             TEXT PRIMARY KEY,
+        story_id            TEXT NOT NULL REFERENCES stories (story_id),
+        title               TEXT NOT NULL,
+        description         TEXT NOT NULL,
+        acceptance_criteria TEXT NOT NULL, -- JSON array of strings
+        technical_notes     TEXT NOT NULL,
+        roles               TEXT NOT NULL, -- JSON array of strings
+        approvals           INTEGER NOT NULL DEFAULT 0,
+        created_at          TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE tasks (
+        number          INTEGER PRIMARY KEY, -- order of creation
+        task_id         TEXT NOT NULL UNIQUE,
+        plan_id         TEXT NOT NULL REFERENCES plans (plan_id),
+        story_id        TEXT NOT NULL REFERENCES stories (story_id),
+        title           TEXT NOT NULL,
+        description     TEXT NOT NULL,
+        estimated_hours INTEGER NOT NULL,
+        priority        INTEGER NOT NULL,
+        assigned_role   TEXT NOT NULL,
+        created_at      TEXT NOT NULL,
+        announced_at    TEXT -- when planning.task.created went to the outbox
+    ) STRICT;
+    CREATE INDEX tasks_by_plan ON tasks (plan_id);
+    CREATE INDEX tasks_by_story ON tasks (story_id);
+
+    CREATE TABLE dependencies (
+        from_task_id TEXT NOT NULL REFERENCES tasks (task_id), -- the task that waits
+        to_task_id   TEXT NOT NULL REFERENCES tasks (task_id), -- the task it waits for
+        reason       TEXT NOT NULL,
+        created_at   TEXT NOT NULL,
+        PRIMARY KEY (from_task_id, to_task_id)
+    ) STRICT;
+
+    CREATE TABLE outbox (
+        number        INTEGER PRIMARY KEY AUTOINCREMENT, -- order of sending; never used twice
+        message_id    TEXT NOT NULL UNIQUE,
+        subject       TEXT NOT NULL,
+        data          TEXT NOT NULL, -- JSON
+        created_at    TEXT NOT NULL,
+        first_sent_at TEXT, -- written before the first attempt
+        stored_at     TEXT, -- written when NATS has confirmed it
+        stream        TEXT,
+        sequence      INTEGER
+    ) STRICT;
+    CREATE INDEX outbox_waiting ON outbox (number) WHERE stored_at IS NULL;
+
+    CREATE TABLE answers (
+        key        TEXT PRIMARY KEY, -- the caller's cofferdam-idempotency-key
+        method     TEXT NOT NULL,
+        request    BLOB NOT NULL, -- SHA-256
+        answer     BLOB NOT NULL, -- the response message
+        created_at TEXT NOT NULL
+    ) STRICT;
+";
+
+/// Sets the connection up and creates the tables in a new file.
+pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // An answer promises that the data is there, so each commit is synced.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    let transaction = connection.transaction()?;
+    match transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
+        0 => {
+            transaction.execute_batch(TABLES)?;
+            transaction.execute("INSERT INTO identity (id) VALUES (lower(hex(randomblob(6))))", [])?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        VERSION => {}
+        other => anyhow::bail!(
+            "its tables are of version {other} and this program knows version {VERSION}; use the program that wrote \
+             it, or another folder with --data"
+        ),
+    }
+    Ok(transaction.commit()?)
+}

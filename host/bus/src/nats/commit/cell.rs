@@ -1,0 +1,185 @@
+//! Commit by the cell of an order key: state, settled events and effects in one message, compared and set. Knows nothing
+//! of records.
+
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+
+use super::{
+    apply, format,
+    format::{Cell, Effect, Pending},
+    run_mark, store,
+};
+use crate::{
+    api::{Change, Committed, Delivery, Opened, Point, Snapshot, Stored},
+    error::{CommitError, Error},
+    nats::{NatsBus, link::Backoff},
+    subject,
+};
+
+/// A cell remembers no more events of one origin one by one; it waits for the ack floor instead.
+const MAX_REMEMBERED: usize = 4096;
+const MAX_NAME: usize = 1024;
+
+/// Where a cell is stored.
+pub(super) fn subject_of(space: &str, cell: &str) -> Result<String, Error> {
+    if !subject::is_plain_token(space) || space.len() > 128 {
+        return Err(Error::Refused(format!(
+            "state space {space:?}: a name has up to 128 letters, digits, - and _"
+        )));
+    }
+    if cell.is_empty() || cell.len() > MAX_NAME {
+        return Err(Error::Refused(format!("a cell's name has 1 to {MAX_NAME} bytes, not {}", cell.len())));
+    }
+    let hash: String = Sha256::digest(cell).iter().take(16).map(|b| format!("{b:02x}")).collect();
+    Ok(format!("cd.s.{space}.{hash}"))
+}
+
+/// The bus's notes in a snapshot.
+struct Notes {
+    subject: String,
+    cell: Cell,
+}
+
+pub(super) async fn open(bus: &NatsBus, delivery: &Delivery, space: &str, name: &str) -> Result<Opened, Error> {
+    let subject = subject_of(space, name)?;
+    let stored = store::read(bus, &subject).await?;
+    let (cell, revision) = match &stored {
+        Some(stored) => (Cell::decode_from(&subject, name, &stored.message.data)?, stored.sequence),
+        None => (Cell { name: name.to_owned(), ..Cell::default() }, 0),
+    };
+    let (origin, sequence) = (&delivery.origin.id, delivery.stored.sequence);
+    if let Some(stored) = &stored {
+        // What earlier events left comes first: it was committed first.
+        finish(bus, &subject, &cell, stored).await;
+    }
+    if cell.is_settled(origin, sequence) {
+        store::ack(delivery).await;
+        return Ok(Opened::Settled);
+    }
+    let state = cell.state();
+    let point = Point::Cell { space: space.to_owned(), cell: name.to_owned() };
+    Ok(Opened::Fresh(Snapshot { point, state, revision, notes: Some(Arc::new(Notes { subject, cell })) }))
+}
+
+/// Applies what the cell holds, unless this process has done so.
+async fn finish(bus: &NatsBus, subject: &str, cell: &Cell, stored: &Stored) -> Vec<(String, Committed)> {
+    if cell.pending.is_empty() || bus.applied.holds(subject, stored.sequence) {
+        return Vec::new();
+    }
+    let mut done = Vec::new();
+    for pending in &cell.pending {
+        let event = format!("{}.{}", pending.origin, pending.sequence);
+        let refused =
+            apply::apply(bus, &event, &format::messages(&pending.effects), stored.timestamp).await;
+        done.push((event, Committed { refused }));
+    }
+    bus.applied.note(subject, stored.sequence);
+    done
+}
+
+pub(super) async fn commit(
+    bus: &NatsBus,
+    delivery: &Delivery,
+    base: &Snapshot,
+    change: Change,
+) -> Result<Committed, CommitError> {
+    let notes = base.notes.as_ref().and_then(|n| n.downcast_ref::<Notes>());
+    let notes = notes.ok_or_else(|| CommitError::Unfit("the snapshot is not of this bus".into()))?;
+    let (origin, sequence) = (&delivery.origin.id, delivery.stored.sequence);
+    let (event, mark) = (delivery.id(), run_mark());
+
+    let mut cell = notes.cell.clone();
+    make_room(bus, &mut cell, delivery).await?;
+    cell.write(&change.writes);
+    cell.settle(origin, sequence);
+    // `open` has applied all that was pending in the snapshot.
+    cell.pending = match change.effects.as_slice() {
+        [] => Vec::new(),
+        effects => {
+            let effects = effects.iter().map(Effect::from).collect();
+            vec![Pending { origin: origin.clone(), sequence, effects }]
+        }
+    };
+    cell.run = mark;
+    let write = store::Write::new(bus, &event, &notes.subject, base.revision, cell.encoded())?;
+
+    loop {
+        let before = bus.link.server_now();
+        if let store::Attempt::Done(revision) = write.attempt(bus).await? {
+            let refused = apply::apply(bus, &event, &change.effects, before).await;
+            bus.applied.note(&notes.subject, revision);
+            store::ack(delivery).await;
+            return Ok(Committed { refused });
+        }
+        let Some(stored) = store::read(bus, &notes.subject).await? else {
+            match base.revision {
+                0 => continue,
+                _ => return Err(CommitError::Conflict),
+            }
+        };
+        let now = Cell::decode_from(&notes.subject, &cell.name, &stored.message.data)?;
+        if now.is_settled(origin, sequence) {
+            let mut done = finish(bus, &notes.subject, &now, &stored).await;
+            store::ack(delivery).await;
+            if now.run != mark {
+                return Err(CommitError::Settled);
+            }
+            let own = done.iter().position(|(of, _)| *of == event).map(|at| done.swap_remove(at).1);
+            return Ok(own.unwrap_or_default());
+        }
+        if stored.sequence != base.revision {
+            return Err(CommitError::Conflict);
+        }
+        // As it was: the same write again.
+    }
+}
+
+/// Drops what the ack floors cover; waits while there is too much to remember.
+async fn make_room(bus: &NatsBus, cell: &mut Cell, delivery: &Delivery) -> Result<(), Error> {
+    let origin = delivery.origin.id.as_str();
+    let mut backoff = Backoff::new();
+    loop {
+        let floors: Vec<(String, u64)> = cell
+            .origins()
+            .filter_map(|o| Some((o.to_owned(), bus.floors.get(o)?.floor())))
+            .collect();
+        for (origin, floor) in floors {
+            cell.raise(&origin, floor.min(below(&origin, delivery)));
+        }
+        if cell.remembered(origin) < MAX_REMEMBERED {
+            return Ok(());
+        }
+        let Some(state) = bus.floors.get(origin) else {
+            return Err(Error::Gone { what: "durable", name: delivery.origin.durable.clone() });
+        };
+        match state.refresh(&bus.link).await {
+            Ok(true) => {}
+            Ok(false) => {
+                return Err(Error::Gone { what: "durable", name: delivery.origin.durable.clone() });
+            }
+            Err(e) => tracing::debug!(?e, "no ack floor"),
+        }
+        backoff.wait().await;
+    }
+}
+
+/// The event at hand is not settled here, whatever its durable's floor says (somebody else may have acked it).
+fn below(origin: &str, delivery: &Delivery) -> u64 {
+    if origin == delivery.origin.id { delivery.stored.sequence.saturating_sub(1) } else { u64::MAX }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spaces_are_one_token_and_cells_any_name() {
+        let subject = subject_of("derivation", "plan/7 – ü").unwrap();
+        let hash = subject.strip_prefix("cd.s.derivation.").unwrap();
+        assert!(hash.len() == 32 && subject::is_plain_token(hash));
+        for (space, cell) in [("", "a"), ("a.b", "a"), ("*", "a"), ("a b", "a"), ("a", "")] {
+            assert!(subject_of(space, cell).is_err(), "{space:?} {cell:?}");
+        }
+    }
+}

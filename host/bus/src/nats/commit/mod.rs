@@ -1,0 +1,145 @@
+//! The commit of an event: what is checked first, and which way it goes. The ways are [`cell`], [`record`] and
+//! [`publish`]; [`apply`] makes effects visible; only [`store`] acks, and only what is applied.
+
+mod apply;
+mod cell;
+mod format;
+mod publish;
+mod record;
+mod store;
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, Hasher},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    NatsBus,
+    headers::{self, Added},
+    publish::{check_size, check_subject},
+};
+use crate::{
+    api::{Change, Committed, Delivery, Message, Opened, Point, Snapshot, Write},
+    error::{CommitError, Error},
+};
+
+/// Of a key of a cell's state, in bytes.
+const MAX_KEY: usize = 512;
+
+pub(super) async fn open(bus: &NatsBus, delivery: &Delivery, point: &Point) -> Result<Opened, Error> {
+    match point {
+        Point::Cell { space, cell } => cell::open(bus, delivery, space, cell).await,
+        Point::Record => record::open(bus, delivery).await,
+        Point::Publish => Ok(Opened::Fresh(Snapshot {
+            point: Point::Publish,
+            state: Default::default(),
+            revision: 0,
+            notes: None,
+        })),
+    }
+}
+
+pub(super) async fn commit(
+    bus: &NatsBus,
+    delivery: &Delivery,
+    base: Snapshot,
+    change: Change,
+) -> Result<Committed, CommitError> {
+    check(bus, &delivery.id(), &base.point, &change).await?;
+    if change.writes.is_empty() && change.effects.is_empty() {
+        store::ack(delivery).await;
+        return Ok(Committed::default());
+    }
+    match &base.point {
+        Point::Cell { .. } => cell::commit(bus, delivery, &base, change).await,
+        Point::Record => record::commit(bus, delivery, change).await,
+        Point::Publish => publish::commit(bus, delivery, change).await,
+    }
+}
+
+/// What can be known to be wrong before anything happens.
+async fn check(bus: &NatsBus, event: &str, point: &Point, change: &Change) -> Result<(), CommitError> {
+    let unfit = |why: String| Err(CommitError::Unfit(why));
+    if !matches!(point, Point::Cell { .. }) && !change.writes.is_empty() {
+        return unfit("state is written, but the event has no cell: its subscription needs an order key".into());
+    }
+    if *point == Point::Publish && change.effects.len() > 1 {
+        return unfit(format!(
+            "{} messages are published; with commit = \"publish\" an event may publish one",
+            change.effects.len()
+        ));
+    }
+    for write in &change.writes {
+        let (Write::Put { key, .. } | Write::Delete { key }) = write;
+        if key.is_empty() || key.len() > MAX_KEY {
+            return unfit(format!("a state key has 1 to {MAX_KEY} bytes, not {}", key.len()));
+        }
+    }
+    let mut total = 0;
+    for (ordinal, effect) in change.effects.iter().enumerate() {
+        total += check_effect(bus, event, ordinal, effect).await?;
+    }
+    let max = store::max_commit(bus);
+    if total > max && *point != Point::Publish {
+        return unfit(format!("effects of {total} bytes together are over the limit of {max} for one commit"));
+    }
+    Ok(())
+}
+
+async fn check_effect(
+    bus: &NatsBus,
+    event: &str,
+    ordinal: usize,
+    effect: &Message,
+) -> Result<u64, CommitError> {
+    let unfit = |e: Error| CommitError::Unfit(e.to_string());
+    check_subject(&effect.subject).map_err(unfit)?;
+    let id = format!("{event}.{ordinal}");
+    let added = Added { cause: Some(event), message_id: Some(&id), expected: None };
+    let weight = headers::weight(&headers::outgoing(effect, added).map_err(unfit)?) + effect.data.len() as u64;
+    let mut backoff = super::link::Backoff::new();
+    loop {
+        match bus.streams.covering(&bus.link, &effect.subject).await {
+            Ok(Some(facts)) => {
+                check_size(&bus.link, &facts, &effect.subject, weight).map_err(unfit)?;
+                return Ok(weight);
+            }
+            Ok(None) => return Err(unfit(Error::NoStream { subject: effect.subject.clone() })),
+            Err(e) if e.is_passing() => backoff.wait().await,
+            Err(e) => return Err(CommitError::Bus(e.into())),
+        }
+    }
+}
+
+/// Random, to tell one run's write from another's.
+fn run_mark() -> u64 {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut hasher = std::hash::RandomState::new().build_hasher();
+    hasher.write_u64(COUNT.fetch_add(1, Ordering::Relaxed));
+    hasher.finish()
+}
+
+/// Cells whose effects this process knows to be applied, by subject, with the revision. Only a help: what is forgotten is
+/// applied again, to no effect.
+#[derive(Debug, Default)]
+pub(super) struct Applied(Mutex<HashMap<String, u64>>);
+
+impl Applied {
+    const MAX: usize = 1 << 16;
+
+    fn note(&self, subject: &str, revision: u64) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= Self::MAX && !known.contains_key(subject) {
+            known.clear();
+        }
+        known.insert(subject.to_owned(), revision);
+    }
+
+    fn holds(&self, subject: &str, revision: u64) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(subject) == Some(&revision)
+    }
+}

@@ -1,0 +1,121 @@
+//! Durables: creating one that is missing, what differs in one that exists, and the identity of its events.
+
+use std::sync::Arc;
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use super::{
+    jsapi::{CallError, ConsumerAnswer, ConsumerConfig, CreateConsumer, code, duration_ns},
+    link::Link,
+    streams,
+};
+use crate::{
+    api::{ConsumerSpec, Origin},
+    error::Error,
+    subject,
+};
+
+/// Finds or creates the durable. The second value is its time of creation.
+pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Origin>, u64), Error> {
+    subject::check_filter(&spec.filter)?;
+    if !subject::is_plain_token(&spec.durable) {
+        return Err(Error::Refused(format!(
+            "durable {:?}: a name is made of letters, digits, - and _",
+            spec.durable
+        )));
+    }
+    let stream_gone = || Error::Gone { what: "stream", name: spec.stream.clone() };
+    let ours = config(spec);
+    let create = CreateConsumer { stream_name: &spec.stream, config: &ours, action: "create" };
+    // "create" also succeeds on one that exists and is the same. Its answer is not used: after a restart nats-server
+    // 2.15.1 puts the time of the request there as the time of creation, and all events would change their identity.
+    let path = format!("CONSUMER.CREATE.{}.{}", spec.stream, spec.durable);
+    match link.call::<ConsumerAnswer>(&path, &create).await {
+        Ok(_) => {}
+        Err(e) if e.is(code::CONSUMER_EXISTS) => {}
+        Err(e) if e.is(code::STREAM_NOT_FOUND) => return Err(stream_gone()),
+        Err(e) => return Err(e.into()),
+    }
+    let answer = info(link, &spec.stream, &spec.durable).await?;
+    let differences = differences(&ours, &answer.config);
+    if !differences.is_empty() {
+        let name = format!("{}/{}", spec.stream, spec.durable);
+        return Err(Error::Differs { what: "durable", name, difference: differences.join("; ") });
+    }
+    let stream = match streams::info(link, &spec.stream).await {
+        Ok(stream) => stream,
+        Err(e) if e.is(code::STREAM_NOT_FOUND) => return Err(stream_gone()),
+        Err(e) => return Err(e.into()),
+    };
+    let origin = Origin {
+        id: origin_id(&spec.stream, stream.created.0, &answer.name, answer.created.0),
+        stream: spec.stream.clone(),
+        durable: answer.name,
+        filter: spec.filter.clone(),
+        ack_wait: spec.ack_wait,
+    };
+    Ok((Arc::new(origin), answer.created.0))
+}
+
+pub(super) async fn info(link: &Link, stream: &str, durable: &str) -> Result<ConsumerAnswer, CallError> {
+    let answer: ConsumerAnswer = link.call(&format!("CONSUMER.INFO.{stream}.{durable}"), &json!({})).await?;
+    if let Some(ts) = answer.ts {
+        link.heard_time(ts.0);
+    }
+    Ok(answer)
+}
+
+fn config(spec: &ConsumerSpec) -> ConsumerConfig {
+    ConsumerConfig {
+        durable_name: Some(spec.durable.clone()),
+        name: Some(spec.durable.clone()),
+        deliver_policy: "all".into(),
+        ack_policy: "explicit".into(),
+        ack_wait: duration_ns(spec.ack_wait),
+        max_deliver: spec.max_deliver.map_or(-1, i64::from),
+        filter_subject: Some(spec.filter.clone()),
+        replay_policy: "instant".into(),
+        max_ack_pending: i64::from(spec.max_ack_pending),
+        ..ConsumerConfig::default()
+    }
+}
+
+fn differences(ours: &ConsumerConfig, theirs: &ConsumerConfig) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut compare = |what: &str, ours: String, theirs: String| {
+        if ours != theirs {
+            differences.push(format!("its {what} is {theirs}, ours is to be {ours}"));
+        }
+    };
+    let filter = |c: &ConsumerConfig| match &c.filter_subject {
+        Some(filter) => filter.clone(),
+        None => c.filter_subjects.join(", "),
+    };
+    let wait = |c: &ConsumerConfig| format!("{:?}", std::time::Duration::from_nanos(c.ack_wait));
+    let deliver = |c: &ConsumerConfig| match c.max_deliver {
+        n if n > 0 => n.to_string(),
+        _ => "unlimited".to_owned(),
+    };
+    let kind = |c: &ConsumerConfig| match &c.deliver_subject {
+        Some(subject) => format!("push to {subject}"),
+        None => "pull".to_owned(),
+    };
+    compare("filter", filter(ours), filter(theirs));
+    compare("kind", kind(ours), kind(theirs));
+    compare("ack_policy", ours.ack_policy.clone(), theirs.ack_policy.clone());
+    compare("ack_wait", wait(ours), wait(theirs));
+    compare("max_deliver", deliver(ours), deliver(theirs));
+    compare("max_ack_pending", ours.max_ack_pending.to_string(), theirs.max_ack_pending.to_string());
+    compare("deliver_policy", ours.deliver_policy.clone(), theirs.deliver_policy.clone());
+    compare("replay_policy", ours.replay_policy.clone(), theirs.replay_policy.clone());
+    compare("backoff", format!("{:?}", ours.backoff), format!("{:?}", theirs.backoff));
+    compare("headers_only", ours.headers_only.to_string(), theirs.headers_only.to_string());
+    differences
+}
+
+fn origin_id(stream: &str, stream_created: u64, durable: &str, durable_created: u64) -> String {
+    let mut hash = Sha256::new();
+    hash.update(format!("{stream}\n{stream_created}\n{durable}\n{durable_created}"));
+    hash.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect()
+}

@@ -1,0 +1,155 @@
+//! One connection to NATS: whether it is up, requests with a known or an unknown outcome, and the server's clock.
+//! Knows nothing of streams.
+
+use std::{
+    sync::atomic::{AtomicI64, Ordering},
+    time::{Duration, SystemTime},
+};
+
+use async_nats::{Client, HeaderMap, Message, Request, client::RequestErrorKind};
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::{api::Connection, error::Error};
+
+/// How long an answer may take. A JetStream leader answers in under a millisecond; an election takes about 5 s, and
+/// whoever must know the outcome asks again.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
+
+/// Why there is no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Silence {
+    /// Nobody listens on the subject.
+    NoResponders,
+    /// Perhaps it was received, perhaps not.
+    Unknown(String),
+    /// Over the server's payload limit; not sent.
+    TooLarge,
+}
+
+impl From<Silence> for Error {
+    fn from(silence: Silence) -> Error {
+        match silence {
+            Silence::NoResponders => {
+                Error::Unavailable("JetStream does not answer (no leader, or it is starting)".into())
+            }
+            Silence::Unknown(reason) => Error::Unavailable(reason),
+            Silence::TooLarge => Error::Refused("a request is over the server's max_payload".into()),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) client: Client,
+    connection: watch::Receiver<Connection>,
+    /// Counts connections made: what was asked on an earlier one will not be answered.
+    epoch: watch::Receiver<u64>,
+    /// Server's clock less ours, in nanoseconds.
+    skew: AtomicI64,
+}
+
+impl Link {
+    pub(super) fn new(
+        client: Client,
+        connection: watch::Receiver<Connection>,
+        epoch: watch::Receiver<u64>,
+    ) -> Link {
+        Link { client, connection, epoch, skew: AtomicI64::new(0) }
+    }
+
+    pub(super) fn connection(&self) -> watch::Receiver<Connection> {
+        self.connection.clone()
+    }
+
+    /// Waits until the connection is up; gives its number.
+    pub(super) async fn up(&self) -> u64 {
+        let mut connection = self.connection.clone();
+        // The sender lives in the client's event task; when that has ended there is nothing left to wait for.
+        if connection.wait_for(|c| *c == Connection::Up).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+        *self.epoch.borrow()
+    }
+
+    /// Returns once the connection with this number is lost.
+    pub(super) async fn lost(&self, epoch: u64) {
+        let (mut connection, mut epochs) = (self.connection.clone(), self.epoch.clone());
+        tokio::select! {
+            _ = connection.wait_for(|c| *c != Connection::Up) => {}
+            _ = epochs.wait_for(|e| *e != epoch) => {}
+        }
+    }
+
+    /// Asks and waits for the answer. Waits for a connection no longer than for an answer, so that nothing is left in
+    /// the client's queue to be sent long after we gave up.
+    pub(super) async fn ask(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        payload: Bytes,
+    ) -> Result<Message, Silence> {
+        let Ok(epoch) = tokio::time::timeout(ANSWER, self.up()).await else {
+            return Err(Silence::Unknown(self.down_reason()));
+        };
+        let mut request = Request::new().payload(payload).timeout(Some(ANSWER));
+        if let Some(headers) = headers {
+            request = request.headers(headers);
+        }
+        let answer = tokio::select! {
+            // The answer first: it may have come just before the connection went.
+            biased;
+            answer = self.client.send_request(subject, request) => answer,
+            () = self.lost(epoch) => return Err(Silence::Unknown("the connection was lost".into())),
+        };
+        answer.map_err(|e| match e.kind() {
+            RequestErrorKind::NoResponders => Silence::NoResponders,
+            RequestErrorKind::MaxPayloadExceeded => Silence::TooLarge,
+            RequestErrorKind::TimedOut => Silence::Unknown(format!("no answer within {ANSWER:?}")),
+            _ => Silence::Unknown(e.to_string()),
+        })
+    }
+
+    fn down_reason(&self) -> String {
+        match &*self.connection.borrow() {
+            Connection::Up => "no connection".into(),
+            Connection::Down { reason } => reason.clone(),
+        }
+    }
+
+    /// Of header and data together, as the server counts.
+    pub(super) fn max_payload(&self) -> u64 {
+        self.client.max_payload() as u64
+    }
+
+    /// The server told its time just now.
+    pub(super) fn heard_time(&self, server: u64) {
+        let skew = i128::from(server) - i128::from(local_now());
+        self.skew.store(i64::try_from(skew).unwrap_or(0), Ordering::Relaxed);
+    }
+
+    /// Nanoseconds since the epoch by the server's clock, as near as we know it: message timestamps are the server's.
+    pub(super) fn server_now(&self) -> u64 {
+        local_now().saturating_add_signed(self.skew.load(Ordering::Relaxed))
+    }
+}
+
+fn local_now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Waits between attempts at something that will work again some day: 50 ms, doubling up to 2 s.
+#[derive(Debug)]
+pub(super) struct Backoff(Duration);
+
+impl Backoff {
+    pub(super) fn new() -> Backoff {
+        Backoff(Duration::from_millis(50))
+    }
+
+    pub(super) async fn wait(&mut self) {
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(2));
+    }
+}

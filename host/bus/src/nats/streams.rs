@@ -1,0 +1,262 @@
+//! Streams: which one stores a subject, creating one that is missing, and the stream of our own. Never changes a stream
+//! that exists.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::{
+    jsapi::{CallError, StreamAnswer, StreamConfig, StreamPage, StreamState, code, duration_ns, limit},
+    link::Link,
+};
+use crate::{
+    api::{StreamInfo, StreamSpec},
+    error::Error,
+    subject,
+};
+
+/// Holds commits and state (docs: delivery). Subjects under [`OURS_PREFIX`] are nobody else's.
+pub(super) const OURS: &str = "COFFERDAM";
+pub(super) const OURS_PREFIX: &str = "cd.";
+
+/// How long a stream that was found is taken to be still there and the same. A publish that finds nobody looks again
+/// at once.
+const FRESH: Duration = Duration::from_secs(5);
+
+/// A stream, and what applying effects to it depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) info: StreamInfo,
+    /// Older messages of a subject go when there are more.
+    pub(super) max_per_subject: Option<u64>,
+    /// Messages go for age, count or size alone, not because somebody has consumed them.
+    pub(super) keeps_consumed: bool,
+}
+
+impl From<&StreamAnswer> for Facts {
+    fn from(answer: &StreamAnswer) -> Facts {
+        let c = &answer.config;
+        Facts {
+            info: StreamInfo {
+                name: c.name.clone(),
+                subjects: c.subjects.clone(),
+                created: answer.created.0,
+                duplicate_window: Duration::from_nanos(c.duplicate_window),
+                max_message_size: limit(c.max_msg_size),
+            },
+            max_per_subject: limit(c.max_msgs_per_subject),
+            keeps_consumed: c.retention == "limits",
+        }
+    }
+}
+
+impl Facts {
+    fn covers(&self, filter: &str) -> bool {
+        self.info.subjects.iter().any(|s| subject::covers(s, filter))
+    }
+}
+
+/// Streams seen lately, by name.
+#[derive(Debug, Default)]
+pub(super) struct Streams {
+    seen: Mutex<HashMap<String, (Instant, Arc<Facts>)>>,
+}
+
+impl Streams {
+    /// The stream that stores everything `filter` stands for.
+    pub(super) async fn covering(&self, link: &Link, filter: &str) -> Result<Option<Arc<Facts>>, CallError> {
+        let known = {
+            let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+            seen.values().find(|(at, f)| at.elapsed() < FRESH && f.covers(filter)).map(|(_, f)| f.clone())
+        };
+        match known {
+            Some(facts) => Ok(Some(facts)),
+            None => self.covering_now(link, filter).await,
+        }
+    }
+
+    /// The same, asking the server.
+    pub(super) async fn covering_now(&self, link: &Link, filter: &str) -> Result<Option<Arc<Facts>>, CallError> {
+        let found = overlapping(link, filter).await?;
+        let facts: Vec<Arc<Facts>> = found.iter().map(|a| Arc::new(Facts::from(a))).collect();
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        // A stream that was to cover the filter and is not among the found has changed or gone.
+        seen.retain(|_, (at, f)| at.elapsed() < FRESH && !f.covers(filter));
+        for f in &facts {
+            seen.insert(f.info.name.clone(), (Instant::now(), f.clone()));
+        }
+        Ok(facts.into_iter().find(|f| f.covers(filter)))
+    }
+
+    /// The stream that covers the subjects, or a new one.
+    pub(super) async fn ensure(&self, link: &Link, spec: &StreamSpec) -> Result<StreamInfo, Error> {
+        for filter in &spec.subjects {
+            subject::check_filter(filter)?;
+        }
+        if spec.subjects.is_empty() || !subject::is_plain_token(&spec.name) {
+            return Err(Error::Refused(format!(
+                "stream {:?} of subjects {:?}: a name is made of letters, digits, - and _, and there is at least one subject",
+                spec.name, spec.subjects
+            )));
+        }
+        // Another host may create it between our look and our request, or another that overlaps.
+        for _ in 0..4 {
+            if let Some(facts) = self.existing(link, spec).await? {
+                return Ok(facts.info.clone());
+            }
+            match create(link, &config(spec)).await {
+                // Found by the next look, which asks for what is stored.
+                Ok(_) => {}
+                Err(e) if e.is(code::STREAM_NAME_IN_USE) || e.is(code::SUBJECTS_OVERLAP) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Err(differs(&spec.name, format!("ours has the subjects {:?}; others keep taking them", spec.subjects)))
+    }
+
+    async fn existing(&self, link: &Link, spec: &StreamSpec) -> Result<Option<Arc<Facts>>, Error> {
+        let mut covering: Option<Arc<Facts>> = None;
+        let mut uncovered = Vec::new();
+        let mut overlaps = Vec::new();
+        for filter in &spec.subjects {
+            let found = self.covering_now(link, filter).await?;
+            match (found, &covering) {
+                (Some(f), None) => covering = Some(f),
+                (Some(f), Some(first)) if f.info.name == first.info.name => {}
+                (Some(f), Some(_)) => overlaps.push(f),
+                (None, _) => {
+                    uncovered.push(filter.as_str());
+                    let partly = overlapping(link, filter).await?;
+                    overlaps.extend(partly.iter().map(|a| Arc::new(Facts::from(a))));
+                }
+            }
+        }
+        match covering {
+            Some(facts) if uncovered.is_empty() && overlaps.is_empty() => return Ok(Some(facts)),
+            Some(facts) => overlaps.push(facts),
+            None => {}
+        }
+        if let Some(other) = overlaps.first() {
+            let has = other.info.subjects.join(", ");
+            let wants = spec.subjects.join(", ");
+            return Err(differs(&other.info.name, format!("it stores {has}; ours is to store {wants}")));
+        }
+        match info(link, &spec.name).await {
+            // Created since the look before.
+            Ok(answer) if spec.subjects.iter().all(|s| Facts::from(&answer).covers(s)) => {
+                Ok(Some(Arc::new(Facts::from(&answer))))
+            }
+            Ok(answer) => {
+                let (has, wants) = (answer.config.subjects.join(", "), spec.subjects.join(", "));
+                Err(differs(&spec.name, format!("it stores {has}; ours is to store {wants}")))
+            }
+            Err(e) if e.is(code::STREAM_NOT_FOUND) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+fn differs(name: &str, difference: String) -> Error {
+    Error::Differs { what: "stream", name: name.to_owned(), difference }
+}
+
+fn config(spec: &StreamSpec) -> StreamConfig {
+    let count = |n: Option<u64>| n.map_or(-1, |n| i64::try_from(n).unwrap_or(i64::MAX));
+    StreamConfig {
+        max_age: spec.max_age.map_or(0, duration_ns),
+        max_msgs: count(spec.max_messages),
+        max_bytes: count(spec.max_bytes),
+        duplicate_window: spec.duplicate_window.map_or(0, duration_ns),
+        ..StreamConfig::new(&spec.name, spec.subjects.clone())
+    }
+}
+
+/// The stream of commits and state; created if it is missing.
+pub(super) async fn ensure_ours(link: &Link) -> Result<(), Error> {
+    let ours = StreamConfig {
+        max_msgs_per_subject: 1,
+        allow_atomic: true,
+        allow_msg_schedules: true,
+        allow_rollup_hdrs: true,
+        allow_msg_ttl: true,
+        // Direct gets may be answered by a replica that lags behind; what has committed is the leader's word alone.
+        allow_direct: false,
+        ..StreamConfig::new(OURS, vec![format!("{OURS_PREFIX}>")])
+    };
+    let found = match create(link, &ours).await {
+        Ok(answer) => answer,
+        // The number of replicas is the operator's choice; the rest is compared.
+        Err(e) if e.is(code::STREAM_NAME_IN_USE) => info(link, OURS).await?,
+        Err(e) if e.is(code::SUBJECTS_OVERLAP) => {
+            let taken = overlapping(link, &ours.subjects[0]).await?;
+            let names: Vec<_> = taken.iter().map(|a| a.config.name.as_str()).collect();
+            return Err(differs(&names.join(", "), format!("it stores subjects under {OURS_PREFIX:?}, which are ours")));
+        }
+        Err(e) => return Err(e.into()),
+    };
+    if let Some(ts) = found.ts {
+        link.heard_time(ts.0);
+    }
+    let differences = our_differences(&ours, &found.config);
+    if differences.is_empty() { Ok(()) } else { Err(differs(OURS, differences.join("; "))) }
+}
+
+fn our_differences(ours: &StreamConfig, theirs: &StreamConfig) -> Vec<String> {
+    let mut differences = Vec::new();
+    let mut compare = |what: &str, ours: String, theirs: String| {
+        if ours != theirs {
+            differences.push(format!("its {what} is {theirs}, ours is to be {ours}"));
+        }
+    };
+    let count = |n: i64| limit(n).map_or("unlimited".to_owned(), |n| n.to_string());
+    compare("subjects", ours.subjects.join(", "), theirs.subjects.join(", "));
+    compare("retention", ours.retention.clone(), theirs.retention.clone());
+    compare("storage", ours.storage.clone(), theirs.storage.clone());
+    compare("max_age", ours.max_age.to_string(), theirs.max_age.to_string());
+    compare("max_msgs", count(ours.max_msgs), count(theirs.max_msgs));
+    compare("max_bytes", count(ours.max_bytes), count(theirs.max_bytes));
+    compare("max_msg_size", count(ours.max_msg_size), count(theirs.max_msg_size));
+    compare("max_msgs_per_subject", count(ours.max_msgs_per_subject), count(theirs.max_msgs_per_subject));
+    compare("allow_atomic", ours.allow_atomic.to_string(), theirs.allow_atomic.to_string());
+    compare("allow_msg_schedules", ours.allow_msg_schedules.to_string(), theirs.allow_msg_schedules.to_string());
+    compare("allow_rollup_hdrs", ours.allow_rollup_hdrs.to_string(), theirs.allow_rollup_hdrs.to_string());
+    compare("allow_msg_ttl", ours.allow_msg_ttl.to_string(), theirs.allow_msg_ttl.to_string());
+    compare("allow_direct", ours.allow_direct.to_string(), theirs.allow_direct.to_string());
+    differences
+}
+
+pub(super) async fn create(link: &Link, config: &StreamConfig) -> Result<StreamAnswer, CallError> {
+    link.call(&format!("STREAM.CREATE.{}", config.name), config).await
+}
+
+pub(super) async fn info(link: &Link, name: &str) -> Result<StreamAnswer, CallError> {
+    let answer: StreamAnswer = link.call(&format!("STREAM.INFO.{name}"), &json!({})).await?;
+    if let Some(ts) = answer.ts {
+        link.heard_time(ts.0);
+    }
+    Ok(answer)
+}
+
+pub(super) async fn state(link: &Link, name: &str) -> Result<StreamState, CallError> {
+    Ok(info(link, name).await?.state)
+}
+
+/// Streams that store something of what `filter` stands for.
+async fn overlapping(link: &Link, filter: &str) -> Result<Vec<StreamAnswer>, CallError> {
+    let mut all = Vec::new();
+    loop {
+        let body = json!({ "subject": filter, "offset": all.len() });
+        let page: StreamPage = link.call("STREAM.LIST", &body).await?;
+        let streams = page.streams.unwrap_or_default();
+        let done = streams.is_empty();
+        all.extend(streams);
+        if done || all.len() as u64 >= page.total {
+            return Ok(all);
+        }
+    }
+}

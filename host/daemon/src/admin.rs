@@ -1,0 +1,95 @@
+//! The admin port: health for machines and people, metrics for Prometheus. On loopback unless the operator says otherwise.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+    routing::get,
+};
+use cofferdam_bus::Connection;
+use serde_json::json;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::observe::metrics::Metrics;
+
+/// What the admin port tells of.
+pub struct Status {
+    pub metrics: Arc<Metrics>,
+    pub connection: watch::Receiver<Connection>,
+    /// Set once every subscription takes events; unset when the daemon drains.
+    pub taking: watch::Receiver<Taking>,
+    /// Name, version and digest.
+    pub plugins: Vec<(String, String, String)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Taking {
+    Starting,
+    Taking,
+    Draining,
+}
+
+pub async fn serve(listener: TcpListener, status: Status, stop: CancellationToken) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .with_state(Arc::new(status));
+    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+}
+
+/// Live: the process answers. Ready: the bus is in reach and events are taken. 503 unless both.
+async fn health(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    let reasons = not_ready(&status);
+    let plugins: Vec<_> = status
+        .plugins
+        .iter()
+        .map(|(name, version, digest)| json!({ "name": name, "version": version, "digest": digest }))
+        .collect();
+    let body = json!({ "live": true, "ready": reasons.is_empty(), "reasons": reasons, "plugins": plugins });
+    (code(&reasons), [(header::CONTENT_TYPE, "application/json")], body.to_string())
+}
+
+async fn live() -> &'static str {
+    "live\n"
+}
+
+async fn ready(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    let reasons = not_ready(&status);
+    let text = if reasons.is_empty() { "ready\n".to_owned() } else { format!("not ready: {}\n", reasons.join("; ")) };
+    (code(&reasons), text)
+}
+
+async fn metrics(State(status): State<Arc<Status>>) -> impl IntoResponse {
+    status.metrics.bus_up.set(i64::from(*status.connection.borrow() == Connection::Up));
+    match status.metrics.text() {
+        Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, "text/plain; version=0.0.4")], text),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [(header::CONTENT_TYPE, "text/plain")],
+            format!("the metrics can't be written: {error}\n"),
+        ),
+    }
+}
+
+fn code(reasons: &[String]) -> StatusCode {
+    if reasons.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn not_ready(status: &Status) -> Vec<String> {
+    let mut reasons = Vec::new();
+    if let Connection::Down { reason } = &*status.connection.borrow() {
+        reasons.push(format!("the bus is out of reach: {reason}"));
+    }
+    match *status.taking.borrow() {
+        Taking::Starting => reasons.push("starting: not every subscription takes events yet".to_owned()),
+        Taking::Draining => reasons.push("draining: no new events are taken".to_owned()),
+        Taking::Taking => {}
+    }
+    reasons
+}

@@ -1,0 +1,187 @@
+//! The daemon as a whole: everything is built and checked, then bound, then run until it is told to stop.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::{Context, bail};
+use cofferdam_bus::{Bus, ConsumerSpec};
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    admin::{self, Status, Taking},
+    capabilities::{Services, Upstreams},
+    config::Config,
+    dispatch::{self, Admission, Dispatch, Route, Subscriber},
+    executor,
+    observe::metrics::Metrics,
+    plugins::{self, Plugin},
+    streams,
+};
+
+/// A daemon that is ready to run.
+pub struct App {
+    config: Config,
+    services: Arc<Services>,
+    plugins: Vec<Arc<Plugin>>,
+    subscribers: Vec<Arc<Subscriber>>,
+    admin: TcpListener,
+}
+
+impl App {
+    /// Builds everything. The order is the story: what needs nothing from outside comes first, so that a mistake in the
+    /// config or a component shows before anything is connected or bound.
+    pub async fn build(config: Config) -> anyhow::Result<Self> {
+        let sandbox = plugins::sandbox(&config)?;
+        let plugins = match plugins::load_all(&config, &sandbox).await {
+            Ok(plugins) => plugins,
+            Err(errors) => {
+                let all = errors.iter().map(|e| format!("  {e}")).collect::<Vec<_>>().join("\n");
+                bail!("{} of the plugins can't run here:\n{all}", errors.len());
+            }
+        };
+        let metrics = Arc::new(
+            Metrics::new(plugins.iter().flat_map(|p| &p.metrics)).context("a plugin's metrics can't be registered")?,
+        );
+        let upstreams = Upstreams::connect(&config.upstreams)?;
+        let bus = connect(&config).await?;
+        streams::ensure(&bus, config.bus.create_streams).await.context("the streams of the fleet contract")?;
+        let services = Arc::new(Services { bus, upstreams, executor: config.executor.clone(), metrics });
+        if services.executor.is_some() {
+            executor::prepare(&services.bus).await.context("the job queue")?;
+        }
+        let shared = Arc::new(Dispatch {
+            services: services.clone(),
+            admission: Admission::new(config.sandbox.instances),
+            config: config.dispatch.clone(),
+            advisories: config.advisories,
+        });
+        let subscribers = subscribe(&shared, &plugins).await?;
+        let admin = TcpListener::bind(config.admin).await.with_context(|| {
+            format!("the admin port {} can't be bound; free it, or set [admin] listen to another", config.admin)
+        })?;
+        Ok(Self { config, services, plugins, subscribers, admin })
+    }
+
+    /// Where the admin port is.
+    pub fn admin(&self) -> std::io::Result<SocketAddr> {
+        self.admin.local_addr()
+    }
+
+    /// Runs until `shutdown`, then drains: no new events, what runs may finish, at most as long as the config says.
+    /// `ready` is called once every subscription takes events.
+    pub async fn run(self, shutdown: CancellationToken, ready: impl FnOnce()) -> anyhow::Result<()> {
+        let (stop, abort, close) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (tasks, loops) = (TaskTracker::new(), TaskTracker::new());
+        let (taking, follow) = watch::channel(Taking::Starting);
+        for plugin in &self.plugins {
+            let labels = [plugin.name.as_str(), plugin.version.as_str(), plugin.digest.as_str()];
+            self.services.metrics.plugin_info.with_label_values(&labels).set(1);
+        }
+        let status = Status {
+            metrics: self.services.metrics.clone(),
+            connection: self.services.bus.connection(),
+            taking: follow,
+            plugins: self.plugins.iter().map(|p| (p.name.clone(), p.version.clone(), p.digest.clone())).collect(),
+        };
+        let mut admin = tokio::spawn(admin::serve(self.admin, status, close.clone()));
+        if let Some(config) = self.services.executor.clone() {
+            let envelope = self.config.envelope.clone();
+            loops.spawn(executor::run(self.services.clone(), config, envelope, stop.clone(), tasks.clone()));
+        }
+        let begun: Vec<_> = self.subscribers.iter().map(|s| s.begun()).collect();
+        for subscriber in &self.subscribers {
+            loops.spawn(subscriber.clone().run(stop.clone(), abort.clone(), tasks.clone()));
+        }
+        for mut begun in begun {
+            tokio::select! {
+                _ = begun.wait_for(|b| *b) => {}
+                () = shutdown.cancelled() => break,
+            }
+        }
+        if !shutdown.is_cancelled() {
+            taking.send_replace(Taking::Taking);
+            ready();
+        }
+        let failed = tokio::select! {
+            () = shutdown.cancelled() => None,
+            ended = &mut admin => Some(ended),
+        };
+        taking.send_replace(Taking::Draining);
+        tracing::info!("draining: no new events are taken");
+        stop.cancel();
+        loops.close();
+        tasks.close();
+        let drained = async {
+            loops.wait().await;
+            tasks.wait().await;
+        };
+        if tokio::time::timeout(self.config.dispatch.drain, drained).await.is_err() {
+            let left = tasks.len();
+            tracing::warn!(left, drain = ?self.config.dispatch.drain, "the drain time is over; what still runs comes again");
+            abort.cancel();
+            tasks.wait().await;
+        }
+        abort.cancel();
+        self.services.bus.flush().await;
+        close.cancel();
+        match failed {
+            None => {
+                tracing::info!("stopped");
+                Ok(())
+            }
+            Some(ended) => bail!("the admin port stopped: {ended:?}"),
+        }
+    }
+}
+
+async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
+    let nats = cofferdam_bus::nats::NatsConfig {
+        urls: config.bus.nats.clone(),
+        credentials: config.bus.credentials.clone(),
+        root_ca: config.bus.ca.clone(),
+        client_certificate: config.bus.certificate.clone(),
+        connect_timeout: config.bus.connect_timeout,
+        name: "cofferdam".to_owned(),
+    };
+    Ok(cofferdam_bus::nats::connect(nats, dispatch::undeliverable()).await?)
+}
+
+/// The durables of every plugin. All that fail are told at once.
+async fn subscribe(shared: &Arc<Dispatch>, plugins: &[Arc<Plugin>]) -> anyhow::Result<Vec<Arc<Subscriber>>> {
+    let (mut subscribers, mut faults) = (Vec::new(), Vec::new());
+    for plugin in plugins {
+        for subscription in &plugin.subscriptions {
+            let bus = &shared.services.bus;
+            let stream = match bus.covering(&subscription.subject).await {
+                Ok(Some(stream)) => stream,
+                Ok(None) => {
+                    faults.push(format!(
+                        "plugin {:?} subscribes to {:?}, which no stream stores; create one that covers it",
+                        plugin.name, subscription.subject
+                    ));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let spec = ConsumerSpec {
+                stream: stream.name,
+                durable: subscription.durable.clone(),
+                filter: subscription.subject.clone(),
+                ack_wait: subscription.ack_wait,
+                max_deliver: None,
+                max_ack_pending: shared.config.max_in_flight,
+            };
+            match bus.ensure_consumer(&spec).await {
+                Ok(origin) => {
+                    let route = Route::new(plugin.clone(), subscription.clone());
+                    subscribers.push(Arc::new(Subscriber::new(shared.clone(), route, spec, origin)));
+                }
+                Err(error) => faults.push(format!("plugin {:?}: {error}", plugin.name)),
+            }
+        }
+    }
+    if !faults.is_empty() {
+        bail!("subscriptions can't be made:\n  {}", faults.join("\n  "));
+    }
+    Ok(subscribers)
+}

@@ -1,0 +1,42 @@
+//! Metrics that the manifest declares. Samples wait until the event is settled, so that a run that is repeated does not
+//! count.
+
+use cofferdam_sandbox::{MetricError, Pairs};
+
+use super::Run;
+use crate::observe::metrics::Sample;
+
+/// Of one event.
+const MAX_SAMPLES: usize = 1_000;
+
+impl Run {
+    pub(super) fn count(&mut self, name: String, labels: Pairs, delta: u64) -> Result<(), MetricError> {
+        self.declared(&name, &labels, false)?;
+        self.sample(Sample::Count { name, labels, delta });
+        Ok(())
+    }
+
+    pub(super) fn observe(&mut self, name: String, labels: Pairs, value: f64) -> Result<(), MetricError> {
+        self.declared(&name, &labels, true)?;
+        self.sample(Sample::Observe { name, labels, value });
+        Ok(())
+    }
+
+    fn sample(&mut self, sample: Sample) {
+        if self.samples.len() < MAX_SAMPLES {
+            self.samples.push(sample);
+        }
+    }
+
+    fn declared(&self, name: &str, labels: &Pairs, histogram: bool) -> Result<(), MetricError> {
+        if self.services.metrics.declared(name, labels, histogram, &self.plugin.metrics) {
+            return Ok(());
+        }
+        let kind = if histogram { "histogram" } else { "counter" };
+        let labels: Vec<&str> = labels.iter().map(|(k, _)| k.as_str()).collect();
+        Err(MetricError::Undeclared(format!(
+            "plugin.toml of {:?} declares no {kind} {name:?} with the labels {labels:?}; add [metrics.{name}] with kind = {kind:?}",
+            self.plugin.name
+        )))
+    }
+}

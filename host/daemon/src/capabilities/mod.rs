@@ -1,0 +1,155 @@
+//! What a guest can reach, one file per capability. Everything here is buffered or asked of others; nothing acks,
+//! and nothing becomes visible before the commit.
+
+mod clock;
+mod config;
+mod executor;
+mod log;
+mod metrics;
+mod publish;
+mod rpc;
+mod state;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use cofferdam_bus::{Bus, Change, Message, Write};
+use cofferdam_sandbox::{Answer, Call, Host};
+pub use rpc::{Outgoing, Upstreams};
+pub use state::Cell;
+
+use crate::{
+    config::ExecutorConfig,
+    dispatch::Fault,
+    grants::{Denial, Kind},
+    observe::{
+        metrics::{Metrics, Sample},
+        trace::TraceContext,
+    },
+    plugins::Plugin,
+};
+
+/// What capabilities share on one host.
+pub struct Services {
+    pub bus: Arc<dyn Bus>,
+    pub upstreams: Upstreams,
+    pub executor: Option<ExecutorConfig>,
+    pub metrics: Arc<Metrics>,
+}
+
+/// The event as capabilities need it.
+#[derive(Debug, Clone)]
+pub struct Occasion {
+    /// `<origin>.<sequence>`
+    pub event_id: String,
+    pub timestamp: u64,
+    pub attempt: u32,
+    pub last_attempt: bool,
+    pub deadline: Instant,
+    pub order_key: Option<String>,
+    pub trace: TraceContext,
+}
+
+/// One run of one event: what it asked for so far.
+pub struct Run {
+    services: Arc<Services>,
+    plugin: Arc<Plugin>,
+    occasion: Occasion,
+    messages: Vec<Message>,
+    message_bytes: usize,
+    emitted: usize,
+    jobs: usize,
+    state: Option<Cell>,
+    samples: Vec<Sample>,
+    calls_made: std::collections::HashMap<[u8; 32], u32>,
+    clock_readings: u64,
+    random_blocks: u64,
+    log_bytes: usize,
+    log_dropped: u64,
+    blame: Option<Fault>,
+}
+
+/// What a run leaves behind.
+#[derive(Debug, Default)]
+pub struct Residue {
+    pub change: Change,
+    pub samples: Vec<Sample>,
+    /// Whose fault a failure would be, if a capability failed: it knows better than the guest.
+    pub blame: Option<Fault>,
+}
+
+impl Run {
+    pub fn new(services: Arc<Services>, plugin: Arc<Plugin>, occasion: Occasion, state: Option<Cell>) -> Self {
+        Self {
+            services,
+            plugin,
+            occasion,
+            messages: Vec::new(),
+            message_bytes: 0,
+            emitted: 0,
+            jobs: 0,
+            state,
+            samples: Vec::new(),
+            calls_made: std::collections::HashMap::new(),
+            clock_readings: 0,
+            random_blocks: 0,
+            log_bytes: 0,
+            log_dropped: 0,
+            blame: None,
+        }
+    }
+
+    fn remaining(&self) -> Duration {
+        self.occasion.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Checks a grant; a denial is logged with the line that would allow it.
+    fn granted(&mut self, kind: Kind, thing: &str) -> Result<(), Denial> {
+        self.plugin.grants.check(kind, thing).inspect_err(|denial| {
+            self.blame.get_or_insert(Fault::Operator);
+            self.services.metrics.denials.with_label_values(&[self.plugin.name.as_str(), kind.name()]).inc();
+            tracing::warn!(plugin = self.plugin.name, event = self.occasion.event_id, "denied: {denial}");
+        })
+    }
+
+    pub fn into_residue(mut self) -> Residue {
+        if self.log_dropped > 0 {
+            self.services.metrics.log_dropped.with_label_values(&[self.plugin.name.as_str()]).inc_by(self.log_dropped);
+        }
+        let writes: Vec<Write> = self.state.take().map(Cell::into_writes).unwrap_or_default();
+        Residue { change: Change { writes, effects: self.messages }, samples: self.samples, blame: self.blame }
+    }
+
+}
+
+#[async_trait]
+impl Host for Run {
+    async fn call(&mut self, call: Call) -> Answer {
+        match call {
+            Call::Attempt => Answer::Attempt(self.occasion.attempt),
+            Call::LastAttempt => Answer::LastAttempt(self.occasion.last_attempt),
+            Call::DeadlineMs => Answer::DeadlineMs(self.remaining().as_millis() as u64),
+            Call::OrderKey => Answer::OrderKey(self.occasion.order_key.clone()),
+            Call::Emit { subject, headers, data } => Answer::Emit(self.emit(subject, headers, data).await),
+            Call::Rpc(request) => Answer::Rpc(self.rpc(request).await),
+            Call::Submit(job) => Answer::Submit(self.submit(job)),
+            Call::JobStatus(id) => Answer::JobStatus(self.job_status(&id).await),
+            Call::StateGet(key) => Answer::StateGet(self.state_get(&key)),
+            Call::StatePut { key, value } => Answer::StatePut(self.state_put(key, value)),
+            Call::StateDelete(key) => Answer::StateDelete(self.state_delete(key)),
+            Call::StateKeys(prefix) => Answer::StateKeys(self.state_keys(&prefix)),
+            Call::Config(key) => Answer::Config(self.config(&key)),
+            Call::Log { level, message, fields } => {
+                self.log(level, &message, &fields);
+                Answer::Unit
+            }
+            Call::Count { name, labels, delta } => Answer::Count(self.count(name, labels, delta)),
+            Call::Observe { name, labels, value } => Answer::Observe(self.observe(name, labels, value)),
+            Call::Now => Answer::Now(self.now()),
+            Call::Random(len) => Answer::Random(self.random(len)),
+        }
+    }
+}

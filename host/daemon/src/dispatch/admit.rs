@@ -1,0 +1,161 @@
+//! Admission: events of one key take turns, in the order in which they were taken from the stream; then permits for
+//! the host and the plugin, so that there are never more instances than there is room for.
+
+use std::{
+    collections::{HashMap, VecDeque, hash_map::Entry},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// Space and cell.
+type Key = (String, String);
+
+pub struct Admission {
+    keys: Arc<Keys>,
+    host: Arc<Semaphore>,
+}
+
+/// Who holds each key (an entry exists) and who waits for it.
+#[derive(Default)]
+struct Keys(Mutex<HashMap<Key, VecDeque<oneshot::Sender<()>>>>);
+
+impl Keys {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Key, VecDeque<oneshot::Sender<()>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place in the queue of a key; dropping it gives up the place, or the turn.
+pub struct Turn {
+    keys: Arc<Keys>,
+    key: Option<Key>,
+    waiting: Option<oneshot::Receiver<()>>,
+}
+
+/// Held while an event runs.
+pub struct Permits {
+    _plugin: OwnedSemaphorePermit,
+    _host: OwnedSemaphorePermit,
+}
+
+impl Admission {
+    pub fn new(instances: u32) -> Self {
+        Self { keys: Arc::default(), host: Arc::new(Semaphore::new(instances as usize)) }
+    }
+
+    /// Takes a place. Called in stream order, before anything is awaited; an event without a key needs no turn.
+    pub fn queue(&self, key: Option<Key>) -> Turn {
+        let waiting = key.as_ref().and_then(|key| match self.keys.lock().entry(key.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(VecDeque::new());
+                None
+            }
+            Entry::Occupied(mut entry) => {
+                let (send, receive) = oneshot::channel();
+                entry.get_mut().push_back(send);
+                Some(receive)
+            }
+        });
+        Turn { keys: self.keys.clone(), key, waiting }
+    }
+
+    /// Waits for room. The plugin's permit comes first: a plugin at its limit must not hold places of the host.
+    pub async fn permits(&self, plugin: &Arc<Semaphore>) -> Option<Permits> {
+        let plugin = plugin.clone().acquire_owned().await.ok()?;
+        let host = self.host.clone().acquire_owned().await.ok()?;
+        Some(Permits { _plugin: plugin, _host: host })
+    }
+}
+
+impl Turn {
+    /// Waits until all events of the key that queued before are through.
+    pub async fn come(&mut self) {
+        if let Some(waiting) = &mut self.waiting {
+            // The sender is only dropped after it has sent.
+            if waiting.await.is_ok() {
+                self.waiting = None;
+            }
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let Some(key) = self.key.take() else { return };
+        if let Some(waiting) = &mut self.waiting {
+            waiting.close();
+            // Still waiting: whoever has the turn skips us. If the turn arrived just before, we pass it on.
+            if waiting.try_recv().is_err() {
+                return;
+            }
+        }
+        let mut keys = self.keys.lock();
+        if let Entry::Occupied(mut entry) = keys.entry(key) {
+            while let Some(next) = entry.get_mut().pop_front() {
+                if next.send(()).is_ok() {
+                    return;
+                }
+            }
+            entry.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Option<Key> {
+        Some(("s".into(), "k".into()))
+    }
+
+    #[tokio::test]
+    async fn turns_come_in_the_order_of_queueing() {
+        let admission = Admission::new(8);
+        let mut first = admission.queue(key());
+        let mut second = admission.queue(key());
+        let mut third = admission.queue(key());
+        first.come().await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tasks: Vec<_> = [(3, &mut third), (2, &mut second)].into_iter().map(|(n, _)| n).collect();
+        assert_eq!(tasks, [3, 2]);
+        let (o2, o3) = (order.clone(), order.clone());
+        let third = tokio::spawn(async move {
+            third.come().await;
+            o3.lock().unwrap().push(3);
+        });
+        let second = tokio::spawn(async move {
+            second.come().await;
+            o2.lock().unwrap().push(2);
+        });
+        drop(first);
+        second.await.unwrap();
+        third.await.unwrap();
+        assert_eq!(*order.lock().unwrap(), [2, 3]);
+    }
+
+    #[tokio::test]
+    async fn one_that_gives_up_is_skipped_and_nothing_is_left() {
+        let admission = Admission::new(8);
+        let first = admission.queue(key());
+        let second = admission.queue(key());
+        let mut third = admission.queue(key());
+        drop(second);
+        drop(first);
+        third.come().await;
+        drop(third);
+        assert!(admission.keys.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_turn_that_arrives_while_giving_up_is_passed_on() {
+        let admission = Admission::new(8);
+        let first = admission.queue(key());
+        let second = admission.queue(key());
+        let mut third = admission.queue(key());
+        drop(first);
+        drop(second);
+        third.come().await;
+    }
+}

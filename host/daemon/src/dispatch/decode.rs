@@ -1,0 +1,102 @@
+//! From a delivery to an event: id, order key, commit point, trace. Everything here follows from the message and the
+//! subscription alone, so that every run, host and version agrees.
+
+use cofferdam_bus::{Delivery, Point};
+use cofferdam_sandbox::Event;
+use serde_json::Value;
+
+use crate::config::{Class, KeyPlace, KeySource, Subscription};
+
+pub(super) struct Decoded {
+    pub(super) event: Event,
+    pub(super) order_key: Option<String>,
+    pub(super) point: Point,
+}
+
+impl Decoded {
+    /// The cell, which is what events of one key share and take turns on.
+    pub(super) fn turn(&self) -> Option<(String, String)> {
+        match &self.point {
+            Point::Cell { space, cell } => Some((space.clone(), cell.clone())),
+            _ => None,
+        }
+    }
+}
+
+pub(super) fn decode(delivery: &Delivery, subscription: &Subscription, space: &str) -> Decoded {
+    let message = &delivery.stored.message;
+    let order_key = order_key(&subscription.order_key, &message.headers, &message.data);
+    let point = match (subscription.class, &order_key) {
+        (Class::Cell, Some(key)) => {
+            Point::Cell { space: space.to_owned(), cell: subscription.cell.replace("{key}", key) }
+        }
+        (Class::Publish, _) => Point::Publish,
+        // Without a key there is no cell; the record commits the event all the same.
+        (Class::Record | Class::Cell, _) => Point::Record,
+    };
+    let event = Event {
+        id: delivery.id(),
+        subject: message.subject.clone(),
+        headers: message.headers.clone(),
+        data: message.data.clone(),
+        timestamp: delivery.stored.timestamp,
+    };
+    Decoded { event, order_key, point }
+}
+
+/// The first source that yields a non-empty string or a number.
+fn order_key(sources: &[KeySource], headers: &[(String, String)], data: &[u8]) -> Option<String> {
+    let json: Option<Value> = sources
+        .iter()
+        .any(|s| matches!(s.place, KeyPlace::Pointer(_)))
+        .then(|| serde_json::from_slice(data).ok())
+        .flatten();
+    sources.iter().find_map(|source| {
+        let found = match &source.place {
+            KeyPlace::Header(name) => {
+                headers.iter().find(|(n, _)| n.eq_ignore_ascii_case(name)).map(|(_, value)| value.clone())
+            }
+            KeyPlace::Pointer(pointer) => match json.as_ref()?.pointer(pointer)? {
+                Value::String(text) => Some(text.clone()),
+                Value::Number(number) => Some(number.to_string()),
+                _ => None,
+            },
+        }?;
+        let found = match &source.strip_prefix {
+            Some(prefix) => found.strip_prefix(prefix.as_str())?.to_owned(),
+            None => found,
+        };
+        (!found.trim().is_empty()).then_some(found)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pointer(pointer: &str, strip: Option<&str>) -> KeySource {
+        KeySource { place: KeyPlace::Pointer(pointer.into()), strip_prefix: strip.map(str::to_owned) }
+    }
+
+    #[track_caller]
+    fn check(sources: &[KeySource], data: &str, expect: Option<&str>) {
+        let headers = [("X-Key".to_owned(), "h".to_owned())];
+        assert_eq!(order_key(sources, &headers, data.as_bytes()).as_deref(), expect, "{data}");
+    }
+
+    #[test]
+    fn the_first_source_that_has_a_value_wins() {
+        let sources = [pointer("/a", None), pointer("/b/c", None), pointer("/t", Some("derive-"))];
+        check(&sources, r#"{"a": "x", "b": {"c": "y"}}"#, Some("x"));
+        check(&sources, r#"{"a": " ", "b": {"c": 7}}"#, Some("7"));
+        check(&sources, r#"{"a": null, "t": "derive-derive-1"}"#, Some("derive-1"));
+        check(&sources, r#"{"t": "other-1"}"#, None);
+        check(&sources, "not json", None);
+    }
+
+    #[test]
+    fn a_header_serves_where_the_payload_is_not_json() {
+        let source = KeySource { place: KeyPlace::Header("x-key".into()), strip_prefix: None };
+        check(&[pointer("/a", None), source], "not json", Some("h"));
+    }
+}

@@ -1,0 +1,89 @@
+//! The fleet's own executor, `fleet.ray_executor.v1`: it accepts a job and answers later, as events.
+
+use bytes::Bytes;
+use cofferdam_bus::Change;
+use cofferdam_sandbox::{JobPhase, JobStatus};
+use fleet_proto::ray_executor::v1::{Agent, ExecuteDeliberationRequest, ExecuteDeliberationResponse, TaskConstraints};
+use prost::Message as _;
+use tonic::Code;
+
+use super::{QueuedJob, status, worker::Worked};
+use crate::{
+    capabilities::{Outgoing, Services},
+    config::ExecutorConfig,
+    observe::trace::TraceContext,
+};
+
+const METHOD: &str = "fleet.ray_executor.v1.RayExecutorService/ExecuteDeliberation";
+
+pub(super) async fn work(services: &Services, upstream: &str, config: &ExecutorConfig, queued: &QueuedJob) -> Worked {
+    let request = Bytes::from(request(config, queued).encode_to_vec());
+    let trace = TraceContext::of_event(&[], &queued.id, 1).header();
+    let answer = services
+        .upstreams
+        .call(Outgoing {
+            upstream,
+            method: METHOD,
+            request,
+            timeout: None,
+            metadata: &[],
+            idempotency_key: &queued.id,
+            traceparent: &trace,
+        })
+        .await;
+    let bytes = match answer {
+        Ok(bytes) => bytes,
+        Err(status) if is_transient(status.code()) => return Worked::Later(told(upstream, &status)),
+        Err(status) => return Worked::Failed { error: told(upstream, &status), kind: "refused" },
+    };
+    match ExecuteDeliberationResponse::decode(bytes) {
+        Ok(accepted) => {
+            tracing::info!(
+                job = queued.id,
+                task_id = queued.job.task_id,
+                deliberation_id = accepted.deliberation_id,
+                status = accepted.status,
+                "the executor accepted the job"
+            );
+            let running =
+                JobStatus { phase: JobPhase::Running, execution_id: Some(accepted.deliberation_id), error: None };
+            let effects = vec![status::message(&queued.id, &running)];
+            Worked::Ended { change: Change { writes: Vec::new(), effects }, outcome: "accepted" }
+        }
+        Err(error) => Worked::Failed { error: format!("{upstream}'s answer can't be read: {error}"), kind: "protocol" },
+    }
+}
+
+fn request(config: &ExecutorConfig, queued: &QueuedJob) -> ExecuteDeliberationRequest {
+    let job = &queued.job;
+    let model = job.model.clone().unwrap_or_else(|| config.model.clone());
+    let agents = job.agents.iter().map(|agent| Agent {
+        id: agent.id.clone(),
+        role: agent.role.clone(),
+        model: if agent.model.is_empty() { model.clone() } else { agent.model.clone() },
+        prompt_template: agent.prompt_template.clone(),
+    });
+    ExecuteDeliberationRequest {
+        task_id: job.task_id.clone(),
+        task_description: job.prompt.clone(),
+        role: job.role.clone(),
+        constraints: Some(TaskConstraints {
+            story_id: job.story_id.clone().unwrap_or_default(),
+            plan_id: job.plan_id.clone().unwrap_or_default(),
+            timeout_seconds: job.timeout_seconds as i32,
+            max_retries: job.max_retries as i32,
+            metadata: job.metadata.iter().cloned().collect(),
+        }),
+        agents: agents.collect(),
+        vllm_url: config.vllm_url.clone(),
+        vllm_model: model.clone(),
+    }
+}
+
+fn is_transient(code: Code) -> bool {
+    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted | Code::Cancelled)
+}
+
+fn told(upstream: &str, status: &tonic::Status) -> String {
+    format!("{upstream} answered {:?}: {}", status.code(), status.message())
+}

@@ -1,0 +1,156 @@
+//! The numbers: Cofferdam's own under `cofferdam_*`, and those that plugins declare under their exact names.
+
+use std::collections::{BTreeMap, HashMap};
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+use crate::config::MetricSpec;
+
+/// From a millisecond to a minute.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
+
+pub struct Metrics {
+    registry: Registry,
+    /// Events by what became of them. `fault` is empty where nobody is to blame.
+    pub events: IntCounterVec,
+    pub seconds: HistogramVec,
+    /// CPU microseconds that guests used; microseconds, because counters are whole.
+    pub cpu: IntCounterVec,
+    pub in_flight: IntGaugeVec,
+    /// Messages, jobs and state writes that were committed.
+    pub effects: IntCounterVec,
+    pub denials: IntCounterVec,
+    pub dead_letters: IntCounterVec,
+    pub conflicts: IntCounterVec,
+    pub calls: IntCounterVec,
+    pub jobs: IntCounterVec,
+    pub log_dropped: IntCounterVec,
+    pub plugin_info: IntGaugeVec,
+    pub bus_up: IntGauge,
+    guests: BTreeMap<String, Guest>,
+}
+
+enum Guest {
+    Counter(IntCounterVec),
+    Histogram(HistogramVec),
+}
+
+/// What a guest counted or observed; added once its event is settled.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Sample {
+    Count { name: String, labels: Vec<(String, String)>, delta: u64 },
+    Observe { name: String, labels: Vec<(String, String)>, value: f64 },
+}
+
+impl Metrics {
+    /// Registers everything; the specs are known to agree where plugins share a name.
+    pub fn new<'a>(specs: impl Iterator<Item = &'a MetricSpec>) -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str, labels: &[&str]| -> Result<IntCounterVec, prometheus::Error> {
+            let metric = IntCounterVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauge = |name: &str, help: &str, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let seconds = HistogramVec::new(
+            HistogramOpts::new("cofferdam_event_seconds", "From taking an event to settling it.").buckets(SECONDS.into()),
+            &["plugin"],
+        )?;
+        registry.register(Box::new(seconds.clone()))?;
+        let bus_up = IntGauge::new("cofferdam_bus_up", "1 while the bus is in reach.")?;
+        registry.register(Box::new(bus_up.clone()))?;
+        let mut guests = BTreeMap::new();
+        for spec in specs {
+            if guests.contains_key(&spec.name) {
+                continue;
+            }
+            let labels: Vec<&str> = spec.labels.iter().map(String::as_str).collect();
+            let guest = match &spec.buckets {
+                None => {
+                    let metric = counter(&spec.name, &spec.help, &labels)?;
+                    if labels.is_empty() {
+                        metric.with_label_values::<&str>(&[]).inc_by(0);
+                    }
+                    Guest::Counter(metric)
+                }
+                Some(buckets) => {
+                    let opts = HistogramOpts::new(&spec.name, &spec.help).buckets(buckets.clone());
+                    let metric = HistogramVec::new(opts, &labels)?;
+                    registry.register(Box::new(metric.clone()))?;
+                    Guest::Histogram(metric)
+                }
+            };
+            guests.insert(spec.name.clone(), guest);
+        }
+        Ok(Self {
+            events: counter(
+                "cofferdam_events_total",
+                "Events by plugin, outcome and whose fault it was.",
+                &["plugin", "outcome", "fault"],
+            )?,
+            cpu: counter("cofferdam_guest_cpu_microseconds_total", "CPU time of handlers.", &["plugin"])?,
+            in_flight: gauge("cofferdam_events_in_flight", "Events taken and not settled.", &["plugin"])?,
+            effects: counter("cofferdam_effects_total", "Effects that were committed.", &["plugin", "kind"])?,
+            denials: counter("cofferdam_denials_total", "Things that no grant covers.", &["plugin", "kind"])?,
+            dead_letters: counter("cofferdam_dead_letters_total", "Events given up.", &["plugin"])?,
+            conflicts: counter(
+                "cofferdam_commit_conflicts_total",
+                "Runs repeated because another host changed the cell.",
+                &["plugin"],
+            )?,
+            calls: counter(
+                "cofferdam_rpc_calls_total",
+                "Calls to upstreams by their gRPC status number.",
+                &["plugin", "upstream", "code"],
+            )?,
+            jobs: counter("cofferdam_jobs_total", "Executor jobs by how they ended.", &["backend", "outcome"])?,
+            log_dropped: counter("cofferdam_log_lines_dropped_total", "Guest log lines over the limit.", &["plugin"])?,
+            plugin_info: gauge("cofferdam_plugin_info", "1 for each plugin.", &["plugin", "version", "digest"])?,
+            seconds,
+            bus_up,
+            guests,
+            registry,
+        })
+    }
+
+    /// Is there such a metric, of this kind and with these labels?
+    pub fn declared(&self, name: &str, labels: &[(String, String)], histogram: bool, spec: &[MetricSpec]) -> bool {
+        let Some(spec) = spec.iter().find(|s| s.name == name) else { return false };
+        let mut given: Vec<&str> = labels.iter().map(|(k, _)| k.as_str()).collect();
+        let mut wanted: Vec<&str> = spec.labels.iter().map(String::as_str).collect();
+        given.sort_unstable();
+        wanted.sort_unstable();
+        given == wanted && spec.buckets.is_some() == histogram && self.guests.contains_key(name)
+    }
+
+    pub fn add(&self, sample: &Sample) {
+        let (name, labels) = match sample {
+            Sample::Count { name, labels, .. } | Sample::Observe { name, labels, .. } => (name, labels),
+        };
+        let labels: HashMap<&str, &str> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        match (self.guests.get(name), sample) {
+            (Some(Guest::Counter(metric)), Sample::Count { delta, .. }) => {
+                if let Ok(metric) = metric.get_metric_with(&labels) {
+                    metric.inc_by(*delta);
+                }
+            }
+            (Some(Guest::Histogram(metric)), Sample::Observe { value, .. }) => {
+                if let Ok(metric) = metric.get_metric_with(&labels) {
+                    metric.observe(*value);
+                }
+            }
+            _ => tracing::debug!(name, "a sample of an undeclared metric was dropped"),
+        }
+    }
+
+    /// Prometheus text format.
+    pub fn text(&self) -> Result<String, prometheus::Error> {
+        TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+}

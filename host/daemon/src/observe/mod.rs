@@ -1,0 +1,6 @@
+//! What the operator sees: log lines, metrics, traces, advisories.
+
+pub mod advisory;
+pub mod logs;
+pub mod metrics;
+pub mod trace;

@@ -1,0 +1,137 @@
+//! The plugins of this host: component, manifest, grants and limits, checked against each other before anything runs.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use cofferdam_sandbox::{Limits, LoadError, Plugin as Component, Sandbox, SandboxConfig, Source};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::{
+    config::{Config, MetricSpec, PluginConfig, Subscription},
+    grants::{Denial, Grants, Kind},
+};
+
+/// Events of one plugin running at once, unless its limits say otherwise.
+const CONCURRENCY: u32 = 64;
+
+pub struct Plugin {
+    pub name: String,
+    pub version: String,
+    pub digest: String,
+    pub space: String,
+    pub subscriptions: Vec<Subscription>,
+    pub grants: Grants,
+    pub values: BTreeMap<String, Value>,
+    pub metrics: Vec<MetricSpec>,
+    pub limits: Limits,
+    pub component: Component,
+    pub permits: Arc<Semaphore>,
+}
+
+/// Why a plugin can't run here.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    #[error("plugin {name:?}: {path:?} can't be read: {error}", path = path.display())]
+    Unreadable { name: String, path: PathBuf, error: std::io::Error },
+    #[error("plugin {name:?} ({path:?}): {error}", path = path.display())]
+    Load { name: String, path: PathBuf, error: LoadError },
+    #[error(
+        "plugin {name:?} imports {interface:?} and is granted nothing of that kind; write in the config under \
+         [plugins.{name}.grants]: {line}"
+    )]
+    NotGranted { name: String, interface: String, line: String },
+}
+
+pub fn sandbox(config: &Config) -> Result<Sandbox, cofferdam_sandbox::SandboxError> {
+    Sandbox::new(SandboxConfig {
+        cache_dir: config.sandbox.cache.clone(),
+        max_instances: config.sandbox.instances,
+        max_memory: config.sandbox.memory,
+        ..SandboxConfig::default()
+    })
+}
+
+/// Loads every configured plugin; all that fail are told at once.
+pub async fn load_all(config: &Config, sandbox: &Sandbox) -> Result<Vec<Arc<Plugin>>, Vec<PluginError>> {
+    let (mut plugins, mut errors) = (Vec::new(), Vec::new());
+    for plugin in &config.plugins {
+        match load(plugin, config, sandbox).await {
+            Ok(plugin) => plugins.push(Arc::new(plugin)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(plugins) } else { Err(errors) }
+}
+
+async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Result<Plugin, PluginError> {
+    let name = plugin.name.clone();
+    let path = plugin.component.clone();
+    let bytes = read(&path).await.map_err(|error| PluginError::Unreadable {
+        name: name.clone(),
+        path: path.clone(),
+        error,
+    })?;
+    let component = sandbox.load(bytes).await.map_err(|error| PluginError::Load { name: name.clone(), path, error })?;
+    let shape = component.shape();
+    for kind in Kind::ALL {
+        if shape.imports.contains(kind.name()) && plugin.grants.granted.list(kind).is_empty() {
+            let asked = plugin.grants.missing().into_iter().find(|d| d.kind == kind).and_then(|d| d.grant);
+            return Err(PluginError::NotGranted {
+                name,
+                interface: kind.name().to_owned(),
+                line: asked.unwrap_or_else(|| format!("{} = [\"...\"], and ask for it in its plugin.toml", kind.name())),
+            });
+        }
+    }
+    for denial in plugin.grants.missing() {
+        warn_missing(&denial);
+    }
+    let (source, took) = match component.source() {
+        Source::Compiled { took } => ("compiled", took),
+        Source::Cached { took } => ("from the cache", took),
+    };
+    tracing::info!(
+        plugin = name,
+        version = plugin.manifest.version,
+        digest = %shape.digest,
+        ms = took.as_millis() as u64,
+        "plugin ready ({source})"
+    );
+    let mut values = plugin.values.clone();
+    values.entry("wire.envelope".to_owned()).or_insert_with(|| Value::String(config.envelope.clone()));
+    let defaults = Limits::default();
+    let limits = Limits {
+        cpu: plugin.limits.cpu.unwrap_or(defaults.cpu),
+        wall: plugin.limits.wall.unwrap_or(defaults.wall),
+        memory: plugin.limits.memory.unwrap_or(defaults.memory),
+        host_calls: plugin.limits.host_calls.unwrap_or(defaults.host_calls),
+        ..defaults
+    };
+    Ok(Plugin {
+        name,
+        version: plugin.manifest.version.clone(),
+        digest: shape.digest.to_string(),
+        space: plugin.manifest.space.clone(),
+        subscriptions: plugin.manifest.subscriptions.clone(),
+        grants: plugin.grants.clone(),
+        values,
+        metrics: plugin.manifest.metrics.clone(),
+        limits,
+        permits: Arc::new(Semaphore::new(plugin.limits.concurrency.unwrap_or(CONCURRENCY) as usize)),
+        component,
+    })
+}
+
+async fn read(path: &Path) -> std::io::Result<Bytes> {
+    tokio::fs::read(path).await.map(Bytes::from)
+}
+
+/// It may cope; the operator should know before the first denial.
+fn warn_missing(denial: &Denial) {
+    tracing::warn!(plugin = denial.plugin, "asked for and not granted: {denial}");
+}

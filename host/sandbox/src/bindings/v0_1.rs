@@ -1,0 +1,320 @@
+//! Version 0.1 of the contract: its generated types and the seam's, turned into each other. No decision is taken
+//! here.
+
+use wasmtime::Store;
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use crate::instance::State;
+use crate::seam::{self, Answer, Call, Event, Failure};
+
+#[allow(
+    unreachable_pub,
+    clippy::large_futures,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "generated from wit/plugin.wit"
+)]
+mod wit {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "cofferdam:plugin/event-plugin",
+        imports: { default: async | trappable },
+        exports: { default: async },
+    });
+}
+
+use wit::cofferdam::plugin::{clock, config, delivery, executor, log, metrics, publish, rpc, state, types};
+
+pub(super) const INTERFACES: [&str; 9] =
+    ["delivery", "publish", "rpc", "executor", "state", "config", "log", "metrics", "clock"];
+
+pub(crate) type Plugin = wit::EventPluginPre<State>;
+
+pub(super) fn link(
+    linker: &mut Linker<State>,
+    component: &Component,
+    handler: &str,
+) -> wasmtime::Result<Plugin> {
+    wit::EventPlugin::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
+    let instance = linker.instantiate_pre(component)?;
+    // Otherwise a handler of another type would be found out by the first event only.
+    let engine = component.engine();
+    let component_type = component.component_type();
+    let handle = match component_type.get_export(engine, handler).map(|export| export.ty) {
+        Some(ComponentItem::ComponentInstance(interface)) => match interface.get_export(engine, "handle") {
+            Some(export) => export.ty,
+            None => wasmtime::bail!("{handler} has no function `handle`"),
+        },
+        _ => wasmtime::bail!("{handler} is no interface"),
+    };
+    let ComponentItem::ComponentFunc(handle) = handle else {
+        wasmtime::bail!("`handle` of {handler} is no function");
+    };
+    handle
+        .typecheck::<(&types::Event,), (Result<(), types::Failure>,)>(&instance.instance_type())
+        .map_err(|error| error.context(format!("`handle` of {handler} is not as the contract has it")))?;
+    Plugin::new(instance)
+}
+
+pub(super) async fn handle(
+    plugin: &Plugin,
+    store: &mut Store<State>,
+    event: Event,
+) -> wasmtime::Result<Result<(), Failure>> {
+    let event = types::Event {
+        id: event.id,
+        subject: event.subject,
+        headers: event.headers,
+        data: event.data.into(),
+        timestamp: event.timestamp,
+    };
+    let instance = plugin.instantiate_async(&mut *store).await?;
+    let result = instance.cofferdam_plugin_handler().call_handle(store, &event).await?;
+    Ok(result.map_err(|failure| match failure {
+        types::Failure::Retry(types::Retry { reason, after_ms }) => Failure::Retry { reason, after_ms },
+        types::Failure::Reject(reason) => Failure::Reject(reason),
+    }))
+}
+
+/// Makes a call and takes what its answer carries. An answer to another call is the host's fault and ends the run.
+macro_rules! answer {
+    ($state:expr, $call:expr, $variant:ident) => {
+        match $state.call($call).await? {
+            Answer::$variant(value) => value,
+            other => return Err($state.wrong_answer(stringify!($variant), &other)),
+        }
+    };
+}
+
+impl types::Host for State {}
+
+impl delivery::Host for State {
+    async fn attempt(&mut self) -> wasmtime::Result<u32> {
+        Ok(answer!(self, Call::Attempt, Attempt))
+    }
+
+    async fn last_attempt(&mut self) -> wasmtime::Result<bool> {
+        Ok(answer!(self, Call::LastAttempt, LastAttempt))
+    }
+
+    async fn deadline_ms(&mut self) -> wasmtime::Result<u64> {
+        Ok(answer!(self, Call::DeadlineMs, DeadlineMs))
+    }
+
+    async fn order_key(&mut self) -> wasmtime::Result<Option<String>> {
+        Ok(answer!(self, Call::OrderKey, OrderKey))
+    }
+}
+
+impl publish::Host for State {
+    async fn emit(
+        &mut self,
+        subject: String,
+        headers: Vec<(String, String)>,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<Result<String, publish::EmitError>> {
+        use publish::EmitError as Wit;
+        use seam::EmitError as Seam;
+        let call = Call::Emit { subject, headers, data: data.into() };
+        Ok(answer!(self, call, Emit).map_err(|error| match error {
+            Seam::Denied(message) => Wit::Denied(message),
+            Seam::TooLarge(message) => Wit::TooLarge(message),
+            Seam::Limit(message) => Wit::Limit(message),
+            Seam::InvalidSubject(message) => Wit::InvalidSubject(message),
+            Seam::NoStream(message) => Wit::NoStream(message),
+            Seam::Unavailable(message) => Wit::Unavailable(message),
+        }))
+    }
+}
+
+impl rpc::Host for State {
+    async fn call(
+        &mut self,
+        upstream: String,
+        method: String,
+        request: Vec<u8>,
+        options: rpc::Options,
+    ) -> wasmtime::Result<Result<Vec<u8>, rpc::Status>> {
+        let rpc::Options { timeout_ms, metadata } = options;
+        let call =
+            Call::Rpc(seam::RpcRequest { upstream, method, request: request.into(), timeout_ms, metadata });
+        Ok(answer!(self, call, Rpc).map(Vec::from).map_err(|status| rpc::Status {
+            code: code(status.code),
+            message: status.message,
+            local: status.local,
+        }))
+    }
+}
+
+/// By gRPC's numbers. One that gRPC does not have is unknown, as gRPC itself has it.
+fn code(number: u8) -> rpc::Code {
+    match number {
+        0 => rpc::Code::Ok,
+        1 => rpc::Code::Cancelled,
+        3 => rpc::Code::InvalidArgument,
+        4 => rpc::Code::DeadlineExceeded,
+        5 => rpc::Code::NotFound,
+        6 => rpc::Code::AlreadyExists,
+        7 => rpc::Code::PermissionDenied,
+        8 => rpc::Code::ResourceExhausted,
+        9 => rpc::Code::FailedPrecondition,
+        10 => rpc::Code::Aborted,
+        11 => rpc::Code::OutOfRange,
+        12 => rpc::Code::Unimplemented,
+        13 => rpc::Code::Internal,
+        14 => rpc::Code::Unavailable,
+        15 => rpc::Code::DataLoss,
+        16 => rpc::Code::Unauthenticated,
+        _ => rpc::Code::Unknown,
+    }
+}
+
+fn executor_error(error: seam::ExecutorError) -> executor::ExecutorError {
+    use executor::ExecutorError as Wit;
+    use seam::ExecutorError as Seam;
+    match error {
+        Seam::Denied(message) => Wit::Denied(message),
+        Seam::Invalid(message) => Wit::Invalid(message),
+        Seam::Limit(message) => Wit::Limit(message),
+        Seam::NotConfigured(message) => Wit::NotConfigured(message),
+        Seam::Unavailable(message) => Wit::Unavailable(message),
+    }
+}
+
+impl executor::Host for State {
+    async fn submit(
+        &mut self,
+        job: executor::Job,
+    ) -> wasmtime::Result<Result<String, executor::ExecutorError>> {
+        let agents = job.agents.into_iter().map(|agent| seam::Agent {
+            id: agent.id,
+            role: agent.role,
+            model: agent.model,
+            prompt_template: agent.prompt_template,
+        });
+        let call = Call::Submit(seam::Job {
+            agents: agents.collect(),
+            task_id: job.task_id,
+            prompt: job.prompt,
+            role: job.role,
+            model: job.model,
+            story_id: job.story_id,
+            plan_id: job.plan_id,
+            timeout_seconds: job.timeout_seconds,
+            max_retries: job.max_retries,
+            metadata: job.metadata,
+        });
+        Ok(answer!(self, call, Submit).map_err(executor_error))
+    }
+
+    async fn status(
+        &mut self,
+        job_id: String,
+    ) -> wasmtime::Result<Result<executor::JobStatus, executor::ExecutorError>> {
+        let status = answer!(self, Call::JobStatus(job_id), JobStatus);
+        Ok(status.map_err(executor_error).map(|status| executor::JobStatus {
+            phase: match status.phase {
+                seam::JobPhase::Unknown => executor::Phase::Unknown,
+                seam::JobPhase::Queued => executor::Phase::Queued,
+                seam::JobPhase::Running => executor::Phase::Running,
+                seam::JobPhase::Done => executor::Phase::Done,
+                seam::JobPhase::Failed => executor::Phase::Failed,
+                seam::JobPhase::Cancelled => executor::Phase::Cancelled,
+            },
+            execution_id: status.execution_id,
+            error: status.error,
+        }))
+    }
+}
+
+fn state_error(error: seam::StateError) -> state::StateError {
+    match error {
+        seam::StateError::NoCell(message) => state::StateError::NoCell(message),
+        seam::StateError::Denied(message) => state::StateError::Denied(message),
+        seam::StateError::Limit(message) => state::StateError::Limit(message),
+    }
+}
+
+impl state::Host for State {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, state::StateError>> {
+        let value = answer!(self, Call::StateGet(key), StateGet);
+        Ok(value.map(|value| value.map(Vec::from)).map_err(state_error))
+    }
+
+    async fn put(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), state::StateError>> {
+        let call = Call::StatePut { key, value: value.into() };
+        Ok(answer!(self, call, StatePut).map_err(state_error))
+    }
+
+    async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), state::StateError>> {
+        Ok(answer!(self, Call::StateDelete(key), StateDelete).map_err(state_error))
+    }
+
+    async fn keys(&mut self, prefix: String) -> wasmtime::Result<Result<Vec<String>, state::StateError>> {
+        Ok(answer!(self, Call::StateKeys(prefix), StateKeys).map_err(state_error))
+    }
+}
+
+impl config::Host for State {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Option<String>> {
+        Ok(answer!(self, Call::Config(key), Config))
+    }
+}
+
+impl log::Host for State {
+    async fn write(
+        &mut self,
+        level: log::Level,
+        message: String,
+        fields: Vec<(String, String)>,
+    ) -> wasmtime::Result<()> {
+        let level = match level {
+            log::Level::Trace => seam::LogLevel::Trace,
+            log::Level::Debug => seam::LogLevel::Debug,
+            log::Level::Info => seam::LogLevel::Info,
+            log::Level::Warn => seam::LogLevel::Warn,
+            log::Level::Error => seam::LogLevel::Error,
+        };
+        match self.call(Call::Log { level, message, fields }).await? {
+            Answer::Unit => Ok(()),
+            other => Err(self.wrong_answer("Unit", &other)),
+        }
+    }
+}
+
+fn metric_error(error: seam::MetricError) -> metrics::MetricError {
+    match error {
+        seam::MetricError::Undeclared(message) => metrics::MetricError::Undeclared(message),
+    }
+}
+
+impl metrics::Host for State {
+    async fn count(
+        &mut self,
+        name: String,
+        labels: Vec<(String, String)>,
+        delta: u64,
+    ) -> wasmtime::Result<Result<(), metrics::MetricError>> {
+        Ok(answer!(self, Call::Count { name, labels, delta }, Count).map_err(metric_error))
+    }
+
+    async fn observe(
+        &mut self,
+        name: String,
+        labels: Vec<(String, String)>,
+        value: f64,
+    ) -> wasmtime::Result<Result<(), metrics::MetricError>> {
+        Ok(answer!(self, Call::Observe { name, labels, value }, Observe).map_err(metric_error))
+    }
+}
+
+impl clock::Host for State {
+    async fn now(&mut self) -> wasmtime::Result<u64> {
+        Ok(answer!(self, Call::Now, Now))
+    }
+
+    async fn random(&mut self, len: u32) -> wasmtime::Result<Vec<u8>> {
+        Ok(answer!(self, Call::Random(len), Random))
+    }
+}

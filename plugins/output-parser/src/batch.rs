@@ -1,0 +1,254 @@
+//! What holds between the tasks of one answer: repeated titles, references to other tasks, how many there are.
+
+use std::collections::{HashMap, HashSet};
+
+use cofferdam_sdk::fleet::{Dropped, ParsedTask, Rejection as Kind};
+use serde_json::Value;
+
+use crate::{
+    amounts,
+    entry::{Entry, Key},
+    fields,
+    parse::{Parsed, Rejection, Settings},
+};
+
+/// More notes than this say nothing more; the rest is counted.
+const MAX_NOTES: usize = 50;
+/// More names than this in one task's dependencies are not read.
+const MAX_REFERENCES: usize = 64;
+
+/// The tasks that the entries amount to, or why there are none.
+pub(crate) fn settle(entries: Vec<Entry>, settings: &Settings) -> Result<Parsed, Rejection> {
+    let mut notes = Notes::default();
+    let drafts = drafts(entries, &mut notes);
+    let kept = drafts.iter().filter(|draft| draft.keeper.is_none()).count();
+    if kept == 0 {
+        let detail = match notes.dropped_count {
+            0 => "the answer holds no task in any known form".into(),
+            count => format!("the answer holds {count} entries, none with a title"),
+        };
+        return Err(Rejection { kind: Kind::NoTasks, detail });
+    }
+    if kept > settings.max_tasks {
+        let detail = format!("{kept} tasks, max_tasks is {}", settings.max_tasks);
+        return Err(Rejection { kind: Kind::TooManyTasks, detail });
+    }
+    let below_min = kept < settings.min_tasks;
+    if below_min {
+        notes.warn(format!("{kept} tasks, fewer than min_tasks ({})", settings.min_tasks));
+    }
+    let names = Names::of(&drafts);
+    let tasks = drafts
+        .iter()
+        .filter(|draft| draft.keeper.is_none())
+        .map(|draft| task(draft, &drafts, &names, settings, &mut notes))
+        .collect();
+    let (dropped, warnings) = notes.finish();
+    Ok(Parsed { tasks, dropped, warnings, below_min })
+}
+
+/// An entry with a title.
+struct Draft {
+    entry: Entry,
+    full_title: String,
+    title: String,
+    key: String,
+    /// Its own id in the answer, else its title.
+    reference: String,
+    /// The earlier draft of the same title that stands for this one.
+    keeper: Option<usize>,
+}
+
+fn drafts(entries: Vec<Entry>, notes: &mut Notes) -> Vec<Draft> {
+    let mut drafts: Vec<Draft> = Vec::with_capacity(entries.len());
+    let mut firsts: HashMap<String, usize> = HashMap::new();
+    for entry in entries {
+        let Some(full_title) = fields::full_title(entry.get(Key::Title)) else {
+            let name = fields::id(&entry).unwrap_or_else(|| "an entry".into());
+            notes.drop_entry("", format!("{name} has no title"));
+            continue;
+        };
+        let title = fields::cut_title(&full_title);
+        let key = fields::title_key(&title);
+        let reference = fields::id(&entry).unwrap_or_else(|| title.clone());
+        let keeper = firsts.get(&key).copied();
+        match keeper {
+            Some(first) => {
+                notes.drop_entry(&title, format!("repeats the title of {}", drafts[first].reference))
+            }
+            None => {
+                firsts.insert(key.clone(), drafts.len());
+            }
+        }
+        drafts.push(Draft { entry, full_title, title, key, reference, keeper });
+    }
+    drafts
+}
+
+fn task(
+    draft: &Draft,
+    drafts: &[Draft],
+    names: &Names,
+    settings: &Settings,
+    notes: &mut Notes,
+) -> ParsedTask {
+    let role = draft.entry.get(Key::Role);
+    let role = fields::role(role).unwrap_or_else(|| {
+        let fallback = settings.fallback_role();
+        if let Value::String(unknown) = role {
+            let unknown: String = unknown.chars().take(fields::MAX_TITLE).collect();
+            notes.warn(format!(
+                "{}: role {unknown:?} is none a task may have, {fallback} instead",
+                draft.reference
+            ));
+        }
+        fallback
+    });
+    ParsedTask {
+        reference: draft.reference.clone(),
+        title: draft.title.clone(),
+        description: fields::description(draft.entry.get(Key::Description), &draft.full_title),
+        role: role.to_owned(),
+        estimated_hours: amounts::hours(draft.entry.get(Key::EstimatedHours), settings.max_hours),
+        priority: amounts::priority(draft.entry.get(Key::Priority)),
+        keywords: fields::keywords(draft.entry.get(Key::Keywords)),
+        // Always written, so that what is there is what was declared.
+        depends_on: Some(depends_on(draft, drafts, names, notes)),
+    }
+}
+
+/// The references of a task, each as it was written where that finds the right task among those kept, else in a
+/// form that does. Names of no task stay as they are: who orders the tasks says so.
+fn depends_on(draft: &Draft, drafts: &[Draft], names: &Names, notes: &mut Notes) -> Vec<String> {
+    let phrases = fields::references(draft.entry.get(Key::DependsOn));
+    let mut found: Vec<String> =
+        phrases.iter().flat_map(|phrase| names.split(phrase)).map(str::to_owned).collect();
+    if found.len() > MAX_REFERENCES {
+        notes.warn(format!("{}: only the first {MAX_REFERENCES} dependencies are read", draft.reference));
+        found.truncate(MAX_REFERENCES);
+    }
+    let mut seen = HashSet::new();
+    found
+        .into_iter()
+        .map(|name| match names.find(&name) {
+            Some(index) => {
+                let keeper = drafts[index].keeper.unwrap_or(index);
+                names.written_for(keeper, name, drafts)
+            }
+            None => name,
+        })
+        .filter(|name| seen.insert(name.clone()))
+        .collect()
+}
+
+/// Which draft an id or a title means: the first that has it.
+struct Names {
+    all_ids: HashMap<String, usize>,
+    kept_ids: HashMap<String, usize>,
+    titles: HashMap<String, usize>,
+}
+
+impl Names {
+    fn of(drafts: &[Draft]) -> Self {
+        let mut names = Self { all_ids: HashMap::new(), kept_ids: HashMap::new(), titles: HashMap::new() };
+        for (index, draft) in drafts.iter().enumerate() {
+            let id = id_key(&draft.reference);
+            names.all_ids.entry(id.clone()).or_insert(index);
+            if draft.keeper.is_none() {
+                names.kept_ids.entry(id).or_insert(index);
+                names.titles.entry(draft.key.clone()).or_insert(index);
+            }
+            names.titles.entry(fields::title_key(&draft.full_title)).or_insert(index);
+        }
+        names
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        let by_id = self.all_ids.get(&id_key(name));
+        by_id.or_else(|| self.titles.get(&fields::title_key(name))).copied()
+    }
+
+    /// `name` if among the kept tasks it means `keeper`, else the keeper's reference, else its title.
+    fn written_for(&self, keeper: usize, name: String, drafts: &[Draft]) -> String {
+        let draft = &drafts[keeper];
+        let means = |name: &str| match self.kept_ids.get(&id_key(name)) {
+            Some(index) => *index == keeper,
+            None => fields::title_key(name) == draft.key,
+        };
+        if means(&name) {
+            name
+        } else if means(&draft.reference) {
+            draft.reference.clone()
+        } else {
+            draft.title.clone()
+        }
+    }
+
+    /// A phrase as one name if it is one, else split at commas and the like. A title may hold commas itself: the
+    /// longest run of pieces that is a name counts as one.
+    fn split<'a>(&self, phrase: &'a str) -> Vec<&'a str> {
+        let mut names = Vec::new();
+        let mut rest = phrase.trim();
+        while !rest.is_empty() && names.len() <= MAX_REFERENCES {
+            let mut ends: Vec<usize> =
+                rest.match_indices([',', ';']).map(|(at, _)| at).take(MAX_REFERENCES).collect();
+            if ends.len() < MAX_REFERENCES {
+                ends.push(rest.len());
+            }
+            let first = ends.first().copied().unwrap_or(rest.len());
+            let known = ends.iter().rev().find(|end| self.find(&rest[..**end]).is_some());
+            let end = known.copied().unwrap_or(first);
+            let name = rest[..end].trim();
+            match name.split_once(" and ").filter(|_| known.is_none()) {
+                Some((one, other)) if self.find(one).is_some() && self.find(other).is_some() => {
+                    names.extend([one.trim(), other.trim()]);
+                }
+                _ if name.is_empty() => {}
+                _ => names
+                    .push(name.trim_matches(|c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`'))),
+            }
+            rest = rest[end..].trim_start_matches([',', ';']).trim_start();
+        }
+        names
+    }
+}
+
+fn id_key(id: &str) -> String {
+    id.trim().to_lowercase()
+}
+
+#[derive(Default)]
+struct Notes {
+    dropped: Vec<Dropped>,
+    dropped_count: usize,
+    warnings: Vec<String>,
+    warning_count: usize,
+}
+
+impl Notes {
+    fn drop_entry(&mut self, title: &str, why: String) {
+        self.dropped_count += 1;
+        if self.dropped.len() < MAX_NOTES {
+            self.dropped.push(Dropped { title: title.to_owned(), why });
+        }
+    }
+
+    fn warn(&mut self, warning: String) {
+        self.warning_count += 1;
+        if self.warnings.len() < MAX_NOTES {
+            self.warnings.push(warning);
+        }
+    }
+
+    fn finish(mut self) -> (Vec<Dropped>, Vec<String>) {
+        let untold = self.warning_count - self.warnings.len();
+        if untold > 0 {
+            self.warnings.push(format!("and {untold} more warnings"));
+        }
+        let untold = self.dropped_count - self.dropped.len();
+        if untold > 0 {
+            self.warnings.push(format!("and {untold} more entries dropped"));
+        }
+        (self.dropped, self.warnings)
+    }
+}

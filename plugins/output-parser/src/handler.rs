@@ -1,0 +1,186 @@
+//! From an executor's answer to `parsed` or `rejected`. What a text means is `parse`'s business; what follows from it
+//! is that of the plugins that read these messages.
+
+use cofferdam_sdk::{
+    Event, Failure, config, delivery,
+    fleet::{
+        AgentAnswer, AgentResponse, DerivationParsed, DerivationRejected, Incoming, Malformed, Outgoing,
+        Record, Rejection as Kind, Stage, Writer, derivation_id,
+    },
+    info,
+    publish::EmitError,
+    warn,
+};
+
+use crate::{
+    fields::DEFAULT_ROLE,
+    parse::{Parsed, Rejection, Settings, parse},
+};
+
+const WRITER: Writer = Writer::new(env!("CARGO_PKG_NAME"));
+const SOURCE: &str = "llm";
+/// Of an executor's error, in characters: it goes into messages, records and prompts.
+const ERROR_CHARS: usize = 600;
+
+/// One answer. Answers to others are acked without a word; so are those that no open derivation waits for.
+pub fn handle(event: Event) -> Result<(), Failure> {
+    let message = Incoming::read(&event)?;
+    let response = AgentResponse::read(&message);
+    if response.task_id.is_none() && response.plan_id.is_none() && response.deliberation_id.is_none() {
+        return Err(missing(&message, "neither task_id nor plan_id").into());
+    }
+    // Without a key there is no cell, and so no record.
+    let record = if delivery::order_key().is_some() { Record::load()? } else { None };
+    if !response.is_ours(record.as_ref()) {
+        return Ok(());
+    }
+    let from_record = || record.as_ref().map(|record| record.plan_id.clone()).filter(|id| !id.is_empty());
+    let plan_id =
+        response.plan_id.clone().or_else(from_record).ok_or_else(|| missing(&message, "no plan_id"))?;
+    message.keyed_by(&plan_id)?;
+    let Some(mut record) = open_record(record, &plan_id, &message, &response)? else { return Ok(()) };
+    if !record.seen.first_time(&message) {
+        info!("this answer was taken before"; plan_id = plan_id);
+        return Ok(());
+    }
+    answer(&message, &response, &mut record)?;
+    Ok(record.save()?)
+}
+
+fn missing(message: &Incoming, what: &str) -> Malformed {
+    Malformed { subject: message.subject().to_owned(), reason: format!("it has {what}") }
+}
+
+/// The record of the derivation that waits for this answer; nothing if none does.
+fn open_record(
+    record: Option<Record>,
+    plan_id: &str,
+    message: &Incoming,
+    response: &AgentResponse,
+) -> Result<Option<Record>, config::ConfigError> {
+    let Some(record) = record else {
+        if config::get_or("accept_unrequested", false)? {
+            return Ok(Some(Record {
+                story_id: response.story_id.clone().unwrap_or_default(),
+                roles: vec![DEFAULT_ROLE.into()],
+                ..Record::open(plan_id, message.cause(), None)
+            }));
+        }
+        info!("no derivation was requested for this answer"; plan_id = plan_id);
+        return Ok(None);
+    };
+    if !record.is_open() {
+        info!("the derivation has ended, this answer is late"; plan_id = plan_id);
+        return Ok(None);
+    }
+    if response.run.is_some_and(|run| run < record.run) {
+        info!("this answers an earlier derivation of the plan"; plan_id = plan_id);
+        return Ok(None);
+    }
+    Ok(Some(record))
+}
+
+fn answer(message: &Incoming, response: &AgentResponse, record: &mut Record) -> Result<(), Failure> {
+    let attempt = response.attempt.unwrap_or(record.attempt).max(1);
+    if let (Some(id), Some(entry)) = (&response.deliberation_id, record.attempt_mut(attempt)) {
+        entry.deliberation_id = Some(id.clone());
+    }
+    let answered = Answered { message, response, attempt, record };
+    let settings = Settings {
+        min_tasks: config::get_or("min_tasks", 3_u8)?,
+        max_tasks: config::get_or("max_tasks", 8_u8)?,
+        max_hours: config::get_or("max_hours", 40)?,
+        roles: answered.record.roles.clone(),
+    };
+    match &response.answer {
+        AgentAnswer::Text(text) => match parse(text, &settings) {
+            Ok(parsed) => answered.parsed(parsed),
+            Err(rejection) => answered.rejected(rejection),
+        },
+        AgentAnswer::Failed { error, error_type } => {
+            let named = error_type.as_ref().map(|name| format!("{name}: ")).unwrap_or_default();
+            let detail = format!("{named}{error}").chars().take(ERROR_CHARS).collect();
+            answered.rejected(Rejection { kind: Kind::AgentFailed, detail })
+        }
+    }
+}
+
+/// An answer that counts.
+struct Answered<'a> {
+    message: &'a Incoming,
+    response: &'a AgentResponse,
+    attempt: u32,
+    record: &'a mut Record,
+}
+
+impl Answered<'_> {
+    fn parsed(self, parsed: Parsed) -> Result<(), Failure> {
+        let plan_id = self.record.plan_id.clone();
+        for warning in &parsed.warnings {
+            warn!("{warning}"; plan_id = plan_id);
+            self.record.warn(warning.clone());
+        }
+        for dropped in &parsed.dropped {
+            warn!("dropped {:?}: {}", dropped.title, dropped.why; plan_id = plan_id);
+        }
+        let count = parsed.tasks.len();
+        let sent = self.emit(
+            "parsed",
+            &DerivationParsed {
+                stage: self.stage(),
+                source: SOURCE.into(),
+                roles: self.record.roles.clone(),
+                tasks: parsed.tasks,
+                dropped: parsed.dropped,
+                warnings: parsed.warnings,
+                below_min: parsed.below_min,
+                deliberation_id: self.deliberation_id(),
+            },
+        );
+        match sent {
+            Ok(()) => {
+                info!("the answer holds {count} tasks"; plan_id = plan_id, attempt = self.attempt);
+                Ok(())
+            }
+            // Descriptions have no limit of their own. Asking again may bring shorter ones; a dead letter nothing.
+            Err(EmitError::TooLarge(limit)) => {
+                let detail = format!(
+                    "the answer's tasks are too long to pass on ({limit}); write shorter descriptions"
+                );
+                self.rejected(Rejection { kind: Kind::AgentFailed, detail })
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn rejected(self, rejection: Rejection) -> Result<(), Failure> {
+        warn!("the answer is no use: {rejection}"; plan_id = self.record.plan_id, attempt = self.attempt);
+        self.emit(
+            "rejected",
+            &DerivationRejected {
+                stage: self.stage(),
+                kind: rejection.kind,
+                detail: rejection.detail,
+                deliberation_id: self.deliberation_id(),
+            },
+        )?;
+        Ok(())
+    }
+
+    fn emit<M: Outgoing>(&self, operation: &str, message: &M) -> Result<(), EmitError> {
+        let cause = self.message.cause().continuing(&self.record.cause);
+        WRITER.emit(&cause, message, &self.record.attempt_operation(operation, self.attempt)).map(drop)
+    }
+
+    /// The story as the answer says, else as the record knows it.
+    fn stage(&self) -> Stage {
+        let story_id = self.response.story_id.clone().unwrap_or_else(|| self.record.story_id.clone());
+        let plan_id = self.record.plan_id.clone();
+        Stage { derivation_id: derivation_id(&plan_id), plan_id, story_id, attempt: self.attempt }
+    }
+
+    fn deliberation_id(&self) -> Option<String> {
+        let known = || self.record.current_attempt()?.deliberation_id.clone();
+        self.response.deliberation_id.clone().or_else(known)
+    }
+}

@@ -1,0 +1,203 @@
+//! Events through the handler, with the plugin's own manifest: what is published, kept and ignored.
+
+use cofferdam_sdk::{
+    Failure,
+    publish::EmitError,
+    testing::{Host, Run, event},
+};
+use serde_json::{Value, json};
+
+use crate::handle;
+
+const COMPLETED: &str = "agent.response.completed";
+const FAILED: &str = "agent.response.failed";
+const PARSED: &str = "cofferdam.derivation.parsed";
+const REJECTED: &str = "cofferdam.derivation.rejected";
+const ANSWER: &str = "TITLE: A\nTITLE: B\nTITLE: C";
+
+fn record() -> Value {
+    json!({
+        "schema": 1, "plan_id": "p", "story_id": "s", "roles": ["QA"], "status": "open", "run": 2, "attempt": 1,
+        "attempts": [{"attempt": 1, "job_id": "j"}], "cause": {"correlation_id": "corr"}
+    })
+}
+
+fn host_with(record: &Value) -> Host {
+    let mut host = Host::from_manifest(include_str!("../../plugin.toml"));
+    host.set_value("derivation/p", "record", record);
+    host
+}
+
+fn host() -> Host {
+    host_with(&record())
+}
+
+fn answer() -> Value {
+    json!({"task_id": "derive-p", "proposal": {"content": ANSWER}})
+}
+
+fn run(host: &mut Host, subject: &str, data: Value) -> Run {
+    host.run(handle, event(subject, data))
+}
+
+#[test]
+fn an_answer_becomes_parsed() {
+    let run = run(&mut host(), COMPLETED, answer());
+    assert_eq!(run.result, Ok(()));
+    assert_eq!(run.subjects(), [PARSED]);
+    let message = &run.on(PARSED)[0];
+    assert_eq!(message["event_type"], PARSED);
+    assert_eq!(message["correlation_id"], "corr");
+    assert_eq!(message["producer"], "output-parser");
+    for body in [message, &message["payload"]] {
+        assert_eq!(body["plan_id"], "p");
+        assert_eq!(body["story_id"], "s");
+        assert_eq!(body["derivation_id"], "derive-p");
+        assert_eq!(body["attempt"], 1);
+        assert_eq!(body["source"], "llm");
+        assert_eq!(body["roles"], json!(["QA"]));
+        assert_eq!(body["below_min"], false);
+        assert_eq!(
+            body["tasks"][0],
+            json!({"ref": "A", "title": "A", "description": "A", "role": "QA", "estimated_hours": 0, "priority": 1, "keywords": [], "depends_on": []})
+        );
+    }
+}
+
+#[test]
+fn every_shape_of_response_is_ours() {
+    for data in [
+        json!({"plan_id": "p", "story_id": "s2", "role": "developer", "result": {"proposal": ANSWER}}),
+        json!({"task_id": "derive-p", "agent_id": "a", "output": {"content": ANSWER}, "checks_passed": true}),
+        json!({"task_id": "x", "constraints": {"plan_id": "p"}, "deliberation_id": "d", "proposal": ANSWER}),
+        json!({"metadata": {"task_id": "derive-p"}, "proposal": ANSWER}),
+        json!({"event_type": "x", "producer": "y", "payload": {"task_id": "derive-p", "output": ANSWER}}),
+    ] {
+        let mut record = record();
+        record["attempts"][0]["deliberation_id"] = json!("d");
+        let run = run(&mut host_with(&record), COMPLETED, data.clone());
+        assert_eq!(run.subjects(), [PARSED], "{data}");
+        let parsed = &run.on(PARSED)[0];
+        assert_eq!(parsed["plan_id"], "p", "{data}");
+        assert_eq!(parsed["deliberation_id"], "d", "{data}");
+    }
+}
+
+#[test]
+fn answers_to_others_leave_no_trace() {
+    for data in [
+        json!({"task_id": "TASK-001", "proposal": ANSWER}),
+        json!({"task_id": "TASK-001", "plan_id": "p", "result": {"proposal": ANSWER}}),
+        json!({"task_id": "ceremony-1:story-s:role-dev", "constraints": {"plan_id": "p"}, "proposal": ANSWER}),
+        json!({"plan_id": "p", "proposal": ANSWER}),
+        json!({"deliberation_id": "d", "proposal": ANSWER}),
+        json!({"task_id": "T", "plan_id": "p", "deliberation_id": "foreign", "proposal": ANSWER}),
+    ] {
+        for subject in [COMPLETED, FAILED] {
+            let run = run(&mut host(), subject, data.clone());
+            assert!(run.acked_without_effect(), "{subject} {data}: {run:?}");
+            assert!(run.logs.is_empty(), "{subject} {data}: {run:?}");
+        }
+    }
+}
+
+#[test]
+fn a_text_without_tasks_becomes_rejected() {
+    for (text, kind) in [
+        ("", "no_tasks"),
+        ("Sorry.", "no_tasks"),
+        ("[{\"title\": \"A\"", "truncated_json"),
+        (
+            "TITLE: 1\nTITLE: 2\nTITLE: 3\nTITLE: 4\nTITLE: 5\nTITLE: 6\nTITLE: 7\nTITLE: 8\nTITLE: 9",
+            "too_many_tasks",
+        ),
+    ] {
+        let run = run(&mut host(), COMPLETED, json!({"task_id": "derive-p", "proposal": text}));
+        assert_eq!(run.subjects(), [REJECTED], "{text}");
+        let rejected = &run.on(REJECTED)[0];
+        assert_eq!((&rejected["kind"], &rejected["attempt"]), (&json!(kind), &json!(1)), "{text}");
+        assert!(!rejected["detail"].as_str().unwrap().is_empty());
+    }
+}
+
+#[test]
+fn a_failed_agent_becomes_rejected() {
+    let data = json!({
+        "task_id": "derive-p", "error": "out of memory", "error_type": "RuntimeError",
+        "constraints": {"metadata": {"attempt": "2", "run": "2"}}
+    });
+    let run = run(&mut host(), FAILED, data);
+    let rejected = &run.on(REJECTED)[0];
+    assert_eq!(rejected["kind"], "agent_failed");
+    assert_eq!(rejected["detail"], "RuntimeError: out of memory");
+    assert_eq!(rejected["attempt"], 2);
+}
+
+#[test]
+fn the_same_answer_twice_counts_once() {
+    let mut host = host();
+    assert_eq!(run(&mut host, COMPLETED, answer()).subjects(), [PARSED]);
+    assert!(run(&mut host, COMPLETED, answer()).acked_without_effect());
+    let mut other = answer();
+    other["timestamp"] = json!("2026-01-01T00:00:00Z");
+    assert_eq!(run(&mut host, COMPLETED, other).subjects(), [PARSED]);
+}
+
+#[test]
+fn an_answer_that_no_derivation_waits_for_has_no_effect() {
+    let mut completed = record();
+    completed["status"] = json!("completed");
+    let mut failed = record();
+    failed["status"] = json!("failed");
+    for record in [completed, failed] {
+        assert!(run(&mut host_with(&record), COMPLETED, answer()).acked_without_effect());
+    }
+    let mut unrequested = Host::from_manifest(include_str!("../../plugin.toml"));
+    assert!(run(&mut unrequested, COMPLETED, answer()).acked_without_effect());
+    let mut earlier = answer();
+    earlier["constraints"] = json!({"metadata": {"run": "1", "attempt": "1"}});
+    assert!(run(&mut host(), COMPLETED, earlier).acked_without_effect());
+}
+
+#[test]
+fn unrequested_answers_are_read_where_the_operator_says_so() {
+    let mut host = Host::from_manifest(include_str!("../../plugin.toml")).config("accept_unrequested", true);
+    let data = json!({"plan_id": "p", "story_id": "s", "result": {"proposal": ANSWER}});
+    let first = run(&mut host, COMPLETED, data.clone());
+    assert_eq!(first.subjects(), [PARSED]);
+    assert_eq!(first.on(PARSED)[0]["tasks"][0]["role"], "DEVELOPER");
+    assert!(run(&mut host, COMPLETED, data).acked_without_effect());
+    let record: Value = host.value("derivation/p", "record").unwrap();
+    assert_eq!((&record["status"], &record["story_id"]), (&json!("open"), &json!("s")));
+}
+
+#[test]
+fn a_message_that_says_nothing_of_whom_it_is_about_is_rejected() {
+    for data in ["", "[]", "{\"task_id\": ", "{\"agent_id\": \"a\"}", "{\"task_id\": \"derive-\"}"] {
+        for subject in [COMPLETED, FAILED] {
+            let run = host().run(handle, event(subject, data));
+            assert!(matches!(run.result, Err(Failure::Reject(_))), "{subject} {data}: {:?}", run.result);
+        }
+    }
+}
+
+#[test]
+fn limits_come_from_the_configuration() {
+    let mut host = host().config("max_tasks", 2);
+    assert_eq!(run(&mut host, COMPLETED, answer()).on(REJECTED)[0]["detail"], "3 tasks, max_tasks is 2");
+    let mut host = self::host().config("min_tasks", 4).config("max_hours", 6);
+    let data = json!({"task_id": "derive-p", "proposal": "TITLE: A\nHOURS: 20"});
+    let run = run(&mut host, COMPLETED, data);
+    let parsed = &run.on(PARSED)[0];
+    assert_eq!((&parsed["below_min"], &parsed["tasks"][0]["estimated_hours"]), (&json!(true), &json!(6)));
+    let record: Value = host.value("derivation/p", "record").unwrap();
+    assert_eq!(record["warnings"], json!(["1 tasks, fewer than min_tasks (4)"]));
+}
+
+#[test]
+fn tasks_too_long_to_pass_on_are_rejected_rather_than_lost() {
+    let mut host = host().refuses_publish(PARSED, EmitError::TooLarge("2 MiB of 1 MiB".into()));
+    let run = run(&mut host, COMPLETED, answer());
+    assert_eq!(run.subjects(), [REJECTED]);
+    assert_eq!(run.on(REJECTED)[0]["kind"], "agent_failed");
+}

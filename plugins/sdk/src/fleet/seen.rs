@@ -1,0 +1,64 @@
+//! Which messages an aggregate has taken in, so that a repeat has no effect.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Incoming, Timestamp};
+
+/// A message is remembered for a day.
+const KEPT_MS: u64 = 24 * 3_600 * 1_000;
+/// The memory rides in the aggregate's cell, so it is bounded; the oldest go first.
+const MOST: usize = 128;
+
+/// The messages of the last day that were acked: a memory that is saved only with the effects of its event.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Seen(Vec<(String, Timestamp)>);
+
+impl Seen {
+    /// True the first time; a message of the same subject, key and payload is not the first.
+    pub fn first_time(&mut self, message: &Incoming) -> bool {
+        let mut digest = message.digest();
+        // 128 bits are as good here, and half the size.
+        digest.truncate(32);
+        let now = message.arrival();
+        self.0.retain(|(_, at)| now.millis_since(*at) < KEPT_MS);
+        if self.0.iter().any(|(known, _)| *known == digest) {
+            return false;
+        }
+        if self.0.len() == MOST {
+            self.0.remove(0);
+        }
+        self.0.push((digest, now));
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::event;
+
+    fn message(number: usize, at: u64) -> Incoming {
+        let mut event = event("x", serde_json::json!({ "n": number }));
+        event.timestamp += at * 1_000_000_000;
+        Incoming::read(&event).unwrap()
+    }
+
+    #[test]
+    fn a_repeat_is_noticed_for_a_day() {
+        let mut seen = Seen::default();
+        assert!(seen.first_time(&message(1, 0)));
+        assert!(!seen.first_time(&message(1, 80_000)));
+        assert!(seen.first_time(&message(1, 87_000)));
+    }
+
+    #[test]
+    fn the_memory_is_bounded() {
+        let mut seen = Seen::default();
+        for number in 0..200 {
+            assert!(seen.first_time(&message(number, 0)));
+        }
+        assert_eq!(seen.0.len(), MOST);
+        assert!(!seen.first_time(&message(199, 0)));
+    }
+}

@@ -1,0 +1,203 @@
+//! The functions of the SDK in a guest: each calls the host's function of the same name.
+
+use super::bindings::cofferdam::plugin as host;
+use crate::{
+    Failure, Pairs,
+    executor::{ExecutorError, Job, JobStatus, Phase},
+    log::Level,
+    metrics::MetricError,
+    publish::EmitError,
+    rpc::{Code, Options, Status},
+    state::StateError,
+};
+
+pub(crate) fn failure(failure: Failure) -> host::types::Failure {
+    match failure {
+        Failure::Retry { reason, after } => host::types::Failure::Retry(host::types::Retry {
+            reason,
+            after_ms: after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+        }),
+        Failure::Reject(reason) => host::types::Failure::Reject(reason),
+    }
+}
+
+fn owned(labels: &[(&str, &str)]) -> Pairs {
+    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(crate) fn attempt() -> u32 {
+    host::delivery::attempt()
+}
+
+pub(crate) fn last_attempt() -> bool {
+    host::delivery::last_attempt()
+}
+
+pub(crate) fn deadline_ms() -> u64 {
+    host::delivery::deadline_ms()
+}
+
+pub(crate) fn order_key() -> Option<String> {
+    host::delivery::order_key()
+}
+
+pub(crate) fn emit(subject: &str, headers: &[(String, String)], data: &[u8]) -> Result<String, EmitError> {
+    use host::publish::EmitError as Wire;
+    host::publish::emit(subject, headers, data).map_err(|error| match error {
+        Wire::Denied(text) => EmitError::Denied(text),
+        Wire::TooLarge(text) => EmitError::TooLarge(text),
+        Wire::Limit(text) => EmitError::Limit(text),
+        Wire::InvalidSubject(text) => EmitError::InvalidSubject(text),
+        Wire::NoStream(text) => EmitError::NoStream(text),
+        Wire::Unavailable(text) => EmitError::Unavailable(text),
+    })
+}
+
+pub(crate) fn call(
+    upstream: &str,
+    method: &str,
+    request: &[u8],
+    options: &Options,
+) -> Result<Vec<u8>, Status> {
+    let wire = host::rpc::Options {
+        timeout_ms: options.timeout.map(|t| u32::try_from(t.as_millis()).unwrap_or(u32::MAX)),
+        metadata: options.metadata.clone(),
+    };
+    host::rpc::call(upstream, method, request, &wire).map_err(|status| Status {
+        code: code(status.code),
+        message: status.message,
+        local: status.local,
+    })
+}
+
+fn code(code: host::rpc::Code) -> Code {
+    use host::rpc::Code as Wire;
+    match code {
+        Wire::Ok => Code::Ok,
+        Wire::Cancelled => Code::Cancelled,
+        Wire::Unknown => Code::Unknown,
+        Wire::InvalidArgument => Code::InvalidArgument,
+        Wire::DeadlineExceeded => Code::DeadlineExceeded,
+        Wire::NotFound => Code::NotFound,
+        Wire::AlreadyExists => Code::AlreadyExists,
+        Wire::PermissionDenied => Code::PermissionDenied,
+        Wire::ResourceExhausted => Code::ResourceExhausted,
+        Wire::FailedPrecondition => Code::FailedPrecondition,
+        Wire::Aborted => Code::Aborted,
+        Wire::OutOfRange => Code::OutOfRange,
+        Wire::Unimplemented => Code::Unimplemented,
+        Wire::Internal => Code::Internal,
+        Wire::Unavailable => Code::Unavailable,
+        Wire::DataLoss => Code::DataLoss,
+        Wire::Unauthenticated => Code::Unauthenticated,
+    }
+}
+
+pub(crate) fn submit(job: &Job) -> Result<String, ExecutorError> {
+    let agents = job.agents.iter().cloned().map(|agent| host::executor::Agent {
+        id: agent.id,
+        role: agent.role,
+        model: agent.model,
+        prompt_template: agent.prompt_template,
+    });
+    let wire = host::executor::Job {
+        task_id: job.task_id.clone(),
+        prompt: job.prompt.clone(),
+        role: job.role.clone(),
+        model: job.model.clone(),
+        agents: agents.collect(),
+        story_id: job.story_id.clone(),
+        plan_id: job.plan_id.clone(),
+        timeout_seconds: job.timeout_seconds,
+        max_retries: job.max_retries,
+        metadata: job.metadata.clone(),
+    };
+    host::executor::submit(&wire).map_err(executor_error)
+}
+
+pub(crate) fn job_status(job_id: &str) -> Result<JobStatus, ExecutorError> {
+    use host::executor::Phase as Wire;
+    let status = host::executor::status(job_id).map_err(executor_error)?;
+    let phase = match status.phase {
+        Wire::Unknown => Phase::Unknown,
+        Wire::Queued => Phase::Queued,
+        Wire::Running => Phase::Running,
+        Wire::Done => Phase::Done,
+        Wire::Failed => Phase::Failed,
+        Wire::Cancelled => Phase::Cancelled,
+    };
+    Ok(JobStatus { phase, execution_id: status.execution_id, error: status.error })
+}
+
+fn executor_error(error: host::executor::ExecutorError) -> ExecutorError {
+    use host::executor::ExecutorError as Wire;
+    match error {
+        Wire::Denied(text) => ExecutorError::Denied(text),
+        Wire::Invalid(text) => ExecutorError::Invalid(text),
+        Wire::Limit(text) => ExecutorError::Limit(text),
+        Wire::NotConfigured(text) => ExecutorError::NotConfigured(text),
+        Wire::Unavailable(text) => ExecutorError::Unavailable(text),
+    }
+}
+
+fn state_error(error: host::state::StateError) -> StateError {
+    use host::state::StateError as Wire;
+    match error {
+        Wire::NoCell(text) => StateError::NoCell(text),
+        Wire::Denied(text) => StateError::Denied(text),
+        Wire::Limit(text) => StateError::Limit(text),
+    }
+}
+
+pub(crate) fn state_get(key: &str) -> Result<Option<Vec<u8>>, StateError> {
+    host::state::get(key).map_err(state_error)
+}
+
+pub(crate) fn state_put(key: &str, value: &[u8]) -> Result<(), StateError> {
+    host::state::put(key, value).map_err(state_error)
+}
+
+pub(crate) fn state_delete(key: &str) -> Result<(), StateError> {
+    host::state::delete(key).map_err(state_error)
+}
+
+pub(crate) fn state_keys(prefix: &str) -> Result<Vec<String>, StateError> {
+    host::state::keys(prefix).map_err(state_error)
+}
+
+pub(crate) fn config(key: &str) -> Option<String> {
+    host::config::get(key)
+}
+
+pub(crate) fn log(level: Level, message: &str, fields: &[(String, String)]) {
+    use host::log::Level as Wire;
+    let level = match level {
+        Level::Trace => Wire::Trace,
+        Level::Debug => Wire::Debug,
+        Level::Info => Wire::Info,
+        Level::Warn => Wire::Warn,
+        Level::Error => Wire::Error,
+    };
+    host::log::write(level, message, fields);
+}
+
+fn metric_error(error: host::metrics::MetricError) -> MetricError {
+    let host::metrics::MetricError::Undeclared(text) = error;
+    MetricError::Undeclared(text)
+}
+
+pub(crate) fn count(name: &str, labels: &[(&str, &str)], delta: u64) -> Result<(), MetricError> {
+    host::metrics::count(name, &owned(labels), delta).map_err(metric_error)
+}
+
+pub(crate) fn observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
+    host::metrics::observe(name, &owned(labels), value).map_err(metric_error)
+}
+
+pub(crate) fn now() -> u64 {
+    host::clock::now()
+}
+
+pub(crate) fn random(len: u32) -> Vec<u8> {
+    host::clock::random(len)
+}

@@ -1,0 +1,25 @@
+//! Metrics that the manifest declares, served under their exact names. They are no effects: a failed run counts too.
+
+use crate::sys;
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MetricError {
+    /// The manifest does not declare this metric, or with another kind or other labels.
+    #[error("undeclared: {0}")]
+    Undeclared(String),
+}
+
+/// Adds one to a counter.
+pub fn count(name: &str, labels: &[(&str, &str)]) -> Result<(), MetricError> {
+    add(name, labels, 1)
+}
+
+/// Adds to a counter.
+pub fn add(name: &str, labels: &[(&str, &str)], delta: u64) -> Result<(), MetricError> {
+    sys::count(name, labels, delta)
+}
+
+/// Observes a value of a histogram.
+pub fn observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
+    sys::observe(name, labels, value)
+}

@@ -1,0 +1,125 @@
+//! Unary gRPC calls to the upstreams that the operator configured. A call is no effect: it happens at once, and
+//! again if the event runs again, with the same idempotency key in its metadata.
+
+use std::{fmt, time::Duration};
+
+use prost::Message;
+
+use crate::{Pairs, sys};
+
+/// Codes and their numbers as in gRPC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Code {
+    Ok,
+    Cancelled,
+    Unknown,
+    InvalidArgument,
+    DeadlineExceeded,
+    NotFound,
+    AlreadyExists,
+    PermissionDenied,
+    ResourceExhausted,
+    FailedPrecondition,
+    Aborted,
+    OutOfRange,
+    Unimplemented,
+    Internal,
+    Unavailable,
+    DataLoss,
+    Unauthenticated,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Ok => "OK",
+            Self::Cancelled => "CANCELLED",
+            Self::Unknown => "UNKNOWN",
+            Self::InvalidArgument => "INVALID_ARGUMENT",
+            Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
+            Self::PermissionDenied => "PERMISSION_DENIED",
+            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::FailedPrecondition => "FAILED_PRECONDITION",
+            Self::Aborted => "ABORTED",
+            Self::OutOfRange => "OUT_OF_RANGE",
+            Self::Unimplemented => "UNIMPLEMENTED",
+            Self::Internal => "INTERNAL",
+            Self::Unavailable => "UNAVAILABLE",
+            Self::DataLoss => "DATA_LOSS",
+            Self::Unauthenticated => "UNAUTHENTICATED",
+        })
+    }
+}
+
+/// A call that brought no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct Status {
+    pub code: Code,
+    pub message: String,
+    /// The host refused before anything was sent: no grant, unknown upstream, too large.
+    pub local: bool,
+}
+
+impl Status {
+    /// As an upstream would answer it.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), local: false }
+    }
+
+    /// True if the same call may succeed later: the upstream is down, slow or overloaded, or failed inside. What the
+    /// host itself refused stays refused until the operator changes the configuration.
+    pub fn is_transient(&self) -> bool {
+        !self.local
+            && matches!(
+                self.code,
+                Code::Cancelled
+                    | Code::Unknown
+                    | Code::DeadlineExceeded
+                    | Code::ResourceExhausted
+                    | Code::Aborted
+                    | Code::Internal
+                    | Code::Unavailable
+            )
+    }
+}
+
+/// How to call.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Default: the upstream's (5 s unless configured). Never longer than what is left for the event.
+    pub timeout: Option<Duration>,
+    /// ASCII. `authorization`, `traceparent`, `grpc-*` and `cofferdam-*` belong to the host.
+    pub metadata: Pairs,
+}
+
+/// Calls `method` (`package.Service/Method`) of `upstream` with an encoded message and waits for the encoded answer,
+/// each at most 4 MiB.
+pub fn call(upstream: &str, method: &str, request: &[u8], options: &Options) -> Result<Vec<u8>, Status> {
+    sys::call(upstream, method, request, options)
+}
+
+/// As [`call`], with prost messages and default options.
+pub fn unary<Req: Message, Resp: Message + Default>(
+    upstream: &str,
+    method: &str,
+    request: &Req,
+) -> Result<Resp, Status> {
+    unary_with(upstream, method, request, &Options::default())
+}
+
+/// As [`call`], with prost messages.
+pub fn unary_with<Req: Message, Resp: Message + Default>(
+    upstream: &str,
+    method: &str,
+    request: &Req,
+    options: &Options,
+) -> Result<Resp, Status> {
+    let answer = call(upstream, method, &request.encode_to_vec(), options)?;
+    Resp::decode(answer.as_slice()).map_err(|error| {
+        Status::new(Code::Internal, format!("the answer of {method} can't be read: {error}"))
+    })
+}

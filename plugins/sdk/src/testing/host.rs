@@ -1,0 +1,187 @@
+//! The host that a test sets up and runs handlers in.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    Cells, Run,
+    manifest::Manifest,
+    script::Rpc,
+    sys::{self, Current},
+};
+use crate::{
+    Event, Failure,
+    executor::{ExecutorError, JobStatus},
+    publish::EmitError,
+    rpc::{Code, Status},
+};
+
+/// An in-memory host. Without a manifest everything is granted, every metric is declared, and the order key is what the
+/// test says; with one, both follow from the manifest, as in production with all asks granted.
+#[derive(Debug, Clone, Default)]
+pub struct Host {
+    pub(super) manifest: Option<std::rc::Rc<Manifest>>,
+    pub(super) config: BTreeMap<String, Value>,
+    pub(super) cells: Cells,
+    pub(super) order_key: Option<String>,
+    pub(super) attempt: u32,
+    pub(super) last_attempt: bool,
+    pub(super) rpc: Rpc,
+    pub(super) refuse_jobs: Option<ExecutorError>,
+    pub(super) job_status: BTreeMap<String, JobStatus>,
+    pub(super) refuse_emit: BTreeMap<String, EmitError>,
+}
+
+impl Host {
+    pub fn new() -> Self {
+        Self { attempt: 1, ..Self::default() }
+    }
+
+    /// A host that grants what `plugin.toml` asks for, with its config defaults and declared metrics:
+    /// `Host::from_manifest(include_str!("../plugin.toml"))`.
+    ///
+    /// # Panics
+    /// If the manifest can't be read.
+    pub fn from_manifest(manifest: &str) -> Self {
+        match Manifest::read(manifest) {
+            Ok(manifest) => Self { manifest: Some(manifest.into()), ..Self::new() },
+            #[expect(clippy::panic, reason = "a test without its manifest has failed")]
+            Err(reason) => panic!("{reason}"),
+        }
+    }
+
+    /// What the operator configured.
+    #[must_use]
+    pub fn config(mut self, key: &str, value: impl Into<Value>) -> Self {
+        self.config.insert(key.into(), value.into());
+        self
+    }
+
+    /// The order key and cell of every event, for a host without a manifest.
+    #[must_use]
+    pub fn order_key(mut self, key: &str) -> Self {
+        self.order_key = Some(key.into());
+        self
+    }
+
+    /// Shares the state space of another plugin's host.
+    #[must_use]
+    pub fn sharing(mut self, cells: Cells) -> Self {
+        self.cells = cells;
+        self
+    }
+
+    /// Which delivery of the event the next runs are.
+    #[must_use]
+    pub fn attempt(mut self, attempt: u32, last: bool) -> Self {
+        self.attempt = attempt;
+        self.last_attempt = last;
+        self
+    }
+
+    /// Answers a method with prost messages.
+    #[must_use]
+    pub fn answers<Req: Message + Default, Resp: Message>(
+        mut self,
+        upstream: &str,
+        method: &str,
+        answer: impl Fn(Req) -> Result<Resp, Status> + 'static,
+    ) -> Self {
+        self.rpc.set_typed(upstream, method, answer);
+        self
+    }
+
+    /// Answers a method with bytes.
+    #[must_use]
+    pub fn answers_bytes(
+        mut self,
+        upstream: &str,
+        method: &str,
+        answer: impl Fn(&[u8]) -> Result<Vec<u8>, Status> + 'static,
+    ) -> Self {
+        self.rpc.set(upstream, method, answer);
+        self
+    }
+
+    /// Lets a method fail.
+    #[must_use]
+    pub fn fails(mut self, upstream: &str, method: &str, code: Code, message: &str) -> Self {
+        let status = Status::new(code, message);
+        self.rpc.set(upstream, method, move |_| Err(status.clone()));
+        self
+    }
+
+    /// Lets every `submit` fail; `None` lets it succeed again.
+    #[must_use]
+    pub fn refuses_jobs(mut self, error: impl Into<Option<ExecutorError>>) -> Self {
+        self.refuse_jobs = error.into();
+        self
+    }
+
+    /// What `status` answers for a job.
+    #[must_use]
+    pub fn job_status(mut self, job_id: &str, status: JobStatus) -> Self {
+        self.job_status.insert(job_id.into(), status);
+        self
+    }
+
+    /// Lets every publish on a subject fail.
+    #[must_use]
+    pub fn refuses_publish(mut self, subject: &str, error: EmitError) -> Self {
+        self.refuse_emit.insert(subject.into(), error);
+        self
+    }
+
+    /// The state, which stays over runs.
+    pub fn cells(&self) -> Cells {
+        self.cells.clone()
+    }
+
+    /// A JSON value of a cell.
+    pub fn value<T: DeserializeOwned>(&self, cell: &str, key: &str) -> Option<T> {
+        serde_json::from_slice(&self.cells.get(cell, key)?).ok()
+    }
+
+    /// Puts a JSON value into a cell beforehand.
+    pub fn set_value<T: Serialize>(&mut self, cell: &str, key: &str, value: &T) {
+        let bytes = serde_json::to_vec(value).unwrap_or_default();
+        self.cells.put(cell, key, bytes);
+    }
+
+    /// Runs a handler on an event, and keeps its effects and writes if it succeeds.
+    ///
+    /// # Panics
+    /// If a manifest is set and does not subscribe to the event's subject.
+    pub fn run(&mut self, handler: impl FnOnce(Event) -> Result<(), Failure>, event: Event) -> Run {
+        let place = match &self.manifest {
+            Some(manifest) => match manifest.cell(&event) {
+                Ok(place) => place,
+                #[expect(clippy::panic, reason = "a test with an event that never comes is wrong")]
+                Err(reason) => panic!("{reason}"),
+            },
+            None => self.order_key.clone().map(|key| (key.clone(), key)),
+        };
+        let cell = place.as_ref().map(|(_, cell)| cell.clone());
+        let current = Current::new(self.clone(), place, &event);
+        let (result, done) = sys::with(current, || handler(event));
+        let ok = result.is_ok();
+        let mut wrote = false;
+        if let (true, Some(cell)) = (ok, cell) {
+            wrote = self.cells.read(&cell) != done.cell;
+            self.cells.write(&cell, done.cell);
+        }
+        Run {
+            result,
+            published: if ok { done.published } else { Vec::new() },
+            jobs: if ok { done.jobs } else { Vec::new() },
+            wrote,
+            calls: done.calls,
+            logs: done.logs,
+            logs_dropped: done.logs_dropped,
+            metrics: done.metrics,
+        }
+    }
+}

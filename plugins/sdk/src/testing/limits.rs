@@ -1,0 +1,64 @@
+//! The contract's limits at their defaults, and what a subject to publish to looks like.
+
+use crate::{Pairs, executor::ExecutorError, executor::Job, publish::EmitError};
+
+pub(super) const MESSAGE: usize = 1 << 20;
+pub(super) const MESSAGES_TOGETHER: usize = 8 << 20;
+pub(super) const MESSAGES: usize = 1_000;
+pub(super) const JOBS: usize = 16;
+pub(super) const PROMPT: usize = 256 << 10;
+pub(super) const CELL: usize = 512 << 10;
+pub(super) const KEY: usize = 256;
+pub(super) const KEYS: usize = 1_024;
+pub(super) const LOG: usize = 64 << 10;
+pub(super) const RANDOM: u32 = 64 << 10;
+pub(super) const RPC: usize = 4 << 20;
+
+pub(super) fn subject(subject: &str) -> Result<(), EmitError> {
+    let wrong = subject.is_empty()
+        || subject.chars().any(char::is_whitespace)
+        || subject.split('.').any(|token| token.is_empty() || token.contains(['*', '>']));
+    if wrong { Err(EmitError::InvalidSubject(format!("{subject:?}"))) } else { Ok(()) }
+}
+
+pub(super) fn headers(headers: &Pairs) -> Result<(), EmitError> {
+    let of_host = |name: &str| {
+        let name = name.to_ascii_lowercase();
+        name.starts_with("nats-") || name.starts_with("cofferdam-")
+    };
+    match headers.iter().find(|(name, _)| of_host(name)) {
+        Some((name, _)) => Err(EmitError::Denied(format!("the header {name} belongs to the host"))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn job(job: &Job) -> Result<(), ExecutorError> {
+    if job.task_id.is_empty() {
+        return Err(ExecutorError::Invalid("the job has no task id".into()));
+    }
+    if job.prompt.is_empty() {
+        return Err(ExecutorError::Invalid(format!("the job {} has no prompt", job.task_id)));
+    }
+    if job.agents.is_empty() {
+        return Err(ExecutorError::Invalid(format!("the job {} has no agent", job.task_id)));
+    }
+    if job.prompt.len() > PROMPT {
+        let size = job.prompt.len();
+        return Err(ExecutorError::Limit(format!("the prompt has {size} bytes, {PROMPT} are allowed")));
+    }
+    Ok(())
+}
+
+/// Whether `subject` is covered by `pattern` with NATS wildcards.
+pub(super) fn covers(pattern: &str, subject: &str) -> bool {
+    let mut tokens = subject.split('.');
+    for part in pattern.split('.') {
+        match (part, tokens.next()) {
+            (">", Some(_)) => return true,
+            ("*", Some(_)) => {}
+            (part, Some(token)) if part == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}

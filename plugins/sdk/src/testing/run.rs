@@ -1,0 +1,99 @@
+//! What one run did, for a test to look at.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Failure, Pairs, executor::Job, log::Level, rpc::Status};
+
+/// A message that became visible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// `<event id>.<ordinal>`.
+    pub id: String,
+    pub subject: String,
+    pub headers: Pairs,
+    pub data: Vec<u8>,
+}
+
+impl Published {
+    /// The data as JSON; `Null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.data).unwrap_or(Value::Null)
+    }
+
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_slice(&self.data)
+    }
+}
+
+/// A job that was handed to the executor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Submitted {
+    pub id: String,
+    pub job: Job,
+}
+
+/// A call to an upstream, whether answered or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    pub upstream: String,
+    pub method: String,
+    pub request: Vec<u8>,
+    pub error: Option<Status>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogLine {
+    pub level: Level,
+    pub message: String,
+    pub fields: Pairs,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct Metric {
+    pub name: String,
+    pub labels: Pairs,
+    /// What was added to the counter, or observed.
+    pub value: f64,
+}
+
+/// The outcome of [`Host::run`](super::Host::run). `published` and `jobs` are empty if the handler failed; calls, logs
+/// and metrics are no effects and stay.
+#[derive(Debug, Clone)]
+pub struct Run {
+    pub result: Result<(), Failure>,
+    pub published: Vec<Published>,
+    pub jobs: Vec<Submitted>,
+    /// True if a write to state was kept.
+    pub wrote: bool,
+    pub calls: Vec<Call>,
+    pub logs: Vec<LogLine>,
+    /// Lines over the limit.
+    pub logs_dropped: u64,
+    pub metrics: Vec<Metric>,
+}
+
+impl Run {
+    /// The handler succeeded and did nothing that anybody could see.
+    pub fn acked_without_effect(&self) -> bool {
+        self.result.is_ok() && self.published.is_empty() && self.jobs.is_empty() && !self.wrote
+    }
+
+    pub fn subjects(&self) -> Vec<&str> {
+        self.published.iter().map(|message| message.subject.as_str()).collect()
+    }
+
+    /// The messages of a subject, as JSON.
+    pub fn on(&self, subject: &str) -> Vec<Value> {
+        self.published.iter().filter(|message| message.subject == subject).map(Published::json).collect()
+    }
+
+    pub fn logged(&self, level: Level) -> Vec<&str> {
+        self.logs.iter().filter(|line| line.level == level).map(|line| line.message.as_str()).collect()
+    }
+
+    /// The sum of what a metric was given, over all labels.
+    pub fn metric(&self, name: &str) -> f64 {
+        self.metrics.iter().filter(|metric| metric.name == name).map(|metric| metric.value).sum()
+    }
+}

@@ -1,0 +1,296 @@
+//! The functions of the SDK, natively: they act on the run in progress of this thread, or, outside of one (a test that
+//! calls a helper directly), on an empty host with nothing to keep.
+
+use std::cell::RefCell;
+
+use sha2::{Digest, Sha256};
+
+use super::{Call, Host, LogLine, Metric, Published, Submitted, cells::Cell, limits, refused};
+use crate::{
+    Event, Pairs,
+    executor::{ExecutorError, Job, JobStatus, Phase},
+    log::Level,
+    metrics::MetricError,
+    publish::EmitError,
+    rpc::{Code, Options, Status},
+    state::StateError,
+};
+
+/// One run: the host as it was set up, and what has been done so far.
+#[derive(Debug)]
+pub(super) struct Current {
+    host: Host,
+    /// Order key and cell.
+    place: Option<(String, String)>,
+    event_id: String,
+    clock: u64,
+    random: u64,
+    pub(super) cell: Cell,
+    pub(super) published: Vec<Published>,
+    pub(super) jobs: Vec<Submitted>,
+    pub(super) calls: Vec<Call>,
+    pub(super) logs: Vec<LogLine>,
+    pub(super) logs_dropped: u64,
+    log_bytes: usize,
+    pub(super) metrics: Vec<Metric>,
+}
+
+impl Current {
+    pub(super) fn new(host: Host, place: Option<(String, String)>, event: &Event) -> Self {
+        let cell = place.as_ref().map(|(_, cell)| host.cells.read(cell)).unwrap_or_default();
+        Self {
+            host,
+            place,
+            event_id: event.id.clone(),
+            clock: event.timestamp,
+            random: 0,
+            cell,
+            published: Vec::new(),
+            jobs: Vec::new(),
+            calls: Vec::new(),
+            logs: Vec::new(),
+            logs_dropped: 0,
+            log_bytes: 0,
+            metrics: Vec::new(),
+        }
+    }
+
+    fn idle() -> Self {
+        Self::new(Host::new(), None, &super::event("none", ""))
+    }
+
+    fn state(&mut self) -> Result<&mut Cell, StateError> {
+        if self.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_keep_state()) {
+            return Err(StateError::Denied("the manifest does not ask for [state]".into()));
+        }
+        match self.place {
+            Some(_) => Ok(&mut self.cell),
+            None => Err(StateError::NoCell("the event has no order key".into())),
+        }
+    }
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+}
+
+/// Runs `f` inside `current` and hands it back. A panic inside leaves no run behind for the next test of the thread.
+pub(super) fn with<T>(current: Current, f: impl FnOnce() -> T) -> (T, Current) {
+    struct Clear;
+    impl Drop for Clear {
+        fn drop(&mut self) {
+            CURRENT.with_borrow_mut(Option::take);
+        }
+    }
+    CURRENT.set(Some(current));
+    let clear = Clear;
+    let result = f();
+    let done = CURRENT.take().unwrap_or_else(Current::idle);
+    drop(clear);
+    (result, done)
+}
+
+fn current<T>(f: impl FnOnce(&mut Current) -> T) -> T {
+    CURRENT.with_borrow_mut(|current| match current {
+        Some(current) => f(current),
+        None => f(&mut Current::idle()),
+    })
+}
+
+fn owned(labels: &[(&str, &str)]) -> Pairs {
+    labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+pub(crate) fn attempt() -> u32 {
+    current(|c| c.host.attempt)
+}
+
+pub(crate) fn last_attempt() -> bool {
+    current(|c| c.host.last_attempt)
+}
+
+pub(crate) fn deadline_ms() -> u64 {
+    60_000
+}
+
+pub(crate) fn order_key() -> Option<String> {
+    current(|c| c.place.as_ref().map(|(key, _)| key.clone()))
+}
+
+pub(crate) fn emit(subject: &str, headers: &[(String, String)], data: &[u8]) -> Result<String, EmitError> {
+    current(|c| {
+        let headers = headers.to_vec();
+        limits::subject(subject)?;
+        limits::headers(&headers)?;
+        if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_publish(subject)) {
+            return Err(EmitError::Denied(format!("[asks] publish does not cover {subject}")));
+        }
+        if data.len() > limits::MESSAGE {
+            return Err(EmitError::TooLarge(format!("{} bytes for {subject}", data.len())));
+        }
+        let together: usize = c.published.iter().map(|message| message.data.len()).sum();
+        if together + data.len() > limits::MESSAGES_TOGETHER {
+            return Err(EmitError::TooLarge("all messages of the event together".into()));
+        }
+        if c.published.len() == limits::MESSAGES {
+            return Err(EmitError::Limit(format!("more than {} messages", limits::MESSAGES)));
+        }
+        if let Some(error) = c.host.refuse_emit.get(subject) {
+            return Err(error.clone());
+        }
+        let id = format!("{}.{}", c.event_id, c.published.len());
+        c.published.push(Published { id: id.clone(), subject: subject.into(), headers, data: data.to_vec() });
+        Ok(id)
+    })
+}
+
+pub(crate) fn call(
+    upstream: &str,
+    method: &str,
+    request: &[u8],
+    options: &Options,
+) -> Result<Vec<u8>, Status> {
+    let (rpc, granted) = current(|c| {
+        let granted = c.host.manifest.as_ref().is_none_or(|manifest| manifest.may_call(upstream, method));
+        (c.host.rpc.clone(), granted)
+    });
+    let of_host = |name: &str| {
+        matches!(name, "authorization" | "traceparent")
+            || name.starts_with("grpc-")
+            || name.starts_with("cofferdam-")
+    };
+    let answer = if !granted {
+        Err(refused(Code::PermissionDenied, format!("[asks] rpc does not name {upstream}/{method}")))
+    } else if options.metadata.iter().any(|(name, _)| of_host(&name.to_ascii_lowercase())) {
+        Err(refused(Code::InvalidArgument, "the metadata holds a name of the host's"))
+    } else if request.len() > limits::RPC {
+        Err(refused(Code::ResourceExhausted, format!("the request has {} bytes", request.len())))
+    } else {
+        rpc.answer(upstream, method, request)
+    };
+    current(|c| {
+        c.calls.push(Call {
+            upstream: upstream.into(),
+            method: method.into(),
+            request: request.to_vec(),
+            error: answer.as_ref().err().cloned(),
+        });
+    });
+    answer
+}
+
+pub(crate) fn submit(job: &Job) -> Result<String, ExecutorError> {
+    current(|c| {
+        limits::job(job)?;
+        if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_submit(job)) {
+            return Err(ExecutorError::Denied(format!("[asks] executor does not name {:?}", job.model)));
+        }
+        if let Some(error) = &c.host.refuse_jobs {
+            return Err(error.clone());
+        }
+        if c.jobs.len() == limits::JOBS {
+            return Err(ExecutorError::Limit(format!("more than {} jobs", limits::JOBS)));
+        }
+        let id = format!("{}.job.{}", c.event_id, c.jobs.len());
+        c.jobs.push(Submitted { id: id.clone(), job: job.clone() });
+        Ok(id)
+    })
+}
+
+pub(crate) fn job_status(job_id: &str) -> Result<JobStatus, ExecutorError> {
+    let unknown = JobStatus { phase: Phase::Unknown, execution_id: None, error: None };
+    Ok(current(|c| c.host.job_status.get(job_id).cloned().unwrap_or(unknown)))
+}
+
+pub(crate) fn state_get(key: &str) -> Result<Option<Vec<u8>>, StateError> {
+    current(|c| Ok(c.state()?.get(key).cloned()))
+}
+
+pub(crate) fn state_put(key: &str, value: &[u8]) -> Result<(), StateError> {
+    current(|c| {
+        let cell = c.state()?;
+        if key.len() > limits::KEY {
+            return Err(StateError::Limit(format!("a key of {} bytes", key.len())));
+        }
+        let others: usize = cell.iter().filter(|(k, _)| *k != key).map(|(k, v)| k.len() + v.len()).sum();
+        if others + key.len() + value.len() > limits::CELL {
+            return Err(StateError::Limit(format!("the cell would be over {} bytes", limits::CELL)));
+        }
+        if !cell.contains_key(key) && cell.len() == limits::KEYS {
+            return Err(StateError::Limit(format!("the cell has {} keys", limits::KEYS)));
+        }
+        cell.insert(key.into(), value.to_vec());
+        Ok(())
+    })
+}
+
+pub(crate) fn state_delete(key: &str) -> Result<(), StateError> {
+    current(|c| {
+        c.state()?.remove(key);
+        Ok(())
+    })
+}
+
+pub(crate) fn state_keys(prefix: &str) -> Result<Vec<String>, StateError> {
+    current(|c| Ok(c.state()?.keys().filter(|key| key.starts_with(prefix)).cloned().collect()))
+}
+
+pub(crate) fn config(key: &str) -> Option<String> {
+    current(|c| {
+        if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.names_config(key)) {
+            return None;
+        }
+        let default = || c.host.manifest.as_ref().and_then(|manifest| manifest.default(key));
+        c.host.config.get(key).or_else(default).map(ToString::to_string)
+    })
+}
+
+pub(crate) fn log(level: Level, message: &str, fields: &[(String, String)]) {
+    current(|c| {
+        let size = message.len() + fields.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+        if c.log_bytes + size > limits::LOG {
+            c.logs_dropped += 1;
+            return;
+        }
+        c.log_bytes += size;
+        c.logs.push(LogLine { level, message: message.into(), fields: fields.to_vec() });
+    });
+}
+
+pub(crate) fn count(name: &str, labels: &[(&str, &str)], delta: u64) -> Result<(), MetricError> {
+    measure(name, "counter", labels, delta as f64)
+}
+
+pub(crate) fn observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
+    measure(name, "histogram", labels, value)
+}
+
+fn measure(name: &str, kind: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
+    current(|c| {
+        if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.declares(name, kind, labels)) {
+            return Err(MetricError::Undeclared(format!("{kind} {name} with {labels:?}")));
+        }
+        c.metrics.push(Metric { name: name.into(), labels: owned(labels), value });
+        Ok(())
+    })
+}
+
+pub(crate) fn now() -> u64 {
+    current(|c| {
+        c.clock += 1_000;
+        c.clock
+    })
+}
+
+pub(crate) fn random(len: u32) -> Vec<u8> {
+    let len = len.min(limits::RANDOM) as usize;
+    current(|c| {
+        let mut bytes = Vec::with_capacity(len + 32);
+        while bytes.len() < len {
+            bytes.extend(Sha256::digest(format!("{}:{}", c.event_id, c.random)));
+            c.random += 1;
+        }
+        bytes.truncate(len);
+        bytes
+    })
+}

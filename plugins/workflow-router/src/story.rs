@@ -1,0 +1,133 @@
+//! A story's aggregate, the cell `story/<story_id>`: which tasks it has and how many it will have, and what happens when
+//! it becomes ready for execution.
+
+use std::collections::BTreeMap;
+
+use cofferdam_sdk::{
+    Failure,
+    fleet::{DerivationCompleted, Incoming, Seen, StoryTransitioned},
+    info,
+    rpc::{self, Code, Status},
+    state, warn,
+};
+use fleet_proto::task_derivation::v1::{ListStoryTasksRequest, ListStoryTasksResponse};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    WRITER, dropped, malformed,
+    own::{Open, Opened},
+    settings::{AssignPolicy, assign_policy},
+};
+
+const KEY: &str = "story";
+const SCHEMA: u32 = 1;
+const READY: &str = "READY_FOR_EXECUTION";
+const LIST_TASKS: &str = "fleet.task_derivation.v1.TaskDerivationPlanningService/ListStoryTasks";
+
+/// All that is known of a story.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+struct Story {
+    schema: u32,
+    /// Tasks that are open, in the order in which they opened.
+    tasks: Vec<String>,
+    /// Tasks of the newest transition into execution, in its order.
+    planned: Vec<String>,
+    /// How many tasks each derived plan has.
+    expected: BTreeMap<String, u32>,
+    seen: Seen,
+}
+
+impl Story {
+    fn load() -> Result<Self, Failure> {
+        let story: Self = state::load(KEY)?.unwrap_or_default();
+        if story.schema > SCHEMA {
+            // An older version hands back what it can't read.
+            let schema = story.schema;
+            return Err(Failure::retry(format!(
+                "the story has schema {schema}, this version knows up to {SCHEMA}"
+            )));
+        }
+        Ok(story)
+    }
+
+    fn save(mut self) -> Result<(), Failure> {
+        self.schema = SCHEMA;
+        Ok(state::save(KEY, &self)?)
+    }
+}
+
+/// `planning.story.transitioned`: once the story is ready for execution, its unknown tasks open.
+pub(crate) fn transitioned(message: &Incoming, moved: &StoryTransitioned) -> Result<(), Failure> {
+    message.keyed_by(&moved.story_id).map_err(malformed)?;
+    if !moved.to_state.eq_ignore_ascii_case(READY) {
+        return Ok(());
+    }
+    let mut story = Story::load()?;
+    if !story.seen.first_time(message) {
+        return dropped("duplicate");
+    }
+    let tasks = match &moved.tasks {
+        Some(tasks) => tasks.clone(),
+        None if !story.tasks.is_empty() => story.tasks.clone(),
+        None => stored_tasks(&moved.story_id)?,
+    };
+    let policy = assign_policy()?;
+    let cause = message.cause();
+    story.planned.clear();
+    for task_id in tasks {
+        if story.planned.contains(&task_id) {
+            continue;
+        }
+        let first = story.planned.is_empty();
+        if !story.tasks.contains(&task_id) {
+            let assign = first || policy == AssignPolicy::All;
+            let open = Open { task_id: task_id.clone(), story_id: moved.story_id.clone(), assign };
+            WRITER.emit(&cause, &open, "open")?;
+        }
+        story.planned.push(task_id);
+    }
+    info!("ready for execution"; story_id = moved.story_id, tasks = story.planned.len(), open = story.tasks.len());
+    story.save()
+}
+
+/// The tasks that Planning has stored for a story that came without any.
+fn stored_tasks(story_id: &str) -> Result<Vec<String>, Failure> {
+    let request = ListStoryTasksRequest { story_id: story_id.into() };
+    let answer: Result<ListStoryTasksResponse, Status> = rpc::unary("planning", LIST_TASKS, &request);
+    match answer {
+        Ok(answer) => Ok(answer
+            .tasks
+            .into_iter()
+            .map(|task| task.task_id)
+            .filter(|task_id| !task_id.trim().is_empty())
+            .collect()),
+        Err(status) if status.code == Code::NotFound && !status.local => {
+            warn!("Planning does not know the story, so there is nothing to open"; story_id = story_id);
+            Ok(Vec::new())
+        }
+        Err(status) => Err(Failure::retry(format!("ListStoryTasks of {story_id:?}: {status}"))),
+    }
+}
+
+/// `task.derivation.completed`: how many tasks the story is going to have.
+pub(crate) fn derived(message: &Incoming, completed: &DerivationCompleted) -> Result<(), Failure> {
+    message.keyed_by(&completed.story_id).map_err(malformed)?;
+    let mut story = Story::load()?;
+    if !story.seen.first_time(message) {
+        return dropped("duplicate");
+    }
+    story.expected.insert(completed.plan_id.clone(), completed.task_count);
+    story.save()
+}
+
+/// `cofferdam.workflow.opened`: a task of the story exists now.
+pub(crate) fn opened(message: &Incoming, opened: &Opened) -> Result<(), Failure> {
+    message.keyed_by(&opened.story_id).map_err(malformed)?;
+    let mut story = Story::load()?;
+    if story.tasks.contains(&opened.task_id) {
+        return dropped("duplicate");
+    }
+    story.tasks.push(opened.task_id.clone());
+    story.save()
+}

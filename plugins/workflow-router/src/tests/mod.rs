@@ -1,0 +1,5 @@
+//! What workflow-router does with each of its events, as somebody outside would see it.
+
+mod stories;
+mod support;
+mod tasks;

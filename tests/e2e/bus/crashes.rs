@@ -1,0 +1,211 @@
+//! A crash or a cut at every step of a commit: in each case the effects of one run are there once, and the event ends.
+//! A proxy before the server picks the step; a process is killed there, or its connection is cut.
+
+use std::time::Duration;
+
+use cofferdam_bus::{Committed, CommitError, StreamSpec};
+use harness::{
+    child::Driven,
+    proxy::{Act, Proxy},
+};
+use serde_json::{Value, json};
+
+use super::*;
+
+const CHILD: &str = env!("CARGO_BIN_EXE_bus-child");
+/// The second send to `out.` etc. is told apart by how many to let pass.
+const STEPS: [(&str, u32); 5] =
+    [("before the commit", 0), ("after the commit", 0), ("between effects", 1), ("after the effects", 0), ("after it all", 0)];
+
+/// What the proxy is to hold, by step and point.
+fn held(step: &str, point: &Point) -> (&'static str, u32) {
+    let commit = match point {
+        Point::Cell { .. } => "cd.s.",
+        Point::Record => "cd.c.",
+        Point::Publish => "out.",
+    };
+    match step {
+        "before the commit" => (commit, 0),
+        "after the commit" => ("out.", 0),
+        "between effects" => ("out.", 1),
+        _ => ("$JS.ACK.IN.", 0),
+    }
+}
+
+fn child_command(point: &Point) -> Value {
+    let effects = json!([["out.a", "1"], ["out.b", "2"], ["out.a", "3"]]);
+    match point {
+        Point::Cell { cell, .. } => json!({ "do": "commit", "cell": cell, "writes": { "k": "child" }, "effects": effects }),
+        Point::Record => json!({ "do": "commit", "effects": effects }),
+        Point::Publish => json!({ "do": "commit", "publish": true, "effects": [["out.a", "1"]] }),
+    }
+}
+
+fn events() -> ConsumerSpec {
+    ConsumerSpec { ack_wait: Duration::from_millis(1500), ..consumer_spec("IN", "d", "in.>") }
+}
+
+async fn plant(bus: &Arc<dyn Bus>, window: Duration) {
+    stream(bus, "IN", &["in.>"]).await;
+    stream(bus, "DEAD", &["dead", "dead.>"]).await;
+    bus.ensure_stream(&StreamSpec { duplicate_window: Some(window), ..stream_spec("OUT", &["out.>"]) })
+        .await
+        .unwrap();
+}
+
+/// A process is killed at `step` of its commit; we finish the event; gives what was stored and the cell's value.
+async fn killed_at(step: &str, skip: u32, point: Point, window: Duration) -> (Vec<String>, Option<String>) {
+    let world = World::nats().await;
+    let bus = world.bus().await;
+    plant(&bus, window).await;
+    put(&bus, "in.1", "event").await;
+
+    let mut proxy = Proxy::before(world.server.port()).await;
+    let mut child = Driven::start(CHILD, &[&proxy.url()]);
+    child
+        .ask(json!({ "do": "follow", "stream": "IN", "durable": "d", "filter": "in.>", "ack_wait_ms": 1500 }))
+        .await;
+    child.ask(json!({ "do": "take" })).await;
+    let (subject, default_skip) = held(step, &point);
+    proxy.once(subject, default_skip.max(skip), Act::Hold);
+    child.tell(child_command(&point)).await;
+    soon("the step", proxy.acted(1)).await;
+    child.kill().await;
+
+    // Redelivered by the ack wait, which is past the window where that is short.
+    let (_, mut deliveries) = follow(&bus, &events()).await;
+    let delivery = next(&mut deliveries).await;
+    assert_eq!(delivery.count, 2);
+    match bus.open(&delivery, &point).await.unwrap() {
+        Opened::Settled => {}
+        Opened::Fresh(base) => {
+            let mut change = effects(&[("out.a", "host 1"), ("out.b", "host 2"), ("out.a", "host 3")]);
+            match point {
+                Point::Publish => change.effects.truncate(1),
+                Point::Cell { .. } => change.writes.push(write("k", "host")),
+                Point::Record => {}
+            }
+            let outcome = bus.commit(&delivery, base, change).await;
+            assert!(matches!(outcome, Ok(_) | Err(CommitError::Settled)), "{outcome:?}");
+        }
+    }
+    nothing_for(&mut deliveries, Duration::from_millis(1800)).await;
+
+    put(&bus, "in.1", "probe").await;
+    let probe = next(&mut deliveries).await;
+    let value = match &point {
+        Point::Cell { .. } => value(&fresh(&bus, &probe, &point).await, "k").map(str::to_owned),
+        _ => None,
+    };
+    let mut found = stored(&bus, "OUT", "out.>").await;
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    assert_eq!(stored(&bus, "DEAD", "dead.>").await, []);
+    (found.into_iter().map(|(subject, data)| format!("{subject} {data}")).collect(), value)
+}
+
+async fn every_step(point: Point, window: Duration) {
+    let runs = STEPS.map(|(step, skip)| {
+        let point = point.clone();
+        async move { (step, killed_at(step, skip, point, window).await) }
+    });
+    for (step, (found, value)) in futures_util::future::join_all(runs).await {
+        // Before the commit nothing of the killed run is there; after it, all of it, and nothing of the second run.
+        if step == "before the commit" {
+            assert_eq!(found, ["out.a host 1", "out.a host 3", "out.b host 2"], "{step}");
+        } else {
+            assert_eq!(found, ["out.a 1", "out.a 3", "out.b 2"], "{step}");
+        }
+        if let Point::Cell { .. } = point {
+            let run = if step == "before the commit" { "host" } else { "child" };
+            assert_eq!(value.as_deref(), Some(run), "{step}");
+        }
+    }
+}
+
+const WINDOW: Duration = Duration::from_secs(120);
+/// Shorter than the ack wait: forgotten when the event comes again.
+const EXPIRED: Duration = Duration::from_secs(1);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_step_of_a_cell_commit_repeats_and_loses_nothing() {
+    every_step(cell("c"), WINDOW).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_when_the_window_of_message_ids_has_passed() {
+    every_step(cell("c"), EXPIRED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_step_of_a_record_commit_repeats_and_loses_nothing() {
+    every_step(Point::Record, WINDOW).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_by_record_when_the_window_of_message_ids_has_passed() {
+    every_step(Point::Record, EXPIRED).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_killed_at_any_step_of_a_publish_commit_repeats_and_loses_nothing() {
+    let (found, _) = killed_at("before the commit", 0, Point::Publish, WINDOW).await;
+    assert_eq!(found, ["out.a host 1"]);
+    let (found, _) = killed_at("after the effects", 0, Point::Publish, WINDOW).await;
+    assert_eq!(found, ["out.a 1"]);
+}
+
+/// The connection is cut at an operation of the commit, once before and once after the server has seen it.
+async fn cut_at(subject: &str, skip: u32, act: Act, point: Point) {
+    let world = World::nats().await;
+    let direct = world.bus().await;
+    plant(&direct, WINDOW).await;
+    put(&direct, "in.1", "event").await;
+    let mut proxy = Proxy::before(world.server.port()).await;
+    let bus = bus_at(&proxy.url()).await;
+    let (_, mut deliveries) = follow(&bus, &events()).await;
+    let delivery = next(&mut deliveries).await;
+    let base = fresh(&bus, &delivery, &point).await;
+    let mut change = effects(&[("out.a", "1"), ("out.b", "2"), ("out.a", "3")]);
+    match point {
+        Point::Publish => change.effects.truncate(1),
+        Point::Cell { .. } => change.writes.push(write("k", "v")),
+        Point::Record => {}
+    }
+    proxy.once(subject, skip, act);
+    let outcome = soon("a commit", bus.commit(&delivery, base, change)).await;
+    assert_eq!(outcome, Ok(Committed::default()), "{act:?} at {subject} of {point:?}");
+    soon("the cut", proxy.acted(1)).await;
+    let mut found = stored(&direct, "OUT", "out.>").await;
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    let expected: &[&str] = if point == Point::Publish { &["1"] } else { &["1", "3", "2"] };
+    assert_eq!(data(&found), expected, "{act:?} at {subject} of {point:?}");
+    // Its ack may have been lost with the connection; then it comes again and is known.
+    put(&direct, "in.1", "probe").await;
+    loop {
+        let again = next(&mut deliveries).await;
+        if text(&again) == "probe" {
+            break;
+        }
+        if point != Point::Publish {
+            assert!(settled(&bus, &again, &point).await);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_commit_finds_out_what_became_of_a_write_whose_answer_was_lost() {
+    let mut cuts = Vec::new();
+    for act in [Act::CutBefore, Act::CutAfter] {
+        for (subject, skip, point) in [
+            ("cd.s.", 0, cell("c")),
+            ("out.", 0, cell("c")),
+            ("out.", 2, cell("c")),
+            ("cd.c.", 0, Point::Record),
+            ("out.", 1, Point::Record),
+            ("out.", 0, Point::Publish),
+        ] {
+            cuts.push(cut_at(subject, skip, act, point));
+        }
+    }
+    futures_util::future::join_all(cuts).await;
+}

@@ -1,0 +1,101 @@
+//! A host of its own: keeps what the guest does, grants what a test lets it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use cofferdam_sandbox::{
+    Answer, Call, EmitError, ExecutorError, Job, JobPhase, JobStatus, LogLevel, MetricError, Pairs,
+    RpcRequest, RpcStatus, StateError,
+};
+
+/// Emits only below `test.`, knows one model and no metric; everything else a test sets.
+#[derive(Debug, Default)]
+pub(super) struct Host {
+    pub(super) published: Vec<(String, Pairs, Bytes)>,
+    pub(super) logs: Vec<(LogLevel, String)>,
+    pub(super) jobs: Vec<Job>,
+    pub(super) calls: Vec<RpcRequest>,
+    /// The cell, if there is one.
+    pub(super) cell: Option<BTreeMap<String, Bytes>>,
+    pub(super) config: BTreeMap<String, String>,
+    pub(super) attempt: u32,
+    /// How long an upstream takes.
+    pub(super) upstream_takes: Duration,
+    readings: u64,
+}
+
+const MAX_MESSAGE: usize = 1 << 20;
+
+impl Host {
+    fn emit(&mut self, subject: String, headers: Pairs, data: Bytes) -> Result<String, EmitError> {
+        if !subject.starts_with("test.") {
+            return Err(EmitError::Denied(format!("no grant covers {subject}")));
+        }
+        if data.len() > MAX_MESSAGE {
+            return Err(EmitError::TooLarge(format!("{} bytes, the limit is {MAX_MESSAGE}", data.len())));
+        }
+        if self.published.len() >= 1_000 {
+            return Err(EmitError::Limit("more than 1000 messages".to_owned()));
+        }
+        self.published.push((subject, headers, data));
+        Ok(format!("m{}", self.published.len()))
+    }
+
+    fn submit(&mut self, job: Job) -> Result<String, ExecutorError> {
+        if job.model.as_deref().is_some_and(|model| model != "small") {
+            return Err(ExecutorError::Denied(format!("no grant covers {}", job.model.unwrap_or_default())));
+        }
+        self.jobs.push(job);
+        Ok(format!("job-{}", self.jobs.len()))
+    }
+
+    fn cell(&mut self) -> Result<&mut BTreeMap<String, Bytes>, StateError> {
+        self.cell.as_mut().ok_or_else(|| StateError::NoCell("no order key".to_owned()))
+    }
+}
+
+#[async_trait::async_trait]
+impl cofferdam_sandbox::Host for Host {
+    async fn call(&mut self, call: Call) -> Answer {
+        match call {
+            Call::Attempt => Answer::Attempt(self.attempt),
+            Call::LastAttempt => Answer::LastAttempt(false),
+            Call::DeadlineMs => Answer::DeadlineMs(1_000),
+            Call::OrderKey => Answer::OrderKey(self.cell.is_some().then(|| "key".to_owned())),
+            Call::Emit { subject, headers, data } => Answer::Emit(self.emit(subject, headers, data)),
+            Call::Rpc(request) => {
+                self.calls.push(request);
+                tokio::time::sleep(self.upstream_takes).await;
+                let message = "no such method".to_owned();
+                Answer::Rpc(Err(RpcStatus { code: 12, message, local: false }))
+            }
+            Call::Submit(job) => Answer::Submit(self.submit(job)),
+            Call::JobStatus(id) => Answer::JobStatus(Ok(JobStatus {
+                phase: JobPhase::Running,
+                execution_id: Some(format!("execution of {id}")),
+                error: None,
+            })),
+            Call::StateGet(key) => Answer::StateGet(self.cell().map(|cell| cell.get(&key).cloned())),
+            Call::StatePut { key, value } => {
+                Answer::StatePut(self.cell().map(|cell| drop(cell.insert(key, value))))
+            }
+            Call::StateDelete(key) => Answer::StateDelete(self.cell().map(|cell| drop(cell.remove(&key)))),
+            Call::StateKeys(prefix) => Answer::StateKeys(
+                self.cell().map(|cell| cell.keys().filter(|key| key.starts_with(&prefix)).cloned().collect()),
+            ),
+            Call::Config(key) => Answer::Config(self.config.get(&key).cloned()),
+            Call::Log { level, message, .. } => {
+                self.logs.push((level, message));
+                Answer::Unit
+            }
+            Call::Count { name, .. } => Answer::Count(Err(MetricError::Undeclared(name))),
+            Call::Observe { name, .. } => Answer::Observe(Err(MetricError::Undeclared(name))),
+            Call::Now => {
+                self.readings += 1;
+                Answer::Now(self.readings)
+            }
+            Call::Random(len) => Answer::Random(vec![7; usize::try_from(len.min(65_536)).unwrap()]),
+        }
+    }
+}

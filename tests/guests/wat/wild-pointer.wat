@@ -1,0 +1,45 @@
+;; Hands the host a list that lies outside its memory.
+(component
+  (import "cofferdam:plugin/types@0.1.0" (instance $types
+    (type $event' (record
+      (field "id" string) (field "subject" string) (field "headers" (list (tuple string string)))
+      (field "data" (list u8)) (field "timestamp" u64)))
+    (export "event" (type (eq $event')))
+    (type $retry' (record (field "reason" string) (field "after-ms" (option u64))))
+    (export "retry" (type $retry (eq $retry')))
+    (type $failure' (variant (case "retry" $retry) (case "reject" string)))
+    (export "failure" (type (eq $failure')))))
+  (alias export $types "event" (type $event))
+  (alias export $types "failure" (type $failure))
+  (import "cofferdam:plugin/config@0.1.0" (instance $config
+    (export "get" (func (param "key" string) (result (option string))))))
+  (core module $libc
+    (memory (export "memory") 1)
+    (global $next (mut i32) (i32.const 1024))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (local $at i32)
+      (local.set $at (i32.and (i32.add (global.get $next) (i32.const 7)) (i32.const -8)))
+      (global.set $next (i32.add (local.get $at) (local.get 3)))
+      (local.get $at))
+  )
+  (core instance $libc (instantiate $libc))
+  (core func $get (canon lower (func $config "get")
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core module $main
+    (import "libc" "memory" (memory $memory 1))
+    (import "libc" "realloc" (func $realloc (param i32 i32 i32 i32) (result i32)))
+    (import "host" "get" (func $get (param i32 i32 i32)))
+    (export "memory" (memory $memory))
+    (export "realloc" (func $realloc))
+    (func (export "handle")
+      (param i32 i32 i32 i32 i32 i32 i32 i32 i64) (result i32)
+      (call $get (i32.const 65000) (i32.const 100000) (i32.const 16))
+      (i32.const 0)))
+  (core instance $main (instantiate $main
+    (with "libc" (instance $libc))
+    (with "host" (instance (export "get" (func $get))))))
+  (func $handle (param "event" $event) (result (result (error $failure)))
+    (canon lift (core func $main "handle") (memory (core memory $main "memory"))
+      (realloc (core func $main "realloc"))))
+  (instance $handler (export "handle" (func $handle)))
+  (export "cofferdam:plugin/handler@0.1.0" (instance $handler)))

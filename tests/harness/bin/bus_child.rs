@@ -1,0 +1,118 @@
+//! A process that uses the bus and can be killed: takes one JSON command per line on stdin, answers with one line on
+//! stdout. `bus-child URL`.
+
+use std::{io::Write as _, sync::Arc, time::Duration};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use cofferdam_bus::{
+    Bus, Change, CommitError, ConsumerSpec, Deliveries, Delivery, Message, Opened, Point, Publish, Write, nats,
+};
+use serde_json::{Value, json};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let url = std::env::args().nth(1).context("usage: bus-child URL")?;
+    let dead = |m: &Message, reason: &str| Message {
+        subject: "dead".into(),
+        headers: vec![("Reason".into(), reason.replace('\n', " "))],
+        data: m.data.clone(),
+    };
+    let bus = nats::connect(nats::NatsConfig::new(url), Arc::new(dead)).await?;
+    let mut child = Child { bus, deliveries: None, held: Vec::new() };
+    let (lines, mut commands) = tokio::sync::mpsc::channel(1);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lines().map_while(Result::ok) {
+            if lines.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    while let Some(line) = commands.recv().await {
+        let answer = match child.run(&serde_json::from_str(&line)?).await {
+            Ok(answer) => answer,
+            Err(e) => json!({ "error": format!("{e:#}") }),
+        };
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{answer}")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+struct Child {
+    bus: Arc<dyn Bus>,
+    deliveries: Option<Box<dyn Deliveries>>,
+    held: Vec<Delivery>,
+}
+
+impl Child {
+    async fn run(&mut self, command: &Value) -> anyhow::Result<Value> {
+        let text = |key: &str| command[key].as_str().unwrap_or_default().to_owned();
+        match text("do").as_str() {
+            "follow" => {
+                let origin = self
+                    .bus
+                    .ensure_consumer(&ConsumerSpec {
+                        stream: text("stream"),
+                        durable: text("durable"),
+                        filter: text("filter"),
+                        ack_wait: Duration::from_millis(command["ack_wait_ms"].as_u64().unwrap_or(1000)),
+                        max_deliver: None,
+                        max_ack_pending: 1000,
+                    })
+                    .await?;
+                self.deliveries = Some(self.bus.deliveries(&origin, 16).await?);
+                Ok(json!({ "origin": origin.id }))
+            }
+            "take" => {
+                let delivery = self.deliveries.as_mut().context("follow first")?.next().await?;
+                let answer = json!({ "id": delivery.id(), "sequence": delivery.stored.sequence });
+                self.held.push(delivery);
+                Ok(answer)
+            }
+            "nak" => {
+                let delivery = self.held.pop().context("take first")?;
+                delivery.nak(command["delay_ms"].as_u64().map(Duration::from_millis)).await?;
+                self.bus.flush().await;
+                Ok(json!({}))
+            }
+            "publish" => {
+                let message =
+                    Message { subject: text("subject"), headers: Vec::new(), data: text("data").into() };
+                let how = Publish { message_id: Some(text("id")), ..Publish::default() };
+                let ack = self.bus.publish(message, how).await?;
+                Ok(json!({ "sequence": ack.sequence, "duplicate": ack.duplicate }))
+            }
+            "commit" => self.commit(command).await,
+            other => bail!("unknown command {other:?}"),
+        }
+    }
+
+    /// Opens and commits the delivery taken last.
+    async fn commit(&mut self, command: &Value) -> anyhow::Result<Value> {
+        let delivery = self.held.pop().context("take first")?;
+        let point = match command["cell"].as_str() {
+            Some(cell) => Point::Cell { space: "test".into(), cell: cell.to_owned() },
+            None if command["publish"] == true => Point::Publish,
+            None => Point::Record,
+        };
+        let Opened::Fresh(base) = self.bus.open(&delivery, &point).await? else {
+            return Ok(json!({ "settled": true }));
+        };
+        let mut change = Change::default();
+        for (key, value) in command["writes"].as_object().into_iter().flatten() {
+            let value = Bytes::from(value.as_str().unwrap_or_default().to_owned());
+            change.writes.push(Write::Put { key: key.clone(), value });
+        }
+        for effect in command["effects"].as_array().into_iter().flatten() {
+            let text = |at: usize| effect[at].as_str().unwrap_or_default().to_owned();
+            change.effects.push(Message { subject: text(0), headers: Vec::new(), data: text(1).into() });
+        }
+        match self.bus.commit(&delivery, base, change).await {
+            Ok(_) => Ok(json!({ "committed": true })),
+            Err(CommitError::Settled) => Ok(json!({ "settled": true })),
+            Err(e) => Err(e.into()),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! The command line. What the commands do lives in modules of their names.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use crate::tools::wasm::Rung;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "Sets up, builds, demonstrates and tests Cofferdam.",
+    disable_help_subcommand = true
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Provides the wasm toolchain and nats-server, without root, below target/.
+    Setup {
+        /// Climb only to this rung of the ladder.
+        #[arg(long, value_enum)]
+        wasm: Option<Rung>,
+    },
+    /// Builds the bundled plugins into target/plugins; prints name, size and sha256.
+    Plugins {
+        /// Only these.
+        names: Vec<String>,
+        /// The guests that tests use, too.
+        #[arg(long)]
+        fixtures: bool,
+        #[arg(long, value_enum, help = "Climb only to this rung of the toolchain ladder")]
+        wasm: Option<Rung>,
+    },
+    /// Runs the fleet, the daemon and nats-server, and follows a plan until its tasks are assigned.
+    Demo(Demo),
+    /// Sets up, builds everything and runs all tests.
+    Test {
+        /// Only tests whose name contains one of these.
+        filter: Vec<String>,
+    },
+    /// All checks: format, lints, licences, then `test`.
+    Ci,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Demo {
+    /// On a nats-server of its own (the only way so far).
+    #[arg(long)]
+    pub(crate) nats: bool,
+    /// One JSON document on stdout instead of the tables.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Your own plan (TOML or JSON): title, description, acceptance_criteria, technical_notes, roles.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Option<PathBuf>,
+    /// Leave everything running at the end.
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Give up if the plan is not through by then, in seconds (without the builds).
+    #[arg(long, value_name = "SECS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: u64,
+    /// Stop what `--keep` left running in this folder.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["nats", "json", "plan", "keep"])]
+    pub(crate) stop: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

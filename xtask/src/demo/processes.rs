@@ -1,0 +1,200 @@
+//! The processes of a run: started in order, each with its output in files of the run's folder, stopped in reverse.
+//! None outlives us unless it is to be kept.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+use super::keep::Kept;
+use super::tail::{Tail, last_lines};
+use crate::interrupt;
+use crate::repo::Repo;
+use crate::steps::Step;
+use crate::sys::{self, Signal};
+use crate::tool;
+
+/// What a process gets to end by itself; the daemon drains in it.
+const GRACE: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(20);
+
+#[derive(Debug)]
+struct Process {
+    name: &'static str,
+    child: Child,
+    log: PathBuf,
+}
+
+#[derive(Debug)]
+pub(super) struct Processes {
+    folder: PathBuf,
+    keep: bool,
+    running: Vec<Process>,
+}
+
+impl Processes {
+    pub(super) fn new(folder: &Path, keep: bool) -> Self {
+        Self { folder: folder.to_path_buf(), keep, running: Vec::new() }
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Starts a process: stdout to `<name>.out`, whose lines are returned, stderr to `<name>.log`. Files, not pipes,
+    /// so that a kept process can go on without us.
+    pub(super) fn start(
+        &mut self,
+        name: &'static str,
+        program: &Path,
+        set: impl FnOnce(&mut Command),
+    ) -> Result<Tail> {
+        let file = |end: &str| {
+            let path = self.folder.join(format!("{name}.{end}"));
+            let file = File::create(&path).with_context(|| format!("can't write {}", path.display()))?;
+            Ok::<_, anyhow::Error>((path, file))
+        };
+        let ((out, stdout), (log, stderr)) = (file("out")?, file("log")?);
+        let mut command = Command::new(program);
+        set(&mut command);
+        tool::without_fleet_settings(&mut command);
+        command.current_dir(&self.folder).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+        sys::own_group(&mut command);
+        if !self.keep {
+            sys::die_with_us(&mut command);
+        }
+        let child = command.spawn().with_context(|| format!("can't start {}", program.display()))?;
+        self.running.push(Process { name, child, log });
+        Tail::open(&out)
+    }
+
+    /// Waits until a process is ready, has ended, or took too long.
+    pub(super) fn wait<T>(
+        &mut self,
+        step: &Step,
+        name: &str,
+        limit: Duration,
+        mut ready: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(value) = ready().with_context(|| format!("{name} is not what was expected"))? {
+                return Ok(value);
+            }
+            self.check()?;
+            interrupt::check()?;
+            if Instant::now() > deadline {
+                bail!("{name} was not ready after {} s", limit.as_secs());
+            }
+            step.at("waiting until it is ready");
+            interrupt::pause(LOOK);
+        }
+    }
+
+    /// A process that ended by itself is an error.
+    pub(super) fn check(&mut self) -> Result<()> {
+        for process in &mut self.running {
+            if let Some(status) = process.child.try_wait()? {
+                bail!("{} {}", process.name, tool::describe(status));
+            }
+        }
+        Ok(())
+    }
+
+    /// The last log lines of every process, for a failure.
+    pub(super) fn last_words(&mut self, repo: &Repo) -> String {
+        let mut text = Vec::new();
+        for process in &mut self.running {
+            let ended = !matches!(process.child.try_wait(), Ok(None));
+            let lines = last_lines(&process.log, if ended { 20 } else { 8 });
+            if lines.is_empty() && !ended {
+                continue;
+            }
+            let state = if ended { "ended" } else { "was running" };
+            text.push(format!("{} {state}, log {}", process.name, repo.short(&process.log)));
+            text.extend(lines.iter().map(|line| format!("  | {line}")));
+        }
+        text.join("\n")
+    }
+
+    /// Stops all, the last first, and waits.
+    pub(super) fn stop(&mut self) {
+        while let Some(mut process) = self.running.pop() {
+            stop(&mut process.child);
+        }
+    }
+
+    /// Leaves all running but the watch, whose reader goes; remembers them for `--stop`.
+    pub(super) fn leave(&mut self) -> Result<Kept> {
+        for process in self.running.iter_mut().filter(|process| process.name == "watch") {
+            stop(&mut process.child);
+        }
+        self.running.retain(|process| process.name != "watch");
+        let kept =
+            Kept::write(&self.folder, self.running.iter().map(|process| (process.name, process.child.id())))?;
+        self.running.clear();
+        Ok(kept)
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn stop(child: &mut Child) {
+    if !matches!(child.try_wait(), Ok(None)) {
+        return;
+    }
+    sys::signal_group(child.id(), Signal::Term);
+    let deadline = Instant::now() + GRACE;
+    while Instant::now() < deadline {
+        if !matches!(child.try_wait(), Ok(None)) {
+            return;
+        }
+        interrupt::pause(LOOK);
+    }
+    sys::signal_group(child.id(), Signal::Kill);
+    drop(child.wait());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::steps::Steps;
+
+    #[test]
+    fn a_process_that_ends_early_is_an_error_with_its_last_words() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repo::at(folder.path());
+        let mut processes = Processes::new(folder.path(), false);
+        let mut out = processes
+            .start("ls", Path::new("/bin/ls"), |command| {
+                command.arg("/no/such");
+            })
+            .unwrap();
+        let waited = Steps::new()
+            .run("test", |step| processes.wait(step, "ls", Duration::from_secs(10), || out.line()));
+        assert!(waited.unwrap_err().to_string().starts_with("ls ended with exit code"));
+        let words = processes.last_words(&repo);
+        assert!(words.starts_with("ls ended, log ls.log\n  | ") && words.contains("/no/such"), "{words}");
+    }
+
+    #[test]
+    fn none_is_left_when_they_are_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut processes = Processes::new(folder.path(), false);
+        processes
+            .start("tail", Path::new("/usr/bin/tail"), |command| {
+                command.args(["-f", "/dev/null"]);
+            })
+            .unwrap();
+        let pid = processes.running[0].child.id();
+        assert!(sys::is_alive(pid));
+        drop(processes);
+        assert!(!sys::is_alive(pid));
+    }
+}

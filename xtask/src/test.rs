@@ -1,0 +1,101 @@
+//! `cargo xtask test`: everything the tests need, then the tests, then where the time went and how many passed.
+
+use anyhow::{Result, bail};
+
+use crate::guests::{self, Selection};
+use crate::repo::Repo;
+use crate::steps::{Phase, Step, Steps, seconds};
+use crate::{binaries, cargo, terminal, tools};
+
+/// What the test binaries counted, in all.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Count {
+    passed: u64,
+    failed: u64,
+}
+
+pub(crate) fn run(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<()> {
+    let ran = all(repo, steps, filter);
+    terminal::out(&table(&steps.phases()));
+    let count = ran?;
+    // The very last line, for whoever reads only that.
+    terminal::out(&format!("{} passed, {} failed", count.passed, count.failed));
+    if count.failed > 0 {
+        bail!("{} tests failed", count.failed);
+    }
+    Ok(())
+}
+
+fn all(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<Count> {
+    let tools = tools::setup(repo, steps, None)?;
+    guests::build(repo, steps, &tools.wasm, Selection { names: &[], fixtures: true })?;
+    steps.run("build programs and tests", |step| {
+        binaries::require_disk(repo)?;
+        // Together, so that features unify once: the tests then find every program fresh.
+        let build = cargo::command(repo, "build-tests", "cargo build --workspace --bins --tests");
+        build.args(["build", "--workspace", "--bins", "--tests"]).run(step).map(drop)
+    })?;
+    steps.run("tests", |step| test(repo, step, &tools, filter))
+}
+
+fn test(repo: &Repo, step: &Step, tools: &tools::Tools, filter: &[String]) -> Result<Count> {
+    let again = format!("cargo test --workspace --no-fail-fast -- {}", filter.join(" "));
+    let cargo = cargo::command(repo, "tests", again.trim_end_matches([' ', '-']))
+        .env("NATS_SERVER", &tools.nats.path)
+        .args(["test", "--workspace", "--no-fail-fast", "--"])
+        .args(filter)
+        .echo();
+    let (lines, status) = cargo.run_to_status(step)?;
+    let count = count(&lines);
+    step.note(format!("{} passed, {} failed", count.passed, count.failed));
+    match status {
+        // The counted failures say it all; anything else (a crash, a build) does not show in them.
+        Err(error) if count.failed == 0 => Err(error),
+        _ if count == Count::default() => bail!("no test matches `{}`", filter.join(" ")),
+        _ => Ok(count),
+    }
+}
+
+/// `test result: ok. 5 passed; 0 failed; ..`, once for each binary.
+fn count(lines: &[String]) -> Count {
+    let mut count = Count::default();
+    for line in lines.iter().filter(|line| line.starts_with("test result: ")) {
+        let words = line.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect::<Vec<_>>();
+        for pair in words.windows(2) {
+            match (pair[0].parse::<u64>(), pair[1]) {
+                (Ok(number), "passed") => count.passed += number,
+                (Ok(number), "failed") => count.failed += number,
+                _ => {}
+            }
+        }
+    }
+    count
+}
+
+/// Where the time went.
+pub(crate) fn table(phases: &[Phase]) -> String {
+    let width = phases.iter().map(|phase| phase.name.chars().count()).max().unwrap_or_default();
+    let row = |phase: &Phase| {
+        let note = if phase.ok { phase.note.as_str() } else { "failed" };
+        format!("{:<width$}  {:>12}  {note}", phase.name, seconds(phase.took)).trim_end().to_owned()
+    };
+    let all = seconds(phases.iter().map(|phase| phase.took).sum());
+    let rows = phases.iter().map(row).chain([format!("{:<width$}  {all:>12}", "in all")]);
+    format!("\n{}\n", rows.collect::<Vec<_>>().join("\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_of_all_binaries_are_summed() {
+        let lines = [
+            "running 2 tests",
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
+            "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.25s",
+        ]
+        .map(str::to_owned);
+        assert_eq!(count(&lines), Count { passed: 8, failed: 2 });
+    }
+}
