@@ -1,7 +1,21 @@
-//! Test harness: real servers and processes for the tests to drive.
+//! Test harness: real servers and processes for the tests to drive. What tests claim is in `e2e/`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing harness fails its test")]
 
 pub mod child;
+pub mod daemon;
+pub mod executor;
+pub mod fleet;
+pub mod gate;
 pub mod guests;
+pub mod http;
+pub mod metrics;
 pub mod nats;
+pub mod pipeline;
+pub mod planning;
+pub mod plugin;
+pub mod process;
 pub mod proxy;
+mod serve;
+pub mod setup;
+pub mod wait;
+pub mod world;

@@ -55,6 +55,7 @@ pub(crate) struct Step {
     begun: Instant,
     said: Cell<Instant>,
     bar: Option<ProgressBar>,
+    doing: RefCell<String>,
     note: RefCell<String>,
 }
 
@@ -68,14 +69,26 @@ impl Step {
             bar
         });
         let now = Instant::now();
-        Self { name: name.to_owned(), begun: now, said: Cell::new(now), bar, note: RefCell::default() }
+        Self {
+            name: name.to_owned(),
+            begun: now,
+            said: Cell::new(now),
+            bar,
+            doing: RefCell::default(),
+            note: RefCell::default(),
+        }
     }
 
-    /// What the step does at this moment. Elsewhere than on a terminal most of it is not shown.
+    /// What the step does at this moment; nothing means that it still does the same. Elsewhere than on a terminal
+    /// most of it is not shown.
     pub(crate) fn at(&self, what: &str) {
+        if !what.is_empty() {
+            what.clone_into(&mut self.doing.borrow_mut());
+        }
+        let what = self.doing.borrow();
         match &self.bar {
-            Some(bar) => bar.set_message(clip(what, 60)),
-            None => self.line_if_due(|| clip(what, 100)),
+            Some(bar) => bar.set_message(clip(&what, 60)),
+            None => self.line_if_due(|| clip(&what, 100)),
         }
     }
 

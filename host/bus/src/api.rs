@@ -130,7 +130,10 @@ impl Delivery {
 
 impl fmt::Debug for Delivery {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Delivery").field("id", &self.id()).field("subject", &self.stored.message.subject).finish()
+        f.debug_struct("Delivery")
+            .field("id", &self.id())
+            .field("subject", &self.stored.message.subject)
+            .finish()
     }
 }
 
@@ -203,7 +206,7 @@ pub enum Write {
 pub struct Change {
     /// Only with [`Point::Cell`].
     pub writes: Vec<Write>,
-    /// Stored in this order with the message ids `<origin>.<seq>.<ordinal>`, ordinals from 0.
+    /// Stored in this order (with a cell: each after the one before it) with the message ids `<origin>.<seq>.<ordinal>`, ordinals from 0.
     pub effects: Vec<Message>,
 }
 
@@ -266,7 +269,12 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Commits, applies and acks, in this order. Returns only when the outcome is known: while the bus is out of reach
     /// it waits. Dropping the future is as a crash: the next delivery finds out.
-    async fn commit(&self, delivery: &Delivery, base: Snapshot, change: Change) -> Result<Committed, CommitError>;
+    async fn commit(
+        &self,
+        delivery: &Delivery,
+        base: Snapshot,
+        change: Change,
+    ) -> Result<Committed, CommitError>;
 
     /// A key-value bucket, created if it is missing.
     async fn bucket(&self, name: &str) -> Result<Arc<dyn Bucket>, Error>;

@@ -16,7 +16,9 @@ pub enum Error {
     #[error("a message of {size} bytes for {subject:?} is over the limit of {max} bytes")]
     TooLarge { subject: String, size: u64, max: u64 },
     /// What exists is not what was asked for; it is never changed silently.
-    #[error("{what} {name:?} exists with other settings: {difference}; delete it, rename ours, or make them agree")]
+    #[error(
+        "{what} {name:?} exists with other settings: {difference}; delete it, rename ours, or make them agree"
+    )]
     Differs { what: &'static str, name: String, difference: String },
     /// The stream or durable was deleted under us.
     #[error("{what} {name:?} is gone")]

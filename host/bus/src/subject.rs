@@ -71,7 +71,9 @@ mod tests {
             assert_eq!(check(good), Ok(()), "{good}");
         }
         let long = "a".repeat(MAX_LEN + 1);
-        for bad in ["", ".", "a.", ".a", "a..b", "a b", "a\tb", "a\r\nb", "a.*", "*", ">", "a.>", long.as_str()] {
+        for bad in
+            ["", ".", "a.", ".a", "a..b", "a b", "a\tb", "a\r\nb", "a.*", "*", ">", "a.>", long.as_str()]
+        {
             assert_eq!(check(bad), Err(Error::InvalidSubject(bad.to_owned())), "{bad}");
         }
     }
@@ -88,15 +90,27 @@ mod tests {
 
     #[test]
     fn covering_is_a_subset_relation() {
-        for (outer, inner) in
-            [(">", "a"), (">", ">"), ("a.>", "a.b.c"), ("a.*", "a.b"), ("a.*", "a.*"), ("a.>", "a.*"), ("a", "a")]
-        {
+        for (outer, inner) in [
+            (">", "a"),
+            (">", ">"),
+            ("a.>", "a.b.c"),
+            ("a.*", "a.b"),
+            ("a.*", "a.*"),
+            ("a.>", "a.*"),
+            ("a", "a"),
+        ] {
             assert!(covers(outer, inner), "{outer} {inner}");
             assert!(overlaps(outer, inner) && overlaps(inner, outer), "{outer} {inner}");
         }
-        for (outer, inner) in
-            [("a.>", "a"), ("a.*", "a.b.c"), ("a.*", "a.>"), ("a.b", "a.*"), ("a", "b"), ("a", "a.b"), ("a.b", "a")]
-        {
+        for (outer, inner) in [
+            ("a.>", "a"),
+            ("a.*", "a.b.c"),
+            ("a.*", "a.>"),
+            ("a.b", "a.*"),
+            ("a", "b"),
+            ("a", "a.b"),
+            ("a.b", "a"),
+        ] {
             assert!(!covers(outer, inner), "{outer} {inner}");
         }
     }

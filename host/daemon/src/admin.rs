@@ -61,7 +61,11 @@ async fn live() -> &'static str {
 
 async fn ready(State(status): State<Arc<Status>>) -> impl IntoResponse {
     let reasons = not_ready(&status);
-    let text = if reasons.is_empty() { "ready\n".to_owned() } else { format!("not ready: {}\n", reasons.join("; ")) };
+    let text = if reasons.is_empty() {
+        "ready\n".to_owned()
+    } else {
+        format!("not ready: {}\n", reasons.join("; "))
+    };
     (code(&reasons), text)
 }
 

@@ -40,11 +40,14 @@ impl App {
             }
         };
         let metrics = Arc::new(
-            Metrics::new(plugins.iter().flat_map(|p| &p.metrics)).context("a plugin's metrics can't be registered")?,
+            Metrics::new(plugins.iter().flat_map(|p| &p.metrics))
+                .context("a plugin's metrics can't be registered")?,
         );
         let upstreams = Upstreams::connect(&config.upstreams)?;
         let bus = connect(&config).await?;
-        streams::ensure(&bus, config.bus.create_streams).await.context("the streams of the fleet contract")?;
+        streams::ensure(&bus, config.bus.create_streams)
+            .await
+            .context("the streams of the fleet contract")?;
         let services = Arc::new(Services { bus, upstreams, executor: config.executor.clone(), metrics });
         if services.executor.is_some() {
             executor::prepare(&services.bus).await.context("the job queue")?;
@@ -57,7 +60,10 @@ impl App {
         });
         let subscribers = subscribe(&shared, &plugins).await?;
         let admin = TcpListener::bind(config.admin).await.with_context(|| {
-            format!("the admin port {} can't be bound; free it, or set [admin] listen to another", config.admin)
+            format!(
+                "the admin port {} can't be bound; free it, or set [admin] listen to another",
+                config.admin
+            )
         })?;
         Ok(Self { config, services, plugins, subscribers, admin })
     }
@@ -70,7 +76,8 @@ impl App {
     /// Runs until `shutdown`, then drains: no new events, what runs may finish, at most as long as the config says.
     /// `ready` is called once every subscription takes events.
     pub async fn run(self, shutdown: CancellationToken, ready: impl FnOnce()) -> anyhow::Result<()> {
-        let (stop, abort, close) = (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let (stop, abort, close) =
+            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (tasks, loops) = (TaskTracker::new(), TaskTracker::new());
         let (taking, follow) = watch::channel(Taking::Starting);
         for plugin in &self.plugins {
@@ -81,7 +88,11 @@ impl App {
             metrics: self.services.metrics.clone(),
             connection: self.services.bus.connection(),
             taking: follow,
-            plugins: self.plugins.iter().map(|p| (p.name.clone(), p.version.clone(), p.digest.clone())).collect(),
+            plugins: self
+                .plugins
+                .iter()
+                .map(|p| (p.name.clone(), p.version.clone(), p.digest.clone()))
+                .collect(),
         };
         let mut admin = tokio::spawn(admin::serve(self.admin, status, close.clone()));
         if let Some(config) = self.services.executor.clone() {

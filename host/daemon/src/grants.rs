@@ -30,7 +30,10 @@ impl Kind {
     fn covers(self, entry: &str, thing: &str) -> bool {
         match self {
             Kind::Publish => subject::covers(entry, thing),
-            Kind::Rpc => entry == thing || entry.strip_suffix('*').is_some_and(|p| p.ends_with('/') && thing.starts_with(p)),
+            Kind::Rpc => {
+                entry == thing
+                    || entry.strip_suffix('*').is_some_and(|p| p.ends_with('/') && thing.starts_with(p))
+            }
             Kind::Executor => entry == thing || entry == "*",
             Kind::State => entry == thing,
         }
@@ -39,8 +42,9 @@ impl Kind {
     /// Why an entry is not well-formed, if it isn't.
     pub fn fault(self, entry: &str) -> Option<String> {
         match self {
-            Kind::Publish => (subject::check_filter(entry).is_err())
-                .then(|| format!("{entry:?} is not a subject; write one such as \"orders.created\" or \"orders.>\"")),
+            Kind::Publish => (subject::check_filter(entry).is_err()).then(|| {
+                format!("{entry:?} is not a subject; write one such as \"orders.created\" or \"orders.>\"")
+            }),
             Kind::Rpc => {
                 let mut parts = entry.split('/');
                 let fine = matches!((parts.next(), parts.next(), parts.next(), parts.next()), (Some(u), Some(s), Some(m), None)
@@ -49,7 +53,9 @@ impl Kind {
                     format!("{entry:?} is not a method; write \"upstream/package.Service/Method\" (Method may be *)")
                 })
             }
-            Kind::Executor | Kind::State => entry.is_empty().then(|| "an empty name grants nothing; remove it".into()),
+            Kind::Executor | Kind::State => {
+                entry.is_empty().then(|| "an empty name grants nothing; remove it".into())
+            }
         }
     }
 }

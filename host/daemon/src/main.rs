@@ -30,7 +30,8 @@ fn run(config: &Path) -> anyhow::Result<()> {
     logs::init(&config.log);
     tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
         let shutdown = CancellationToken::new();
-        let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+        let (mut terminate, mut interrupt) =
+            (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
         let told = shutdown.clone();
         tokio::spawn(async move {
             tokio::select! {
@@ -44,7 +45,8 @@ fn run(config: &Path) -> anyhow::Result<()> {
             () = shutdown.cancelled() => return Ok(()),
         };
         let admin = app.admin()?;
-        app.run(shutdown, || announce(&serde_json::json!({ "ready": true, "admin": admin.to_string() }))).await
+        app.run(shutdown, || announce(&serde_json::json!({ "ready": true, "admin": admin.to_string() })))
+            .await
     })
 }
 

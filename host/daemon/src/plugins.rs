@@ -76,7 +76,8 @@ async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Resu
         path: path.clone(),
         error,
     })?;
-    let component = sandbox.load(bytes).await.map_err(|error| PluginError::Load { name: name.clone(), path, error })?;
+    let component =
+        sandbox.load(bytes).await.map_err(|error| PluginError::Load { name: name.clone(), path, error })?;
     let shape = component.shape();
     for kind in Kind::ALL {
         if shape.imports.contains(kind.name()) && plugin.grants.granted.list(kind).is_empty() {
@@ -84,7 +85,9 @@ async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Resu
             return Err(PluginError::NotGranted {
                 name,
                 interface: kind.name().to_owned(),
-                line: asked.unwrap_or_else(|| format!("{} = [\"...\"], and ask for it in its plugin.toml", kind.name())),
+                line: asked.unwrap_or_else(|| {
+                    format!("{} = [\"...\"], and ask for it in its plugin.toml", kind.name())
+                }),
             });
         }
     }

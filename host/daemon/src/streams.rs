@@ -40,7 +40,11 @@ pub async fn ensure(bus: &Arc<dyn Bus>, create_fleet: bool) -> Result<(), Error>
         };
         let info = bus.ensure_stream(&spec).await?;
         if info.name != name {
-            tracing::info!(subjects, stream = info.name, "an existing stream covers the subjects; it is used as it is");
+            tracing::info!(
+                subjects,
+                stream = info.name,
+                "an existing stream covers the subjects; it is used as it is"
+            );
         }
     }
     Ok(())

@@ -20,34 +20,29 @@ const MAX_REFERENCES: usize = 64;
 /// The tasks that the entries amount to, or why there are none.
 pub(crate) fn settle(entries: Vec<Entry>, settings: &Settings) -> Result<Parsed, Rejection> {
     let mut notes = Notes::default();
-    let drafts = drafts(entries, &mut notes);
-    let kept = drafts.iter().filter(|draft| draft.keeper.is_none()).count();
-    if kept == 0 {
+    let batch = Batch::new(entries, &mut notes);
+    let count = batch.drafts.len();
+    if count == 0 {
         let detail = match notes.dropped_count {
             0 => "the answer holds no task in any known form".into(),
             count => format!("the answer holds {count} entries, none with a title"),
         };
         return Err(Rejection { kind: Kind::NoTasks, detail });
     }
-    if kept > settings.max_tasks {
-        let detail = format!("{kept} tasks, max_tasks is {}", settings.max_tasks);
+    if count > settings.max_tasks {
+        let detail = format!("{count} tasks, max_tasks is {}", settings.max_tasks);
         return Err(Rejection { kind: Kind::TooManyTasks, detail });
     }
-    let below_min = kept < settings.min_tasks;
+    let below_min = count < settings.min_tasks;
     if below_min {
-        notes.warn(format!("{kept} tasks, fewer than min_tasks ({})", settings.min_tasks));
+        notes.warn(format!("{count} tasks, fewer than min_tasks ({})", settings.min_tasks));
     }
-    let names = Names::of(&drafts);
-    let tasks = drafts
-        .iter()
-        .filter(|draft| draft.keeper.is_none())
-        .map(|draft| task(draft, &drafts, &names, settings, &mut notes))
-        .collect();
+    let tasks = batch.drafts.iter().map(|draft| batch.task(draft, settings, &mut notes)).collect();
     let (dropped, warnings) = notes.finish();
     Ok(Parsed { tasks, dropped, warnings, below_min })
 }
 
-/// An entry with a title.
+/// An entry with a title that no entry before it has.
 struct Draft {
     entry: Entry,
     full_title: String,
@@ -55,133 +50,113 @@ struct Draft {
     key: String,
     /// Its own id in the answer, else its title.
     reference: String,
-    /// The earlier draft of the same title that stands for this one.
-    keeper: Option<usize>,
 }
 
-fn drafts(entries: Vec<Entry>, notes: &mut Notes) -> Vec<Draft> {
-    let mut drafts: Vec<Draft> = Vec::with_capacity(entries.len());
-    let mut firsts: HashMap<String, usize> = HashMap::new();
-    for entry in entries {
-        let Some(full_title) = fields::full_title(entry.get(Key::Title)) else {
-            let name = fields::id(&entry).unwrap_or_else(|| "an entry".into());
-            notes.drop_entry("", format!("{name} has no title"));
-            continue;
-        };
+/// The drafts of an answer, and which of them an id or a title means: the first entry that has it or, where that
+/// repeats an earlier one, the earlier one.
+#[derive(Default)]
+struct Batch {
+    drafts: Vec<Draft>,
+    titles: HashMap<String, usize>,
+    ids: HashMap<String, usize>,
+    /// As `ids`, but without those of entries that are dropped: what a reader of the result sees.
+    kept_ids: HashMap<String, usize>,
+}
+
+impl Batch {
+    fn new(entries: Vec<Entry>, notes: &mut Notes) -> Self {
+        let mut batch = Self::default();
+        for entry in entries {
+            let Some(full_title) = fields::full_title(entry.get(Key::Title)) else {
+                let name = fields::id(&entry).unwrap_or_else(|| "an entry".into());
+                notes.drop_entry("", || format!("{name} has no title"));
+                continue;
+            };
+            batch.add(entry, full_title, notes);
+        }
+        batch
+    }
+
+    fn add(&mut self, entry: Entry, full_title: String, notes: &mut Notes) {
         let title = fields::cut_title(&full_title);
         let key = fields::title_key(&title);
-        let reference = fields::id(&entry).unwrap_or_else(|| title.clone());
-        let keeper = firsts.get(&key).copied();
-        match keeper {
-            Some(first) => {
-                notes.drop_entry(&title, format!("repeats the title of {}", drafts[first].reference))
+        let own_id = fields::id(&entry);
+        let id = own_id.as_deref().map(id_key);
+        if let Some(first) = self.titles.get(&key).copied() {
+            notes.drop_entry(&title, || format!("repeats the title of {}", self.drafts[first].reference));
+            if let Some(id) = id {
+                self.ids.entry(id).or_insert(first);
             }
-            None => {
-                firsts.insert(key.clone(), drafts.len());
-            }
+            return;
         }
-        drafts.push(Draft { entry, full_title, title, key, reference, keeper });
-    }
-    drafts
-}
-
-fn task(
-    draft: &Draft,
-    drafts: &[Draft],
-    names: &Names,
-    settings: &Settings,
-    notes: &mut Notes,
-) -> ParsedTask {
-    let role = draft.entry.get(Key::Role);
-    let role = fields::role(role).unwrap_or_else(|| {
-        let fallback = settings.fallback_role();
-        if let Value::String(unknown) = role {
-            let unknown: String = unknown.chars().take(fields::MAX_TITLE).collect();
-            notes.warn(format!(
-                "{}: role {unknown:?} is none a task may have, {fallback} instead",
-                draft.reference
-            ));
+        let index = self.drafts.len();
+        if let Some(id) = id {
+            self.ids.entry(id.clone()).or_insert(index);
+            self.kept_ids.entry(id).or_insert(index);
         }
-        fallback
-    });
-    ParsedTask {
-        reference: draft.reference.clone(),
-        title: draft.title.clone(),
-        description: fields::description(draft.entry.get(Key::Description), &draft.full_title),
-        role: role.to_owned(),
-        estimated_hours: amounts::hours(draft.entry.get(Key::EstimatedHours), settings.max_hours),
-        priority: amounts::priority(draft.entry.get(Key::Priority)),
-        keywords: fields::keywords(draft.entry.get(Key::Keywords)),
-        // Always written, so that what is there is what was declared.
-        depends_on: Some(depends_on(draft, drafts, names, notes)),
-    }
-}
-
-/// The references of a task, each as it was written where that finds the right task among those kept, else in a
-/// form that does. Names of no task stay as they are: who orders the tasks says so.
-fn depends_on(draft: &Draft, drafts: &[Draft], names: &Names, notes: &mut Notes) -> Vec<String> {
-    let phrases = fields::references(draft.entry.get(Key::DependsOn));
-    let mut found: Vec<String> =
-        phrases.iter().flat_map(|phrase| names.split(phrase)).map(str::to_owned).collect();
-    if found.len() > MAX_REFERENCES {
-        notes.warn(format!("{}: only the first {MAX_REFERENCES} dependencies are read", draft.reference));
-        found.truncate(MAX_REFERENCES);
-    }
-    let mut seen = HashSet::new();
-    found
-        .into_iter()
-        .map(|name| match names.find(&name) {
-            Some(index) => {
-                let keeper = drafts[index].keeper.unwrap_or(index);
-                names.written_for(keeper, name, drafts)
-            }
-            None => name,
-        })
-        .filter(|name| seen.insert(name.clone()))
-        .collect()
-}
-
-/// Which draft an id or a title means: the first that has it.
-struct Names {
-    all_ids: HashMap<String, usize>,
-    kept_ids: HashMap<String, usize>,
-    titles: HashMap<String, usize>,
-}
-
-impl Names {
-    fn of(drafts: &[Draft]) -> Self {
-        let mut names = Self { all_ids: HashMap::new(), kept_ids: HashMap::new(), titles: HashMap::new() };
-        for (index, draft) in drafts.iter().enumerate() {
-            let id = id_key(&draft.reference);
-            names.all_ids.entry(id.clone()).or_insert(index);
-            if draft.keeper.is_none() {
-                names.kept_ids.entry(id).or_insert(index);
-                names.titles.entry(draft.key.clone()).or_insert(index);
-            }
-            names.titles.entry(fields::title_key(&draft.full_title)).or_insert(index);
-        }
-        names
+        self.titles.insert(key.clone(), index);
+        // Where the title is cut, it may be referred to in full.
+        self.titles.entry(fields::title_key(&full_title)).or_insert(index);
+        let reference = own_id.unwrap_or_else(|| title.clone());
+        self.drafts.push(Draft { entry, full_title, title, key, reference });
     }
 
     fn find(&self, name: &str) -> Option<usize> {
-        let by_id = self.all_ids.get(&id_key(name));
+        let by_id = self.ids.get(&id_key(name));
         by_id.or_else(|| self.titles.get(&fields::title_key(name))).copied()
     }
 
-    /// `name` if among the kept tasks it means `keeper`, else the keeper's reference, else its title.
-    fn written_for(&self, keeper: usize, name: String, drafts: &[Draft]) -> String {
-        let draft = &drafts[keeper];
+    fn task(&self, draft: &Draft, settings: &Settings, notes: &mut Notes) -> ParsedTask {
+        let role = draft.entry.get(Key::Role);
+        let role = fields::role(role).unwrap_or_else(|| {
+            let fallback = settings.fallback_role();
+            if let Value::String(unknown) = role {
+                let unknown: String = unknown.chars().take(fields::MAX_TITLE).collect();
+                notes.warn(format!(
+                    "{}: role {unknown:?} is none a task may have, {fallback} instead",
+                    draft.reference
+                ));
+            }
+            fallback
+        });
+        ParsedTask {
+            reference: draft.reference.clone(),
+            title: draft.title.clone(),
+            description: fields::description(draft.entry.get(Key::Description), &draft.full_title),
+            role: role.to_owned(),
+            estimated_hours: amounts::hours(draft.entry.get(Key::EstimatedHours), settings.max_hours),
+            priority: amounts::priority(draft.entry.get(Key::Priority)),
+            keywords: fields::keywords(draft.entry.get(Key::Keywords)),
+            // Always written, so that what is there is what was declared.
+            depends_on: Some(self.depends_on(draft, notes)),
+        }
+    }
+
+    /// The references of a task, each as it was written where that finds the right task among those kept, else in a
+    /// form that does. Names of no task stay as they are: who orders the tasks says so.
+    fn depends_on(&self, draft: &Draft, notes: &mut Notes) -> Vec<String> {
+        let phrases = fields::references(draft.entry.get(Key::DependsOn));
+        let mut found: Vec<&str> = phrases.iter().flat_map(|phrase| self.split(phrase)).collect();
+        if found.len() > MAX_REFERENCES {
+            notes.warn(format!("{}: only the first {MAX_REFERENCES} dependencies are read", draft.reference));
+            found.truncate(MAX_REFERENCES);
+        }
+        let mut seen = HashSet::new();
+        let written = found.into_iter().map(|name| match self.find(name) {
+            Some(index) => self.written_for(index, name),
+            None => name,
+        });
+        written.filter(|name| seen.insert(*name)).map(str::to_owned).collect()
+    }
+
+    /// `name` if among the kept tasks it means this draft, else the draft's reference, else its title.
+    fn written_for<'a>(&'a self, index: usize, name: &'a str) -> &'a str {
+        let draft = &self.drafts[index];
         let means = |name: &str| match self.kept_ids.get(&id_key(name)) {
-            Some(index) => *index == keeper,
+            Some(kept) => *kept == index,
             None => fields::title_key(name) == draft.key,
         };
-        if means(&name) {
-            name
-        } else if means(&draft.reference) {
-            draft.reference.clone()
-        } else {
-            draft.title.clone()
-        }
+        [name, &draft.reference].into_iter().find(|name| means(name)).unwrap_or(&draft.title)
     }
 
     /// A phrase as one name if it is one, else split at commas and the like. A title may hold commas itself: the
@@ -226,10 +201,10 @@ struct Notes {
 }
 
 impl Notes {
-    fn drop_entry(&mut self, title: &str, why: String) {
+    fn drop_entry(&mut self, title: &str, why: impl FnOnce() -> String) {
         self.dropped_count += 1;
         if self.dropped.len() < MAX_NOTES {
-            self.dropped.push(Dropped { title: title.to_owned(), why });
+            self.dropped.push(Dropped { title: title.to_owned(), why: why() });
         }
     }
 

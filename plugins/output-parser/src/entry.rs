@@ -48,7 +48,8 @@ pub(crate) fn fold(name: &str) -> Option<String> {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Entry {
-    values: [Value; 8],
+    /// By key. Boxed, because a hostile answer has a hundred thousand entries.
+    values: Box<[Value; 8]>,
 }
 
 impl Entry {

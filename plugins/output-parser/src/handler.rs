@@ -59,7 +59,7 @@ fn open_record(
     response: &AgentResponse,
 ) -> Result<Option<Record>, config::ConfigError> {
     let Some(record) = record else {
-        if config::get_or("accept_unrequested", false)? {
+        if config::get_or("accept_unrequested", true)? {
             return Ok(Some(Record {
                 story_id: response.story_id.clone().unwrap_or_default(),
                 roles: vec![DEFAULT_ROLE.into()],

@@ -23,25 +23,24 @@ pub(crate) fn entries(text: &str) -> Vec<Entry> {
 }
 
 #[derive(Default)]
-struct Outline {
-    items: Vec<Item>,
+struct Outline<'a> {
+    items: Vec<Item<'a>>,
     /// The items that the next line may stand under, outermost first.
     above: Vec<usize>,
     /// The level of the last section's heading, and its role if it names one.
-    section: Option<(usize, Option<String>)>,
+    section: Option<(usize, Option<Role>)>,
     open: Open,
 }
 
-struct Item {
+/// Small, because a long answer has a hundred thousand of them.
+struct Item<'a> {
     indent: usize,
-    /// 0: a list item.
-    level: usize,
-    has_id: bool,
-    labelled: bool,
     parent: Option<usize>,
+    found: Found<'a>,
     /// The role of the section it is in.
-    role: Option<String>,
-    entry: Entry,
+    role: Option<Role>,
+    /// Its labelled lines, if it has any.
+    fields: Option<Entry>,
 }
 
 /// What the next line may belong to.
@@ -62,8 +61,8 @@ enum Open {
     },
 }
 
-impl Outline {
-    fn line(&mut self, raw: &str) {
+impl<'a> Outline<'a> {
+    fn line(&mut self, raw: &'a str) {
         let line = Line::read(raw);
         if is_rule(raw) {
             self.close();
@@ -72,12 +71,11 @@ impl Outline {
             self.field(&line, key, value);
         } else if !self.continues(&line) {
             self.close();
-            if line.heading > 0 && section_role(line.text).is_some() {
-                self.section(&line);
-            } else if let Some(found) = Found::read(&line) {
-                self.item(&line, found);
-            } else if line.heading > 0 {
-                self.section(&line);
+            let role = if line.heading > 0 { section_role(line.text) } else { None };
+            match Found::read(&line) {
+                Some(found) if role.is_none() => self.item(&line, found),
+                _ if line.heading > 0 => self.section(line.heading, role),
+                _ => {}
             }
         }
     }
@@ -98,7 +96,7 @@ impl Outline {
                 true
             }
             Open::Value { item, key, .. } => {
-                self.items[*item].entry.set(*key, Value::from(line.text));
+                set(&mut self.items[*item], *key, line.text);
                 self.open = Open::Nothing;
                 true
             }
@@ -108,63 +106,59 @@ impl Outline {
 
     fn field(&mut self, line: &Line<'_>, key: Key, value: &str) {
         let Some(item) = self.owner(line) else { return };
-        self.items[item].labelled = true;
-        if key == Key::Description {
-            self.open = Open::Description { item, indent: line.indent, lines: vec![value.to_owned()] };
-        } else if value.is_empty() {
-            self.open = Open::Value { item, indent: line.indent, key };
-        } else if key != Key::Title {
-            self.items[item].entry.set(key, Value::from(value));
+        let fields = self.items[item].fields.get_or_insert_default();
+        match key {
+            // Empty, or the text would have been read as blocks.
+            Key::Title => {}
+            Key::Description => {
+                self.open = Open::Description { item, indent: line.indent, lines: vec![value.to_owned()] };
+            }
+            _ if value.is_empty() => self.open = Open::Value { item, indent: line.indent, key },
+            _ => fields.set(key, Value::from(value)),
         }
     }
 
     /// The item that a labelled line stands under: the nearest one further out, else the last one.
     fn owner(&self, line: &Line<'_>) -> Option<usize> {
-        let is_outer = |item: &Item| {
-            item.level > 0 || item.indent < line.indent || (!line.is_listed() && item.indent == line.indent)
+        let is_outer = |item: &Item<'_>| {
+            item.found.level > 0
+                || item.indent < line.indent
+                || (!line.is_listed() && item.indent == line.indent)
         };
         let outer = self.above.iter().rev().find(|item| is_outer(&self.items[**item]));
         outer.or(self.above.last()).copied()
     }
 
-    fn item(&mut self, line: &Line<'_>, found: Found<'_>) {
+    fn item(&mut self, line: &Line<'_>, found: Found<'a>) {
         if found.level > 0 {
             self.leave_section(found.level);
         } else {
-            self.leave(|item| item.level == 0 && item.indent >= line.indent);
+            self.leave(|item| item.found.level == 0 && item.indent >= line.indent);
         }
-        let mut entry = Entry::default();
-        if let Some(id) = found.id {
-            entry.set(Key::TaskId, Value::from(id));
-        }
-        entry.set(Key::Title, Value::from(found.title));
         self.items.push(Item {
             indent: line.indent,
-            level: found.level,
-            has_id: found.has_id,
-            labelled: false,
             parent: self.above.last().copied(),
-            role: self.section.as_ref().and_then(|(_, role)| role.clone()),
-            entry,
+            found,
+            role: self.section.and_then(|(_, role)| role),
+            fields: None,
         });
         self.above.push(self.items.len() - 1);
     }
 
-    fn section(&mut self, line: &Line<'_>) {
-        self.leave_section(line.heading);
-        let role = section_role(line.text);
-        // A heading without a role leaves the one above it in force, unless it ends that section.
-        let inner = self.section.as_ref().is_some_and(|(level, _)| *level < line.heading);
+    /// A heading without a role leaves the one above it in force, unless it ends that section.
+    fn section(&mut self, level: usize, role: Option<Role>) {
+        self.leave_section(level);
+        let inner = self.section.is_some_and(|(outer, _)| outer < level);
         if role.is_some() || !inner {
-            self.section = Some((line.heading, role));
+            self.section = Some((level, role));
         }
     }
 
     fn leave_section(&mut self, level: usize) {
-        self.leave(|item| item.level == 0 || item.level >= level);
+        self.leave(|item| item.found.level == 0 || item.found.level >= level);
     }
 
-    fn leave(&mut self, is_left: impl Fn(&Item) -> bool) {
+    fn leave(&mut self, is_left: impl Fn(&Item<'_>) -> bool) {
         while self.above.last().is_some_and(|item| is_left(&self.items[*item])) {
             self.above.pop();
         }
@@ -173,8 +167,7 @@ impl Outline {
     /// Stores the description that the last lines added up to.
     fn close(&mut self) {
         if let Open::Description { item, lines, .. } = std::mem::take(&mut self.open) {
-            let text = lines.join("\n");
-            self.items[item].entry.set(Key::Description, Value::from(text.trim()));
+            set(&mut self.items[item], Key::Description, lines.join("\n").trim());
         }
     }
 
@@ -185,19 +178,31 @@ impl Outline {
         for item in &self.items {
             let within = item.parent.is_some_and(|parent| is_task[parent] || inside[parent]);
             // Inside a task, what is labelled is a detail of it; an id still makes a task.
-            is_task.push(item.has_id || (item.labelled && !within));
+            is_task.push(item.found.has_id || (item.fields.is_some() && !within));
             inside.push(within);
         }
         let tasks = self.items.into_iter().zip(is_task).filter(|(_, is_task)| *is_task);
-        tasks
-            .map(|(mut item, _)| {
-                if let Some(role) = item.role {
-                    item.entry.set(Key::Role, Value::from(role));
-                }
-                item.entry
-            })
-            .collect()
+        tasks.map(|(item, _)| item.into_entry()).collect()
     }
+}
+
+impl Item<'_> {
+    /// What its labelled lines say goes before what the item itself and its section do.
+    fn into_entry(self) -> Entry {
+        let mut entry = self.fields.unwrap_or_default();
+        entry.set(Key::Title, Value::from(title(self.found.text)));
+        if let Some(id) = self.found.id {
+            entry.set(Key::TaskId, Value::from(id));
+        }
+        if let Some(role) = self.role {
+            entry.set(Key::Role, Value::from(role.wire()));
+        }
+        entry
+    }
+}
+
+fn set(item: &mut Item<'_>, key: Key, value: &str) {
+    item.fields.get_or_insert_default().set(key, Value::from(value));
 }
 
 /// A line that may start a task.
@@ -207,7 +212,7 @@ struct Found<'a> {
     has_id: bool,
     /// 0: a list item.
     level: usize,
-    title: String,
+    text: &'a str,
 }
 
 impl<'a> Found<'a> {
@@ -226,11 +231,11 @@ impl<'a> Found<'a> {
                 id: Some(label.id),
                 has_id: label.is_id && level != UNMARKED && (label.separated || line.checkbox),
                 level,
-                title: title(label.text),
+                text: label.text,
             }),
             None if line.is_listed() => {
                 let (text, id) = trailing_id(line.text);
-                Some(Self { id, has_id: id.is_some(), level, title: title(text) })
+                Some(Self { id, has_id: id.is_some(), level, text })
             }
             _ => None,
         }
@@ -252,7 +257,7 @@ fn title(text: &str) -> String {
 }
 
 /// The role that a heading such as `DEV Tasks` sets.
-fn section_role(text: &str) -> Option<String> {
+fn section_role(text: &str) -> Option<Role> {
     let text = title(text);
     let words: Vec<&str> = text.split_whitespace().take(4).collect();
     let (last, rest) = words.split_last()?;
@@ -260,7 +265,7 @@ fn section_role(text: &str) -> Option<String> {
         "task" | "tasks" => rest.join(" "),
         _ => words.join(" "),
     };
-    Role::parse(&name).map(|_| name)
+    Role::parse(&name)
 }
 
 #[cfg(test)]

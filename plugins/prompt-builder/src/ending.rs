@@ -8,6 +8,9 @@ use cofferdam_sdk::{
 
 use crate::WRITER;
 
+/// Of a reason: an upstream's message may be of any length.
+const REASON_CHARS: usize = 1_000;
+
 /// Why a derivation can't go on.
 #[derive(Debug)]
 pub(crate) struct Trouble {
@@ -40,7 +43,7 @@ pub(crate) fn trouble(message: &Incoming, record: Record, trouble: Trouble) -> R
 
 /// Ends the derivation: exactly one `task.derivation.failed`.
 pub(crate) fn fail(message: &Incoming, mut record: Record, kind: &str, detail: &str) -> Result<(), Failure> {
-    let reason = format!("{kind}: {detail}");
+    let reason: String = format!("{kind}: {detail}").chars().take(REASON_CHARS).collect();
     error!("the derivation failed"; plan_id = record.plan_id, story_id = record.story_id, reason = reason);
     let event = DerivationFailed::new(&record.plan_id, &record.story_id, &reason, &record.request_id(None));
     WRITER.emit(&message.cause().continuing(&record.cause), &event, &record.operation("failed"))?;

@@ -149,11 +149,13 @@ async fn undisturbed(mut server: Server, rounds: usize, disturb: impl AsyncFn(&m
                     Err(_) => quiet += usize::from(stop.load(Ordering::Relaxed)),
                     Ok(delivery) => {
                         quiet = 0;
+                        if stop.load(Ordering::Relaxed) { eprintln!("LATE {:?} {} {}", std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis()%100000, delivery.as_ref().unwrap().stored.sequence, delivery.as_ref().unwrap().count); }
                         let (bus, sums) = (bus.clone(), sums.clone());
                         runs.spawn(async move { run(&bus, &delivery.unwrap(), &sums).await });
                     }
                 }
             }
+            eprintln!("JOIN {}", runs.len());
             while let Some(run) = runs.join_next().await {
                 run.unwrap();
             }
@@ -260,19 +262,25 @@ async fn a_commit_waits_for_a_server_that_is_down() {
     stream(&bus, "IN", &["in"]).await;
     stream(&bus, "OUT", &["out"]).await;
     let (_, mut deliveries) = follow(&bus, &consumer_spec("IN", "d", "in")).await;
+    let mut bases = Vec::new();
     for point in [cell("c"), Point::Record, Point::Publish] {
         put(&bus, "in", "x").await;
         let delivery = next(&mut deliveries).await;
         let base = fresh(&bus, &delivery, &point).await;
-        server.stop().await;
-        becomes(&bus, false).await;
-        let commit = tokio::spawn({
-            let bus = bus.clone();
-            async move { bus.commit(&delivery, base, effects(&[("out", "x")])).await }
-        });
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        assert!(!commit.is_finished(), "{point:?}");
-        server.up().await;
+        bases.push((delivery, base));
+    }
+    server.stop().await;
+    becomes(&bus, false).await;
+    let commits = bases.into_iter().map(|(delivery, base)| {
+        let bus = bus.clone();
+        tokio::spawn(async move { bus.commit(&delivery, base, effects(&[("out", "x")])).await })
+    });
+    let commits: Vec<_> = commits.collect();
+    // Longer than an answer may take.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(commits.iter().all(|c| !c.is_finished()));
+    server.up().await;
+    for commit in commits {
         soon("the commit", commit).await.unwrap().unwrap();
     }
     assert_eq!(data(&stored(&bus, "OUT", "out").await), ["x", "x", "x"]);

@@ -22,7 +22,7 @@ pub(super) struct Host {
     pub(super) attempt: u32,
     /// How long an upstream takes.
     pub(super) upstream_takes: Duration,
-    readings: u64,
+    pub(super) readings: u64,
 }
 
 const MAX_MESSAGE: usize = 1 << 20;

@@ -271,7 +271,11 @@ mod tests {
         follow.take(&line("task.derivation.failed", "", r#"{"plan_id":"p1","reason":"no_tasks"}"#));
         assert_eq!(follow.state(), State::Failed("no_tasks".into()));
         let mut follow = Follow::new("p1", 0);
-        follow.take(&line("cofferdam.dead.prompt-builder", "", r#"{"plugin":"prompt-builder","reason":"unfit"}"#));
+        follow.take(&line(
+            "cofferdam.dead.prompt-builder",
+            "",
+            r#"{"plugin":"prompt-builder","reason":"unfit"}"#,
+        ));
         assert_eq!(follow.state(), State::Failed("cofferdam.dead.prompt-builder: unfit".into()));
     }
 }

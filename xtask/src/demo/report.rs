@@ -15,7 +15,7 @@ pub(super) struct Task {
     pub(super) title: String,
     pub(super) role: String,
     pub(super) priority: i64,
-    pub(super) estimated_hours: f64,
+    pub(super) estimated_hours: serde_json::Number,
     pub(super) depends_on: Vec<String>,
 }
 
@@ -194,7 +194,7 @@ mod tests {
             title: id.to_uppercase(),
             role: "DEVELOPER".into(),
             priority: 1,
-            estimated_hours: 4.0,
+            estimated_hours: 4.into(),
             depends_on,
         }
     }

@@ -36,8 +36,9 @@ impl fmt::Display for Nats {
 
 pub(crate) fn ensure(repo: &Repo, step: &Step) -> Result<Nats> {
     if let Some(path) = std::env::var_os("NATS_SERVER").map(PathBuf::from) {
-        let version = version_of(&path)
-            .with_context(|| format!("$NATS_SERVER is {}, which does not run", path.display()))?;
+        let version = version_of(&path).with_context(|| {
+            format!("$NATS_SERVER is {}, which is no nats-server that runs", path.display())
+        })?;
         if version < MINIMUM {
             bail!("$NATS_SERVER is {} {version:?}: 2.12 or newer is needed", path.display());
         }
@@ -65,5 +66,5 @@ pub(crate) fn ensure(repo: &Repo, step: &Step) -> Result<Nats> {
 }
 
 fn version_of(path: &PathBuf) -> Option<(u64, u64, u64)> {
-    version(&tool::ask(path, ["--version"])?)
+    version(tool::ask(path, ["--version"])?.strip_prefix("nats-server:")?)
 }

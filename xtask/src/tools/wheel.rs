@@ -34,9 +34,13 @@ pub(crate) fn fetch(repo: &Repo, step: &Step, wheel: &Wheel<'_>, into: &Path) ->
     let download =
         download.args(["download", "--no-deps", "--only-binary", ":all:", "--progress-bar", "off", "--dest"]);
     let downloaded = download.arg(&folder).arg(wheel.requirement).limit(Duration::from_secs(900)).run(step);
-    downloaded.map_err(|error| {
-        if error.is::<tool::Failed>() { error.context(wheel.remedy.to_owned()) } else { error }
-    })?;
+    if let Err(error) = downloaded {
+        return Err(if error.is::<tool::Failed>() {
+            anyhow!("{error}\n  or {}", wheel.remedy)
+        } else {
+            error
+        });
+    }
     let unzipped = unzip(step, &folder, wheel, &log)?;
     place(
         &unzipped.ok_or_else(|| {

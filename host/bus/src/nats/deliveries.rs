@@ -62,7 +62,12 @@ pub(super) struct Pull {
 }
 
 impl Pull {
-    pub(super) fn start(bus: &Arc<NatsBus>, origin: &Arc<Origin>, state: Arc<OriginState>, buffer: usize) -> Pull {
+    pub(super) fn start(
+        bus: &Arc<NatsBus>,
+        origin: &Arc<Origin>,
+        state: Arc<OriginState>,
+        buffer: usize,
+    ) -> Pull {
         let shared = Arc::new(Shared {
             origin: origin.clone(),
             queue: Mutex::default(),
@@ -302,7 +307,8 @@ impl Task {
     }
 
     fn take(&mut self, message: NatsMessage) {
-        let Some((reply, parsed)) = message.reply.as_ref().and_then(|r| Some((r.to_string(), Reply::parse(r)?)))
+        let Some((reply, parsed)) =
+            message.reply.as_ref().and_then(|r| Some((r.to_string(), Reply::parse(r)?)))
         else {
             tracing::warn!(durable = self.shared.origin.durable, "a message without a reply subject");
             return;

@@ -41,14 +41,16 @@ pub(super) fn outgoing(message: &Message, added: Added<'_>) -> Result<HeaderMap,
         }
         let key = HeaderName::from_str(name).map_err(|_| refuse(name, "is not a valid header name"))?;
         // White space around a value means nothing to NATS; readers drop it.
-        let value = HeaderValue::from_str(value.trim()).map_err(|_| refuse(name, "has a line break in its value"))?;
+        let value =
+            HeaderValue::from_str(value.trim()).map_err(|_| refuse(name, "has a line break in its value"))?;
         map.append(key, value);
     }
     if let Some(cause) = added.cause {
         map.insert(CAUSE, cause);
     }
     if let Some(id) = added.message_id {
-        let id = HeaderValue::from_str(id).map_err(|_| refuse(MESSAGE_ID, "has a line break in its value"))?;
+        let id =
+            HeaderValue::from_str(id).map_err(|_| refuse(MESSAGE_ID, "has a line break in its value"))?;
         map.insert(async_nats::header::NATS_MESSAGE_ID, id);
     }
     if let Some(expected) = added.expected {
@@ -108,8 +110,13 @@ mod tests {
 
     #[test]
     fn instructions_to_the_server_are_refused() {
-        for name in ["Nats-Rollup", "nats-msg-id", "Nats-Expected-Stream", "Cofferdam-Cause", "", "a b", "a:b"] {
-            assert!(matches!(outgoing(&with(&[(name, "x")]), Added::default()), Err(Error::Refused(_))), "{name}");
+        for name in
+            ["Nats-Rollup", "nats-msg-id", "Nats-Expected-Stream", "Cofferdam-Cause", "", "a b", "a:b"]
+        {
+            assert!(
+                matches!(outgoing(&with(&[(name, "x")]), Added::default()), Err(Error::Refused(_))),
+                "{name}"
+            );
         }
         assert!(outgoing(&with(&[("X", "a\r\nNats-Rollup: all")]), Added::default()).is_err());
         assert!(outgoing(&with(&[("Nats-TTL", "1s")]), Added::default()).is_ok());

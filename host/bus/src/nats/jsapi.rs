@@ -94,7 +94,8 @@ struct MaybeFault {
 }
 
 pub(super) fn parse<T: DeserializeOwned>(answer: &[u8]) -> Result<T, CallError> {
-    let unknown = |e: serde_json::Error| CallError::Silence(Silence::Unknown(format!("unreadable answer: {e}")));
+    let unknown =
+        |e: serde_json::Error| CallError::Silence(Silence::Unknown(format!("unreadable answer: {e}")));
     match serde_json::from_slice::<MaybeFault>(answer).map_err(unknown)?.error {
         Some(fault) => Err(CallError::Fault(fault)),
         None => serde_json::from_slice(answer).map_err(unknown),
@@ -110,7 +111,8 @@ impl Link {
     ) -> Result<T, CallError> {
         let unknown = |e: serde_json::Error| CallError::Silence(Silence::Unknown(format!("{call}: {e}")));
         let body = serde_json::to_vec(body).map_err(unknown)?;
-        let answer = self.ask(format!("$JS.API.{call}"), None, body.into()).await.map_err(CallError::Silence)?;
+        let answer =
+            self.ask(format!("$JS.API.{call}"), None, body.into()).await.map_err(CallError::Silence)?;
         parse(&answer.payload)
     }
 }

@@ -132,9 +132,7 @@ impl Bucket for NatsBucket {
             Err(e) if e.is(code::STREAM_NOT_FOUND) => return Err(self.gone()),
             Err(e) => return Err(e.into()),
         };
-        Ok(stored.map(|s| {
-            entry(key.to_owned(), &s.message.headers, s.message.data.clone(), s.sequence)
-        }))
+        Ok(stored.map(|s| entry(key.to_owned(), &s.message.headers, s.message.data.clone(), s.sequence)))
     }
 
     async fn put(&self, key: &str, value: Bytes, expected: Option<u64>) -> Result<u64, Error> {

@@ -22,8 +22,8 @@ use tokio::sync::watch;
 
 use crate::{
     api::{
-        Bucket, Bus, Change, Committed, Connection, ConsumerSpec, Deliveries, Delivery, Message, Opened, Origin,
-        Point, Publish, PublishAck, Snapshot, Stored, StreamInfo, StreamSpec, Undeliverable,
+        Bucket, Bus, Change, Committed, Connection, ConsumerSpec, Deliveries, Delivery, Message, Opened,
+        Origin, Point, Publish, PublishAck, Snapshot, Stored, StreamInfo, StreamSpec, Undeliverable,
     },
     error::{CommitError, Error},
 };
@@ -131,7 +131,9 @@ async fn dial(config: &NatsConfig) -> Result<(Link, String), Error> {
                         up.send_replace(Connection::Up);
                     }
                     Event::Disconnected => {
-                        up.send_replace(Connection::Down { reason: format!("the connection to {at} was lost") });
+                        up.send_replace(Connection::Down {
+                            reason: format!("the connection to {at} was lost"),
+                        });
                     }
                     Event::ClientError(e) => {
                         up.send_if_modified(|c| match c {

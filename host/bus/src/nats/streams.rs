@@ -81,7 +81,11 @@ impl Streams {
     }
 
     /// The same, asking the server.
-    pub(super) async fn covering_now(&self, link: &Link, filter: &str) -> Result<Option<Arc<Facts>>, CallError> {
+    pub(super) async fn covering_now(
+        &self,
+        link: &Link,
+        filter: &str,
+    ) -> Result<Option<Arc<Facts>>, CallError> {
         let found = overlapping(link, filter).await?;
         let facts: Vec<Arc<Facts>> = found.iter().map(|a| Arc::new(Facts::from(a))).collect();
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,7 +120,10 @@ impl Streams {
                 Err(e) => return Err(e.into()),
             }
         }
-        Err(differs(&spec.name, format!("ours has the subjects {:?}; others keep taking them", spec.subjects)))
+        Err(differs(
+            &spec.name,
+            format!("ours has the subjects {:?}; others keep taking them", spec.subjects),
+        ))
     }
 
     async fn existing(&self, link: &Link, spec: &StreamSpec) -> Result<Option<Arc<Facts>>, Error> {
@@ -195,7 +202,10 @@ pub(super) async fn ensure_ours(link: &Link) -> Result<(), Error> {
         Err(e) if e.is(code::SUBJECTS_OVERLAP) => {
             let taken = overlapping(link, &ours.subjects[0]).await?;
             let names: Vec<_> = taken.iter().map(|a| a.config.name.as_str()).collect();
-            return Err(differs(&names.join(", "), format!("it stores subjects under {OURS_PREFIX:?}, which are ours")));
+            return Err(differs(
+                &names.join(", "),
+                format!("it stores subjects under {OURS_PREFIX:?}, which are ours"),
+            ));
         }
         Err(e) => return Err(e.into()),
     };
@@ -223,7 +233,11 @@ fn our_differences(ours: &StreamConfig, theirs: &StreamConfig) -> Vec<String> {
     compare("max_msg_size", count(ours.max_msg_size), count(theirs.max_msg_size));
     compare("max_msgs_per_subject", count(ours.max_msgs_per_subject), count(theirs.max_msgs_per_subject));
     compare("allow_atomic", ours.allow_atomic.to_string(), theirs.allow_atomic.to_string());
-    compare("allow_msg_schedules", ours.allow_msg_schedules.to_string(), theirs.allow_msg_schedules.to_string());
+    compare(
+        "allow_msg_schedules",
+        ours.allow_msg_schedules.to_string(),
+        theirs.allow_msg_schedules.to_string(),
+    );
     compare("allow_rollup_hdrs", ours.allow_rollup_hdrs.to_string(), theirs.allow_rollup_hdrs.to_string());
     compare("allow_msg_ttl", ours.allow_msg_ttl.to_string(), theirs.allow_msg_ttl.to_string());
     compare("allow_direct", ours.allow_direct.to_string(), theirs.allow_direct.to_string());

@@ -17,7 +17,9 @@ const MAX_PROMPT: usize = 256 << 10;
 impl Run {
     pub(super) fn submit(&mut self, mut job: Job) -> Result<String, ExecutorError> {
         let Some(executor) = &self.services.executor else {
-            return Err(ExecutorError::NotConfigured("no executor; add [executor] with backend = \"offline\"".into()));
+            return Err(ExecutorError::NotConfigured(
+                "no executor; add [executor] with backend = \"offline\"".into(),
+            ));
         };
         let default_model = executor.model.clone();
         let model = job.model.clone().unwrap_or_else(|| "default".to_owned());
@@ -32,7 +34,9 @@ impl Run {
             job.model = Some(default_model);
         }
         if job.task_id.trim().is_empty() {
-            return Err(ExecutorError::Invalid("task-id is empty; name the work, so that its result can be told".into()));
+            return Err(ExecutorError::Invalid(
+                "task-id is empty; name the work, so that its result can be told".into(),
+            ));
         }
         if job.prompt.trim().is_empty() {
             return Err(ExecutorError::Invalid("the prompt is empty".into()));

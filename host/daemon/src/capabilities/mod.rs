@@ -82,7 +82,12 @@ pub struct Residue {
 }
 
 impl Run {
-    pub fn new(services: Arc<Services>, plugin: Arc<Plugin>, occasion: Occasion, state: Option<Cell>) -> Self {
+    pub fn new(
+        services: Arc<Services>,
+        plugin: Arc<Plugin>,
+        occasion: Occasion,
+        state: Option<Cell>,
+    ) -> Self {
         Self {
             services,
             plugin,
@@ -117,12 +122,19 @@ impl Run {
 
     pub fn into_residue(mut self) -> Residue {
         if self.log_dropped > 0 {
-            self.services.metrics.log_dropped.with_label_values(&[self.plugin.name.as_str()]).inc_by(self.log_dropped);
+            self.services
+                .metrics
+                .log_dropped
+                .with_label_values(&[self.plugin.name.as_str()])
+                .inc_by(self.log_dropped);
         }
         let writes: Vec<Write> = self.state.take().map(Cell::into_writes).unwrap_or_default();
-        Residue { change: Change { writes, effects: self.messages }, samples: self.samples, blame: self.blame }
+        Residue {
+            change: Change { writes, effects: self.messages },
+            samples: self.samples,
+            blame: self.blame,
+        }
     }
-
 }
 
 #[async_trait]

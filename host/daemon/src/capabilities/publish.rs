@@ -5,11 +5,7 @@ use cofferdam_bus::{Message, subject};
 use cofferdam_sandbox::{EmitError, Pairs};
 
 use super::Run;
-use crate::{
-    dispatch::Fault,
-    grants::Kind,
-    observe::trace,
-};
+use crate::{dispatch::Fault, grants::Kind, observe::trace};
 
 /// Commits, state and jobs: whatever is granted, a guest does not forge these.
 const OURS: &str = "cd.";
@@ -21,15 +17,24 @@ const MAX_MESSAGE: usize = 1 << 20;
 const MAX_BYTES: usize = 8 << 20;
 
 impl Run {
-    pub(super) async fn emit(&mut self, subject: String, headers: Pairs, data: Bytes) -> Result<String, EmitError> {
+    pub(super) async fn emit(
+        &mut self,
+        subject: String,
+        headers: Pairs,
+        data: Bytes,
+    ) -> Result<String, EmitError> {
         if subject::check(&subject).is_err() {
             return Err(EmitError::InvalidSubject(format!("{subject:?} is not a subject to publish to")));
         }
         if subject.starts_with(OURS) || subject.starts_with('$') {
-            return Err(EmitError::Denied(format!("the subject {subject:?} is the host's own; publish under another")));
+            return Err(EmitError::Denied(format!(
+                "the subject {subject:?} is the host's own; publish under another"
+            )));
         }
         if let Some((name, _)) = headers.iter().find(|(name, _)| is_reserved(name)) {
-            return Err(EmitError::Denied(format!("the header {name:?} belongs to the host; use another name")));
+            return Err(EmitError::Denied(format!(
+                "the header {name:?} belongs to the host; use another name"
+            )));
         }
         if let Some((name, _)) = headers.iter().find(|(name, value)| !is_header(name, value)) {
             return Err(EmitError::InvalidSubject(format!(
@@ -39,19 +44,27 @@ impl Run {
         self.granted(Kind::Publish, &subject).map_err(|denial| EmitError::Denied(denial.to_string()))?;
         let size = data.len() + headers.iter().map(|(k, v)| k.len() + v.len() + 4).sum::<usize>();
         if size > MAX_MESSAGE {
-            return Err(EmitError::TooLarge(format!("{size} bytes are over the limit of {MAX_MESSAGE} for one message")));
+            return Err(EmitError::TooLarge(format!(
+                "{size} bytes are over the limit of {MAX_MESSAGE} for one message"
+            )));
         }
         if self.message_bytes + size > MAX_BYTES {
-            return Err(EmitError::TooLarge(format!("this event's messages are over the limit of {MAX_BYTES} bytes")));
+            return Err(EmitError::TooLarge(format!(
+                "this event's messages are over the limit of {MAX_BYTES} bytes"
+            )));
         }
         if self.emitted == MAX_MESSAGES {
-            return Err(EmitError::Limit(format!("this event has published {MAX_MESSAGES} messages, the limit")));
+            return Err(EmitError::Limit(format!(
+                "this event has published {MAX_MESSAGES} messages, the limit"
+            )));
         }
         match self.services.bus.covering(&subject).await {
             Ok(Some(_)) => {}
             Ok(None) => {
                 self.blame = Some(Fault::Operator);
-                return Err(EmitError::NoStream(format!("no stream stores {subject:?}; create one that covers it")));
+                return Err(EmitError::NoStream(format!(
+                    "no stream stores {subject:?}; create one that covers it"
+                )));
             }
             Err(error) => {
                 self.blame = Some(Fault::Host);
@@ -81,7 +94,9 @@ fn is_reserved(name: &str) -> bool {
 }
 
 fn is_header(name: &str, value: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':') && !value.contains(['\r', '\n'])
+    !name.is_empty()
+        && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+        && !value.contains(['\r', '\n'])
 }
 
 #[cfg(test)]

@@ -59,7 +59,10 @@ impl Upstreams {
                 .tcp_nodelay(true)
                 .http2_keep_alive_interval(Duration::from_secs(20))
                 .keep_alive_timeout(Duration::from_secs(10));
-            if upstream.address.starts_with("https") || upstream.ca.is_some() || upstream.certificate.is_some() {
+            if upstream.address.starts_with("https")
+                || upstream.ca.is_some()
+                || upstream.certificate.is_some()
+            {
                 endpoint = endpoint.tls_config(tls(upstream).with_context(what)?).with_context(what)?;
             }
             let connected = Connected {
@@ -97,7 +100,9 @@ impl Upstreams {
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let exchange = async {
-            client.ready().await.map_err(|e| Status::unavailable(format!("{} is out of reach: {}", call.upstream, causes(&e))))?;
+            client.ready().await.map_err(|e| {
+                Status::unavailable(format!("{} is out of reach: {}", call.upstream, causes(&e)))
+            })?;
             client.unary(request, path, BytesCodec).await
         };
         match tokio::time::timeout(timeout, exchange).await {
@@ -145,7 +150,8 @@ fn insert(request: &mut Request<Bytes>, name: &str, value: &str) -> Result<(), S
 impl Run {
     pub(super) async fn rpc(&mut self, request: RpcRequest) -> Result<Bytes, RpcStatus> {
         let thing = format!("{}/{}", request.upstream, request.method);
-        self.granted(Kind::Rpc, &thing).map_err(|denial| refusal(Code::PermissionDenied, denial.to_string()))?;
+        self.granted(Kind::Rpc, &thing)
+            .map_err(|denial| refusal(Code::PermissionDenied, denial.to_string()))?;
         if request.request.len() > MAX_MESSAGE {
             let size = request.request.len();
             return Err(refusal(
@@ -179,7 +185,11 @@ impl Run {
         self.services
             .metrics
             .calls
-            .with_label_values(&[self.plugin.name.as_str(), request.upstream.as_str(), (code as i32).to_string().as_str()])
+            .with_label_values(&[
+                self.plugin.name.as_str(),
+                request.upstream.as_str(),
+                (code as i32).to_string().as_str(),
+            ])
             .inc();
         answer.map_err(|status| {
             if is_upstreams_fault(status.code()) {
@@ -192,7 +202,12 @@ impl Run {
     /// The same for the same call of every run of this event: hash of event, upstream, method, request, occurrence.
     fn idempotency_key(&mut self, request: &RpcRequest) -> String {
         let mut hash = Sha256::new();
-        for part in [self.occasion.event_id.as_bytes(), request.upstream.as_bytes(), request.method.as_bytes(), &request.request] {
+        for part in [
+            self.occasion.event_id.as_bytes(),
+            request.upstream.as_bytes(),
+            request.method.as_bytes(),
+            &request.request,
+        ] {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
@@ -210,7 +225,10 @@ fn refusal(code: Code, message: String) -> RpcStatus {
 
 fn is_reserved(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
-    lower == "authorization" || lower == trace::HEADER || lower.starts_with("grpc-") || lower.starts_with("cofferdam-")
+    lower == "authorization"
+        || lower == trace::HEADER
+        || lower.starts_with("grpc-")
+        || lower.starts_with("cofferdam-")
 }
 
 /// Codes that say something about the upstream rather than about the request.

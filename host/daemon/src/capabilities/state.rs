@@ -62,7 +62,9 @@ impl Run {
         let space = self.plugin.space.clone();
         self.granted(Kind::State, &space).map_err(|denial| StateError::Denied(denial.to_string()))?;
         self.state.as_mut().ok_or_else(|| {
-            StateError::NoCell("this event has no order key, so it has no cell; give its subscription one".into())
+            StateError::NoCell(
+                "this event has no order key, so it has no cell; give its subscription one".into(),
+            )
         })
     }
 

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 pub struct Environment(BTreeMap<String, String>);
 
 /// Addresses of upstreams, by the variable that sets them.
-pub(super) const UPSTREAMS: [(&str, &str); 3] =
-    [("PLANNING_SERVICE_ADDRESS", "planning"), ("CONTEXT_SERVICE_ADDRESS", "context"), ("RAY_EXECUTOR_ADDRESS", "ray")];
+pub(super) const UPSTREAMS: [(&str, &str); 3] = [
+    ("PLANNING_SERVICE_ADDRESS", "planning"),
+    ("CONTEXT_SERVICE_ADDRESS", "context"),
+    ("RAY_EXECUTOR_ADDRESS", "ray"),
+];
 
 impl Environment {
     pub fn of_process() -> Self {

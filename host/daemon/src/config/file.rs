@@ -10,8 +10,8 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Backend, BusConfig, Config, DispatchConfig, Environment, ExecutorConfig, Faults, LogConfig, Manifest, PluginConfig,
-    SandboxSettings, Secret, Upstream,
+    Backend, BusConfig, Config, DispatchConfig, Environment, ExecutorConfig, Faults, LogConfig, Manifest,
+    MetricSpec, PluginConfig, SandboxSettings, Secret, Upstream,
     env::{UPSTREAMS, as_url},
     manifest::{LimitsConfig, bad_name, is_name, limits_config, permissions},
     reader::{Fault, Item, Source, Table},
@@ -39,10 +39,17 @@ pub(super) fn load(file: &Path, environment: &Environment) -> Result<Config, Fau
 }
 
 /// `None` only along with a fault. `elsewhere` collects the faults of other files.
-fn read(top: &Table<'_>, base: &Path, environment: &Environment, elsewhere: &mut Vec<Fault>) -> Option<Config> {
+fn read(
+    top: &Table<'_>,
+    base: &Path,
+    environment: &Environment,
+    elsewhere: &mut Vec<Fault>,
+) -> Option<Config> {
     let bus = section(top, "bus", |t| bus(t, base, environment));
     let admin = section(top, "admin", |t| {
-        t.and_then(|t| t.parsed("listen", "an address with a port such as \"127.0.0.1:8080\"", |s| s.parse().ok()))
+        t.and_then(|t| {
+            t.parsed("listen", "an address with a port such as \"127.0.0.1:8080\"", |s| s.parse().ok())
+        })
     })
     .or_else(|| ADMIN.parse::<SocketAddr>().ok());
     let envelope = section(top, "wire", |t| {
@@ -58,15 +65,18 @@ fn read(top: &Table<'_>, base: &Path, environment: &Environment, elsewhere: &mut
     let advisories = section(top, "observe", |t| t.and_then(|t| t.boolean("advisories"))).unwrap_or(false);
     let upstreams = section(top, "upstreams", |t| upstreams(t, base, environment));
     let executor = section(top, "executor", |t| t.and_then(|t| executor(t, &upstreams, environment)));
+    let around = Around { base, upstreams: &upstreams, executor: executor.is_some(), memory: sandbox.memory };
     let plugins = section(top, "plugins", |t| {
-        let mut all = Vec::new();
+        let mut all: Vec<PluginConfig> = Vec::new();
         for (name, table) in t.map(Table::named_tables).unwrap_or_default() {
-            all.extend(plugin(&name, &table, base, elsewhere));
+            if let Some(plugin) = plugin(&name, &table, &around, elsewhere) {
+                agree_on_metrics(&table, &plugin, &all);
+                all.push(plugin);
+            }
             table.finish();
         }
         all
     });
-    cross_check(top, &plugins, &upstreams, &executor, sandbox.memory);
     Some(Config {
         bus,
         admin: admin?,
@@ -100,7 +110,10 @@ fn file(table: &Table<'_>, key: &str, base: &Path) -> Option<PathBuf> {
     let text = table.string(key)?;
     let path = base.join(&text.value);
     if !path.is_file() {
-        table.fault_at(&text, format!("{key} names {:?}, which is not a file; correct the path", path.display()));
+        table.fault_at(
+            &text,
+            format!("{key} names {:?}, which is not a file; correct the path", path.display()),
+        );
     }
     Some(path)
 }
@@ -125,7 +138,10 @@ fn bus(table: Option<&Table<'_>>, base: &Path, environment: &Environment) -> Bus
                 Item::String(url) if is_nats_url(&url.value) => nats.push(url.value),
                 Item::String(url) => table.fault_at(
                     &url,
-                    format!("bus.nats has {:?}, which is not a NATS URL; write one such as {NATS_URL:?}", url.value),
+                    format!(
+                        "bus.nats has {:?}, which is not a NATS URL; write one such as {NATS_URL:?}",
+                        url.value
+                    ),
                 ),
                 Item::Table(t) => t.fault("bus.nats takes URLs"),
             }
@@ -148,7 +164,9 @@ fn bus(table: Option<&Table<'_>>, base: &Path, environment: &Environment) -> Bus
 }
 
 fn is_nats_url(url: &str) -> bool {
-    ["nats://", "tls://", "ws://", "wss://"].iter().any(|s| url.strip_prefix(s).is_some_and(|rest| !rest.is_empty()))
+    ["nats://", "tls://", "ws://", "wss://"]
+        .iter()
+        .any(|s| url.strip_prefix(s).is_some_and(|rest| !rest.is_empty()))
 }
 
 fn log(table: Option<&Table<'_>>, environment: &Environment) -> LogConfig {
@@ -170,7 +188,9 @@ fn log(table: Option<&Table<'_>>, environment: &Environment) -> LogConfig {
 fn sandbox(table: Option<&Table<'_>>, base: &Path) -> SandboxSettings {
     SandboxSettings {
         cache: Some(
-            table.and_then(|t| path(t, "cache", base)).unwrap_or_else(|| base.join(".cofferdam").join("compiled")),
+            table
+                .and_then(|t| path(t, "cache", base))
+                .unwrap_or_else(|| base.join(".cofferdam").join("compiled")),
         ),
         // Each costs address space, and memory only while it lives.
         instances: table.and_then(|t| t.integer("instances", 1, 10_000)).unwrap_or(256) as u32,
@@ -187,7 +207,11 @@ fn dispatch(table: Option<&Table<'_>>) -> DispatchConfig {
     }
 }
 
-fn upstreams(table: Option<&Table<'_>>, base: &Path, environment: &Environment) -> BTreeMap<String, Upstream> {
+fn upstreams(
+    table: Option<&Table<'_>>,
+    base: &Path,
+    environment: &Environment,
+) -> BTreeMap<String, Upstream> {
     let mut all = BTreeMap::new();
     for (name, table) in table.map(Table::named_tables).unwrap_or_default() {
         if !is_name(&name) {
@@ -246,7 +270,10 @@ fn token(table: &Table<'_>, base: &Path, environment: &Environment) -> Option<Se
     let name = table.string("token-env")?;
     let value = environment.get(&name.value);
     if value.is_none() {
-        table.fault_at(&name, format!("token-env names {:?}, which is not set; set it, or use token-file", name.value));
+        table.fault_at(
+            &name,
+            format!("token-env names {:?}, which is not set; set it, or use token-file", name.value),
+        );
     }
     value.map(|v| Secret::new(v.to_owned()))
 }
@@ -290,13 +317,50 @@ fn executor(
     })
 }
 
-fn plugin(name: &str, table: &Table<'_>, base: &Path, elsewhere: &mut Vec<Fault>) -> Option<PluginConfig> {
+/// What a plugin's table has to fit to.
+struct Around<'a> {
+    base: &'a Path,
+    upstreams: &'a BTreeMap<String, Upstream>,
+    executor: bool,
+    memory: usize,
+}
+
+impl Around<'_> {
+    /// What is wrong with a grant that is well-formed.
+    fn check(&self, kind: Kind, entry: &str) -> Option<String> {
+        match kind {
+            Kind::Rpc => {
+                let upstream = entry.split('/').next().unwrap_or_default();
+                (!self.upstreams.contains_key(upstream)).then(|| {
+                    format!(
+                        "{entry:?} names the upstream {upstream:?}, which is not configured; add [upstreams.{upstream}] with \
+                         address = \"http://host:port\""
+                    )
+                })
+            }
+            Kind::Executor => (!self.executor).then(|| {
+                format!("{entry:?} is granted, but there is no executor; add [executor] with backend = \"offline\"")
+            }),
+            Kind::Publish | Kind::State => None,
+        }
+    }
+}
+
+fn plugin(
+    name: &str,
+    table: &Table<'_>,
+    around: &Around<'_>,
+    elsewhere: &mut Vec<Fault>,
+) -> Option<PluginConfig> {
+    let base = around.base;
     if !is_name(name) {
         table.fault(bad_name(name));
     }
     let component = table.required("component", "\"target/plugins/NAME.wasm\"");
     let manifest_path = table.string("manifest");
-    let granted = section(table, "grants", |t| t.map(|t| permissions(t, &Kind::ALL))).unwrap_or_default();
+    let check = |kind, entry: &str| around.check(kind, entry);
+    let granted =
+        section(table, "grants", |t| t.map(|t| permissions(t, &Kind::ALL, check))).unwrap_or_default();
     let limits = section(table, "limits", |t| t.map(limits_config)).unwrap_or_default();
     let component = component?;
     let component_path = base.join(&component.value);
@@ -329,6 +393,13 @@ fn plugin(name: &str, table: &Table<'_>, base: &Path, elsewhere: &mut Vec<Fault>
     let grants = Grants { plugin: name.to_owned(), asked: manifest.asks.clone(), granted };
     let manifest = rename(manifest, name);
     let limits = merge(&limits, &manifest.limits);
+    if let Some(memory) = limits.memory.filter(|m| *m > around.memory) {
+        table.fault(format!(
+            "plugins.{name} wants {memory} bytes of memory and the sandbox gives {}; raise [sandbox] memory, or lower \
+             [plugins.{name}.limits] memory",
+            around.memory
+        ));
+    }
     Some(PluginConfig { name: name.to_owned(), component: component_path, manifest, grants, values, limits })
 }
 
@@ -364,7 +435,10 @@ fn values(name: &str, table: &Table<'_>, manifest: &Manifest) -> BTreeMap<String
     }
     for (key, schema) in &manifest.config {
         if schema.required && !set.contains(key) {
-            table.fault(format!("plugins.{name}.config.{key} is missing and required: {}", schema.description));
+            table.fault(format!(
+                "plugins.{name}.config.{key} is missing and required: {}",
+                schema.description
+            ));
         }
     }
     values
@@ -394,46 +468,18 @@ fn merge(operator: &LimitsConfig, author: &LimitsConfig) -> LimitsConfig {
     }
 }
 
-/// What one table alone can't know.
-fn cross_check(
-    top: &Table<'_>,
-    plugins: &[PluginConfig],
-    upstreams: &BTreeMap<String, Upstream>,
-    executor: &Option<ExecutorConfig>,
-    memory: usize,
-) {
-    let mut metrics = BTreeMap::new();
-    for plugin in plugins {
-        for method in &plugin.grants.granted.rpc {
-            let upstream = method.split('/').next().unwrap_or_default();
-            if !upstreams.contains_key(upstream) {
-                top.fault(format!(
-                    "plugins.{}.grants.rpc names the upstream {upstream:?}, which is not configured; add [upstreams.{upstream}] \
-                     with address = \"http://host:port\"",
-                    plugin.name
-                ));
-            }
-        }
-        if !plugin.grants.granted.executor.is_empty() && executor.is_none() {
-            top.fault(format!(
-                "plugins.{}.grants.executor grants models, but there is no executor; add [executor] with backend = \"offline\"",
-                plugin.name
-            ));
-        }
-        if plugin.limits.memory.is_some_and(|m| m > memory) {
-            top.fault(format!(
-                "plugin {:?} wants {} bytes of memory and the sandbox has {memory}; raise [sandbox] memory, or lower [plugins.{}.limits] memory",
-                plugin.name,
-                plugin.limits.memory.unwrap_or_default(),
-                plugin.name
-            ));
-        }
-        for metric in &plugin.manifest.metrics {
-            let shape = (metric.labels.clone(), metric.buckets.clone());
-            if metrics.insert(metric.name.clone(), shape.clone()).is_some_and(|other| other != shape) {
-                top.fault(format!(
-                    "plugin {:?} declares the metric {:?} with other labels or buckets than another plugin; make them agree",
-                    plugin.name, metric.name
+/// Plugins may share a metric, if they mean the same.
+fn agree_on_metrics(table: &Table<'_>, plugin: &PluginConfig, others: &[PluginConfig]) {
+    for metric in &plugin.manifest.metrics {
+        for other in others {
+            let differs = |m: &&MetricSpec| {
+                m.name == metric.name && (m.labels != metric.labels || m.buckets != metric.buckets)
+            };
+            if other.manifest.metrics.iter().any(|m| differs(&m)) {
+                table.fault(format!(
+                    "plugins.{} and plugins.{} declare the metric {:?} with different kinds, labels or buckets; make their \
+                     plugin.toml agree",
+                    plugin.name, other.name, metric.name
                 ));
             }
         }

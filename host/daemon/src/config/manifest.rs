@@ -179,7 +179,7 @@ fn read(top: &Table<'_>) -> Manifest {
         table.finish();
     });
     if let Some(asks) = top.table("asks") {
-        manifest.asks = permissions(&asks, &[Kind::Publish, Kind::Rpc, Kind::Executor]);
+        manifest.asks = permissions(&asks, &[Kind::Publish, Kind::Rpc, Kind::Executor], |_, _| None);
         asks.finish();
     }
     if has_state.is_some() {
@@ -238,12 +238,16 @@ fn read(top: &Table<'_>) -> Manifest {
     manifest
 }
 
-/// The lists of a table, one for each of `kinds`.
-pub(super) fn permissions(table: &Table<'_>, kinds: &[Kind]) -> Permissions {
+/// The lists of a table, one for each of `kinds`; `check` finds what else may be wrong with an entry.
+pub(super) fn permissions(
+    table: &Table<'_>,
+    kinds: &[Kind],
+    check: impl Fn(Kind, &str) -> Option<String>,
+) -> Permissions {
     let mut all = Permissions::default();
     for kind in kinds {
         for entry in table.strings(kind.name()) {
-            if let Some(fault) = kind.fault(&entry.value) {
+            if let Some(fault) = kind.fault(&entry.value).or_else(|| check(*kind, &entry.value)) {
                 table.fault_at(&entry, fault);
             }
             all.list_mut(*kind).push(entry.value);
@@ -273,7 +277,8 @@ fn subscription(table: &Table<'_>, plugin: &str) -> Option<Subscription> {
                 match (inner.string("pointer"), inner.string("header")) {
                     (Some(pointer), None) => key_source(table, pointer, strip, &mut order_key),
                     (None, Some(header)) => {
-                        order_key.push(KeySource { place: KeyPlace::Header(header.value), strip_prefix: strip });
+                        order_key
+                            .push(KeySource { place: KeyPlace::Header(header.value), strip_prefix: strip });
                     }
                     _ => inner.fault("a part of order-key has either pointer or header"),
                 }
@@ -292,7 +297,10 @@ fn subscription(table: &Table<'_>, plugin: &str) -> Option<Subscription> {
     if let Some(cell) = &cell
         && !cell.value.contains("{key}")
     {
-        table.fault_at(cell, format!("cell is {:?}, so all keys would share it; put {{key}} in it", cell.value));
+        table.fault_at(
+            cell,
+            format!("cell is {:?}, so all keys would share it; put {{key}} in it", cell.value),
+        );
     }
     if class == Some(Class::Cell) && !keyed {
         table.fault("commit = \"cell\" needs an order-key; add one, or write commit = \"record\"");
@@ -323,7 +331,12 @@ fn subscription(table: &Table<'_>, plugin: &str) -> Option<Subscription> {
     })
 }
 
-fn key_source(table: &Table<'_>, pointer: At<String>, strip_prefix: Option<String>, into: &mut Vec<KeySource>) {
+fn key_source(
+    table: &Table<'_>,
+    pointer: At<String>,
+    strip_prefix: Option<String>,
+    into: &mut Vec<KeySource>,
+) {
     if !pointer.value.starts_with('/') {
         table.fault_at(
             &pointer,
@@ -343,7 +356,10 @@ fn metric(name: String, table: &Table<'_>) -> MetricSpec {
         table.fault(format!("metrics.{name}.kind is missing; add kind = \"counter\""));
     }
     let fine = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if !name.chars().all(fine) || name.starts_with(|c: char| c.is_ascii_digit()) || name.starts_with("cofferdam_") {
+    if !name.chars().all(fine)
+        || name.starts_with(|c: char| c.is_ascii_digit())
+        || name.starts_with("cofferdam_")
+    {
         table.fault(format!(
             "{name:?} is not a metric name for a plugin; use letters, digits and _, and not the host's cofferdam_ prefix"
         ));
@@ -387,7 +403,9 @@ fn durable_name(plugin: &str, filter: &str) -> String {
 
 /// Names become tokens of subjects, durables and file names.
 pub(super) fn is_name(name: &str) -> bool {
-    !name.is_empty() && name.len() <= 64 && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
+    !name.is_empty()
+        && name.len() <= 64
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
 }
 
 pub(super) fn bad_name(name: &str) -> String {

@@ -6,6 +6,8 @@ mod file;
 mod manifest;
 mod reader;
 mod secret;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,

@@ -161,7 +161,12 @@ impl<'a> Table<'a> {
     }
 
     /// A string that `parse` understands; `wanted` says what that is.
-    pub(super) fn parsed<T>(&self, key: &str, wanted: &str, parse: impl FnOnce(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn parsed<T>(
+        &self,
+        key: &str,
+        wanted: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
         let text = self.string(key)?;
         let parsed = parse(&text.value);
         if parsed.is_none() {
@@ -258,7 +263,9 @@ impl<'a> Table<'a> {
         for item in self.mixed(key) {
             match item {
                 Item::Table(table) => tables.push(table),
-                Item::String(s) => self.fault_at(&s, format!("{} is not a table; write [[{key}]]", self.name(key))),
+                Item::String(s) => {
+                    self.fault_at(&s, format!("{} is not a table; write [[{key}]]", self.name(key)))
+                }
             }
         }
         tables
@@ -295,10 +302,14 @@ impl<'a> Table<'a> {
                 let remedy = match nearest(name, &known) {
                     Some(near) => format!("did you mean {near:?}?"),
                     None => {
-                        format!("known here: {}", known.iter().map(String::as_str).collect::<Vec<_>>().join(", "))
+                        format!(
+                            "known here: {}",
+                            known.iter().map(String::as_str).collect::<Vec<_>>().join(", ")
+                        )
                     }
                 };
-                self.source.fault(key.span().start, format!("{} is not a known key; {remedy}", self.name(name)));
+                self.source
+                    .fault(key.span().start, format!("{} is not a known key; {remedy}", self.name(name)));
             }
         }
     }
@@ -393,7 +404,10 @@ mod tests {
             admin.finish();
         });
         assert_eq!(faults.len(), 1);
-        assert_eq!(faults[0].to_string(), "x.toml:2: admin.listne is not a known key; did you mean \"listen\"?");
+        assert_eq!(
+            faults[0].to_string(),
+            "x.toml:2: admin.listne is not a known key; did you mean \"listen\"?"
+        );
     }
 
     #[test]

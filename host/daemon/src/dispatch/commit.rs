@@ -6,8 +6,7 @@ use std::sync::Arc;
 use cofferdam_bus::{Change, CommitError, Delivery, Opened, Snapshot, Write};
 
 use super::{
-    Dispatch,
-    dead_letter,
+    Dispatch, dead_letter,
     decode::Decoded,
     outcome::{Failed, Fault, Outcome},
 };
@@ -23,7 +22,10 @@ pub(super) enum Ending {
 }
 
 /// Commits a run: its effects if it is done, its dead letter if it failed for good.
-#[allow(clippy::too_many_arguments, reason = "each is a part of the one event; a struct would only rename them")]
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each is a part of the one event; a struct would only rename them"
+)]
 pub(super) async fn commit(
     dispatch: &Dispatch,
     plugin: &Arc<Plugin>,
@@ -59,7 +61,9 @@ pub(super) async fn commit(
         }
         Err(CommitError::Conflict) => Ending::Conflict,
         Err(CommitError::Settled) => Ending::Over(Outcome::Duplicate),
-        Err(CommitError::Unfit(reason)) => Ending::Failed(Outcome::failure(Failed::Unfit, Fault::Operator, reason)),
+        Err(CommitError::Unfit(reason)) => {
+            Ending::Failed(Outcome::failure(Failed::Unfit, Fault::Operator, reason))
+        }
         Err(CommitError::Bus(error)) => Ending::Over(Outcome::Bus(error.to_string())),
     }
 }
@@ -104,7 +108,8 @@ struct Counted {
 impl Counted {
     fn of(change: &Change) -> Self {
         let jobs = change.effects.iter().filter(|m| m.subject.starts_with("cd.j.")).count() as u64;
-        let writes = change.writes.iter().filter(|w| matches!(w, Write::Put { .. } | Write::Delete { .. })).count();
+        let writes =
+            change.writes.iter().filter(|w| matches!(w, Write::Put { .. } | Write::Delete { .. })).count();
         Self { publishes: change.effects.len() as u64 - jobs, jobs, writes: writes as u64 }
     }
 

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 use super::{decode::Decoded, outcome::Outcome};
 use crate::{observe::trace::TraceContext, plugins::Plugin};
 
+/// NATS's default payload limit, less what the commit adds around it.
+const MAX: usize = 896 << 10;
+
 fn subject(plugin: &str) -> String {
     format!("cofferdam.dead.{plugin}")
 }
@@ -23,7 +26,7 @@ pub(super) fn change(
 ) -> Change {
     let event = &decoded.event;
     let trace = TraceContext::of_event(&event.headers, &event.id, attempt);
-    let body = json!({
+    let mut body = json!({
         "plugin": plugin.name,
         "version": plugin.version,
         "digest": plugin.digest,
@@ -44,13 +47,20 @@ pub(super) fn change(
             "data": payload(&event.data),
         },
     });
+    if body.to_string().len() > MAX {
+        // It must be storable: an event that can't even become a dead letter would come again for ever.
+        body["event"]["data"] =
+            json!({ "omitted_bytes": event.data.len(), "sequence": delivery.stored.sequence });
+        body["event"]["headers"] = json!([]);
+    }
     Change { writes: Vec::new(), effects: vec![message(&plugin.name, body)] }
 }
 
 /// For effects that their stream refuses after the commit.
 pub fn undeliverable() -> Undeliverable {
     Arc::new(|effect, reason| {
-        let plugin = effect.headers.iter().find(|(n, _)| n == "Cofferdam-Plugin").map_or("unknown", |(_, v)| v);
+        let plugin =
+            effect.headers.iter().find(|(n, _)| n == "Cofferdam-Plugin").map_or("unknown", |(_, v)| v);
         let body = json!({
             "plugin": plugin,
             "outcome": "undeliverable",
@@ -78,6 +88,8 @@ fn message(plugin: &str, body: Value) -> Message {
 fn payload(data: &[u8]) -> Value {
     match std::str::from_utf8(data) {
         Ok(text) => json!({ "text": text }),
-        Err(_) => json!({ "base64": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, data) }),
+        Err(_) => {
+            json!({ "base64": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, data) })
+        }
     }
 }

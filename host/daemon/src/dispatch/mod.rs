@@ -52,8 +52,15 @@ async fn dispatch(
     let mut conflicts = 0;
     let outcome = loop {
         if delivery.count > dispatch.config.max_deliveries && attempt == 1 {
-            break commit::dead_letter(dispatch, &plugin, delivery, decoded, attempt, Outcome::deadly(delivery.count))
-                .await;
+            break commit::dead_letter(
+                dispatch,
+                &plugin,
+                delivery,
+                decoded,
+                attempt,
+                Outcome::deadly(delivery.count),
+            )
+            .await;
         }
         let snapshot = match dispatch.services.bus.open(delivery, &decoded.point).await {
             Ok(Opened::Fresh(snapshot)) => snapshot,
@@ -65,7 +72,9 @@ async fn dispatch(
         if outcome.is_repeated() {
             break outcome;
         }
-        match commit::commit(dispatch, &plugin, delivery, decoded, snapshot, attempt, outcome, ran.residue).await {
+        match commit::commit(dispatch, &plugin, delivery, decoded, snapshot, attempt, outcome, ran.residue)
+            .await
+        {
             commit::Ending::Over(outcome) => break outcome,
             commit::Ending::Failed(failure) => {
                 let failure = policy.decide(failure, attempt);

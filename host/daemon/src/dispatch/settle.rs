@@ -74,7 +74,9 @@ pub(super) async fn settle(
         }
         // The bus was the trouble: not at once, and no attempt used up.
         Outcome::Bus(_) => hand_back(delivery, Some(policy.ack_wait / 10)).await,
-        Outcome::Done | Outcome::Duplicate | Outcome::Failure { again: None, .. } => attempts.over(&finished.event),
+        Outcome::Done | Outcome::Duplicate | Outcome::Failure { again: None, .. } => {
+            attempts.over(&finished.event)
+        }
     }
     log(&finished);
     let fault = finished.outcome.fault().map_or("", super::Fault::name);
@@ -89,7 +91,10 @@ pub(super) async fn settle(
 /// Gives an event back unrun, or for another try.
 pub(crate) async fn hand_back(delivery: &Delivery, pause: Option<Duration>) {
     if let Err(error) = delivery.nak(pause).await {
-        tracing::warn!(event = delivery.id(), "can't be handed back ({error}); it comes again after the ack wait");
+        tracing::warn!(
+            event = delivery.id(),
+            "can't be handed back ({error}); it comes again after the ack wait"
+        );
     }
 }
 
@@ -103,11 +108,32 @@ fn log(finished: &Finished) {
         Outcome::Duplicate => tracing::debug!(plugin, subject, event, order_key, "had been committed before"),
         Outcome::Failure { fault, reason, again: Some(pause), .. } => {
             let (fault, pause_ms) = (fault.name(), pause.as_millis() as u64);
-            tracing::warn!(plugin, subject, event, order_key, attempt, ms, outcome, fault, pause_ms, "will be tried again: {reason}");
+            tracing::warn!(
+                plugin,
+                subject,
+                event,
+                order_key,
+                attempt,
+                ms,
+                outcome,
+                fault,
+                pause_ms,
+                "will be tried again: {reason}"
+            );
         }
         Outcome::Failure { fault, reason, again: None, .. } => {
             let fault = fault.name();
-            tracing::error!(plugin, subject, event, order_key, attempt, ms, outcome, fault, "dead letter: {reason}");
+            tracing::error!(
+                plugin,
+                subject,
+                event,
+                order_key,
+                attempt,
+                ms,
+                outcome,
+                fault,
+                "dead letter: {reason}"
+            );
         }
         Outcome::Bus(reason) => {
             tracing::warn!(plugin, subject, event, order_key, attempt, ms, "handed back: {reason}");

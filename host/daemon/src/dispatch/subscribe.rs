@@ -36,7 +36,15 @@ pub struct Subscriber {
 impl Subscriber {
     pub fn new(dispatch: Arc<Dispatch>, route: Route, spec: ConsumerSpec, origin: Arc<Origin>) -> Self {
         let begun = watch::channel(false).0;
-        Self { dispatch, route, spec, origin, attempts: Attempts::default(), in_flight: Mutex::default(), begun }
+        Self {
+            dispatch,
+            route,
+            spec,
+            origin,
+            attempts: Attempts::default(),
+            in_flight: Mutex::default(),
+            begun,
+        }
     }
 
     /// Follows whether events are taken.
@@ -53,7 +61,10 @@ impl Subscriber {
             match self.take(&origin, &stop, &abort, &tasks).await {
                 Ok(()) => break,
                 Err(error) => {
-                    tracing::error!(durable = self.spec.durable, "taking events stopped: {error}; beginning anew");
+                    tracing::error!(
+                        durable = self.spec.durable,
+                        "taking events stopped: {error}; beginning anew"
+                    );
                 }
             }
             tokio::select! {
@@ -62,7 +73,9 @@ impl Subscriber {
             }
             match self.dispatch.services.bus.ensure_consumer(&self.spec).await {
                 Ok(anew) => origin = anew,
-                Err(error) => tracing::error!(durable = self.spec.durable, "the durable can't be had: {error}"),
+                Err(error) => {
+                    tracing::error!(durable = self.spec.durable, "the durable can't be had: {error}")
+                }
             }
         }
     }
@@ -106,7 +119,8 @@ impl Subscriber {
     ) {
         let delivery = Arc::new(delivery);
         let sequence = delivery.stored.sequence;
-        let in_flight = self.dispatch.services.metrics.in_flight.with_label_values(&[self.route.plugin().name.as_str()]);
+        let in_flight =
+            self.dispatch.services.metrics.in_flight.with_label_values(&[self.route.plugin().name.as_str()]);
         if self.lock().insert(sequence, delivery.clone()).is_some() {
             // The copy that came first goes on; acks and heartbeats count for both.
             tracing::debug!(event = delivery.id(), "delivered again while in flight");
@@ -128,7 +142,13 @@ impl Subscriber {
         });
     }
 
-    async fn work(self: Arc<Self>, delivery: &Arc<Delivery>, decoded: Decoded, mut turn: Turn, stop: &CancellationToken) {
+    async fn work(
+        self: Arc<Self>,
+        delivery: &Arc<Delivery>,
+        decoded: Decoded,
+        mut turn: Turn,
+        stop: &CancellationToken,
+    ) {
         let plugin = self.route.plugin();
         let admitted = tokio::select! {
             biased;

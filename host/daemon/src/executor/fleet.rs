@@ -1,9 +1,10 @@
 //! The fleet's own executor, `fleet.ray_executor.v1`: it accepts a job and answers later, as events.
 
 use bytes::Bytes;
-use cofferdam_bus::Change;
 use cofferdam_sandbox::{JobPhase, JobStatus};
-use fleet_proto::ray_executor::v1::{Agent, ExecuteDeliberationRequest, ExecuteDeliberationResponse, TaskConstraints};
+use fleet_proto::ray_executor::v1::{
+    Agent, ExecuteDeliberationRequest, ExecuteDeliberationResponse, TaskConstraints,
+};
 use prost::Message as _;
 use tonic::Code;
 
@@ -11,14 +12,18 @@ use super::{QueuedJob, status, worker::Worked};
 use crate::{
     capabilities::{Outgoing, Services},
     config::ExecutorConfig,
-    observe::trace::TraceContext,
 };
 
 const METHOD: &str = "fleet.ray_executor.v1.RayExecutorService/ExecuteDeliberation";
 
-pub(super) async fn work(services: &Services, upstream: &str, config: &ExecutorConfig, queued: &QueuedJob) -> Worked {
+pub(super) async fn work(
+    services: &Services,
+    upstream: &str,
+    config: &ExecutorConfig,
+    queued: &QueuedJob,
+    trace: &str,
+) -> Worked {
     let request = Bytes::from(request(config, queued).encode_to_vec());
-    let trace = TraceContext::of_event(&[], &queued.id, 1).header();
     let answer = services
         .upstreams
         .call(Outgoing {
@@ -28,7 +33,7 @@ pub(super) async fn work(services: &Services, upstream: &str, config: &ExecutorC
             timeout: None,
             metadata: &[],
             idempotency_key: &queued.id,
-            traceparent: &trace,
+            traceparent: trace,
         })
         .await;
     let bytes = match answer {
@@ -45,12 +50,17 @@ pub(super) async fn work(services: &Services, upstream: &str, config: &ExecutorC
                 status = accepted.status,
                 "the executor accepted the job"
             );
-            let running =
-                JobStatus { phase: JobPhase::Running, execution_id: Some(accepted.deliberation_id), error: None };
+            let running = JobStatus {
+                phase: JobPhase::Running,
+                execution_id: Some(accepted.deliberation_id),
+                error: None,
+            };
             let effects = vec![status::message(&queued.id, &running)];
-            Worked::Ended { change: Change { writes: Vec::new(), effects }, outcome: "accepted" }
+            Worked::Ended { effects, outcome: "accepted" }
         }
-        Err(error) => Worked::Failed { error: format!("{upstream}'s answer can't be read: {error}"), kind: "protocol" },
+        Err(error) => {
+            Worked::Failed { error: format!("{upstream}'s answer can't be read: {error}"), kind: "protocol" }
+        }
     }
 }
 
@@ -81,7 +91,14 @@ fn request(config: &ExecutorConfig, queued: &QueuedJob) -> ExecuteDeliberationRe
 }
 
 fn is_transient(code: Code) -> bool {
-    matches!(code, Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted | Code::Cancelled)
+    matches!(
+        code,
+        Code::Unavailable
+            | Code::DeadlineExceeded
+            | Code::ResourceExhausted
+            | Code::Aborted
+            | Code::Cancelled
+    )
 }
 
 fn told(upstream: &str, status: &tonic::Status) -> String {

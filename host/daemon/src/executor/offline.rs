@@ -6,7 +6,6 @@
 
 use std::collections::BTreeSet;
 
-use cofferdam_bus::Change;
 use cofferdam_sandbox::{JobPhase, JobStatus};
 
 use super::{QueuedJob, response, status, worker::Worked};
@@ -29,7 +28,7 @@ pub(super) fn work(queued: &QueuedJob, envelope: &str) -> Worked {
         .collect();
     let done = JobStatus { phase: JobPhase::Done, execution_id: Some(queued.id.clone()), error: None };
     effects.push(status::message(&queued.id, &done));
-    Worked::Ended { change: Change { writes: Vec::new(), effects }, outcome: "done" }
+    Worked::Ended { effects, outcome: "done" }
 }
 
 struct Task {
@@ -53,10 +52,20 @@ fn plan(prompt: &str) -> String {
     let mut tasks = Vec::new();
     if goals.len() + 1 < max {
         let role = if has("ARCHITECT") { "ARCHITECT" } else { "DEVELOPER" };
-        tasks.push(task(&format!("Design {subject}"), "Agree on interfaces, data and what is left out.", role, 4));
+        tasks.push(task(
+            &format!("Design {subject}"),
+            "Agree on interfaces, data and what is left out.",
+            role,
+            4,
+        ));
     }
     for goal in &goals {
-        tasks.push(task(&sentence(goal), goal, role_for(goal, &roles), 4 + 2 * (goal.split_whitespace().count() as u32 / 4)));
+        tasks.push(task(
+            &sentence(goal),
+            goal,
+            role_for(goal, &roles),
+            4 + 2 * (goal.split_whitespace().count() as u32 / 4),
+        ));
     }
     while tasks.len() + 1 < min {
         let (title, text) = [
@@ -68,7 +77,12 @@ fn plan(prompt: &str) -> String {
     }
     if tasks.len() < max {
         let role = if has("QA") { "QA" } else { "DEVELOPER" };
-        tasks.push(task(&format!("Verify {subject} end to end"), "Walk through every acceptance criterion.", role, 6));
+        tasks.push(task(
+            &format!("Verify {subject} end to end"),
+            "Walk through every acceptance criterion.",
+            role,
+            6,
+        ));
     }
     link(&mut tasks);
     write(&tasks)
@@ -160,15 +174,22 @@ fn after<'a>(line: &'a str, label: &str) -> Option<&'a str> {
 fn title_of(prompt: &str) -> Option<String> {
     let title = prompt.lines().find_map(|l| after(l, "title").or_else(|| after(l, "plan")))?;
     let short: String = title.chars().take(60).collect();
-    let short = if short.len() < title.len() { short.rsplit_once(' ').map_or(short.clone(), |(a, _)| a.to_owned()) } else { short };
+    let short = if short.len() < title.len() {
+        short.rsplit_once(' ').map_or(short.clone(), |(a, _)| a.to_owned())
+    } else {
+        short
+    };
     Some(short.trim_end_matches(['.', ',', ':']).to_owned())
 }
 
 /// `between 3 and 8`, `3 to 8`, `3-8` on a line that speaks of tasks.
 fn bounds(prompt: &str) -> (usize, usize) {
     let line = prompt.lines().filter(|l| l.to_lowercase().contains("task")).find_map(|line| {
-        let numbers: Vec<usize> =
-            line.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).filter(|n| (1..=100).contains(n)).collect();
+        let numbers: Vec<usize> = line
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|n| n.parse().ok())
+            .filter(|n| (1..=100).contains(n))
+            .collect();
         numbers.windows(2).find(|w| w[0] < w[1]).map(|w| (w[0], w[1]))
     });
     line.unwrap_or(BOUNDS)
@@ -177,7 +198,11 @@ fn bounds(prompt: &str) -> (usize, usize) {
 /// The roles that the prompt asks for.
 fn roles(prompt: &str) -> BTreeSet<String> {
     let line = prompt.lines().find_map(|l| after(l, "roles"));
-    line.iter().flat_map(|l| l.split([',', ' '])).map(|r| r.trim().to_uppercase()).filter(|r| !r.is_empty()).collect()
+    line.iter()
+        .flat_map(|l| l.split([',', ' ']))
+        .map(|r| r.trim().to_uppercase())
+        .filter(|r| !r.is_empty())
+        .collect()
 }
 
 fn role_for(goal: &str, roles: &BTreeSet<String>) -> &'static str {
@@ -191,11 +216,15 @@ fn role_for(goal: &str, roles: &BTreeSet<String>) -> &'static str {
     fits.into_iter().find(|(role, fits)| *fits && roles.contains(*role)).map_or("DEVELOPER", |(role, _)| role)
 }
 
-/// Begins with a capital, ends without a full stop, is cut between words.
+/// Begins with a capital, ends without a full stop, is cut between clauses, else between words.
 fn sentence(text: &str) -> String {
-    let mut short: String = text.trim_end_matches(['.', ';', ',']).chars().take(78).collect();
-    if short.len() < text.trim_end_matches(['.', ';', ',']).len() {
-        short = short.rsplit_once(' ').map_or(short.clone(), |(a, _)| a.to_owned());
+    let whole = text.trim_end_matches(['.', ';', ',']);
+    let mut short: String = whole.chars().take(72).collect();
+    if short.len() < whole.len() {
+        let clause =
+            [", ", "; ", ": ", " and ", " when ", " before "].iter().filter_map(|at| short.rfind(at)).max();
+        let end = clause.filter(|end| *end > 20).or_else(|| short.rfind(' ')).unwrap_or(short.len());
+        short.truncate(end);
     }
     let mut chars = short.chars();
     chars.next().map(|c| c.to_uppercase().chain(chars).collect()).unwrap_or_default()
@@ -204,8 +233,8 @@ fn sentence(text: &str) -> String {
 /// Up to four words that carry meaning.
 fn words(title: &str) -> Vec<String> {
     const EMPTY: [&str; 22] = [
-        "with", "that", "this", "from", "into", "have", "their", "when", "each", "must", "should", "shall", "every",
-        "after", "before", "design", "verify", "user", "users", "can", "will", "without",
+        "with", "that", "this", "from", "into", "have", "their", "when", "each", "must", "should", "shall",
+        "every", "after", "before", "design", "verify", "user", "users", "can", "will", "without",
     ];
     let mut found: Vec<String> = Vec::new();
     for word in title.to_lowercase().split(|c: char| !c.is_ascii_alphanumeric()) {

@@ -82,7 +82,10 @@ fn constraints(queued: &QueuedJob) -> Value {
 }
 
 fn message(event_type: &str, queued: &QueuedJob, agent: &str, payload: Value, envelope: &str) -> Message {
-    let key = hex(&<sha2::Sha256 as sha2::Digest>::digest(format!("{event_type}:{}:{}:{agent}", queued.job.task_id, queued.id)));
+    let key = hex(&<sha2::Sha256 as sha2::Digest>::digest(format!(
+        "{event_type}:{}:{}:{agent}",
+        queued.job.task_id, queued.id
+    )));
     let wrapped = json!({
         "event_type": event_type,
         "idempotency_key": key,

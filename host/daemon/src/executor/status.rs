@@ -21,7 +21,8 @@ pub async fn read(bus: &Arc<dyn Bus>, id: &str) -> Result<JobStatus, Error> {
         return serde_json::from_slice(&stored.message.data)
             .map_err(|e| Error::Unreadable { subject: subject(id), reason: e.to_string() });
     }
-    let phase = if bus.last(&job_subject(id)).await?.is_some() { JobPhase::Queued } else { JobPhase::Unknown };
+    let phase =
+        if bus.last(&job_subject(id)).await?.is_some() { JobPhase::Queued } else { JobPhase::Unknown };
     Ok(JobStatus { phase, execution_id: None, error: None })
 }
 

@@ -3,7 +3,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cofferdam_bus::{Bus, Change, CommitError, ConsumerSpec, Delivery, Error, Opened, Point};
+use cofferdam_bus::{
+    Bus, Change, CommitError, ConsumerSpec, Delivery, Error, Message, Opened, Point, Snapshot,
+};
 use cofferdam_sandbox::{JobPhase, JobStatus};
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -12,6 +14,7 @@ use super::{FILTER, QueuedJob, fleet, offline, response, status};
 use crate::{
     capabilities::Services,
     config::{Backend, ExecutorConfig},
+    observe::trace::{self, TraceContext},
 };
 
 /// Longer than any single step of a backend, so that no heartbeat is needed.
@@ -25,7 +28,7 @@ const MAX_TRIES: u32 = 3;
 /// What a backend made of a job.
 pub(super) enum Worked {
     /// These messages end the job (or, once accepted elsewhere, our part of it).
-    Ended { change: Change, outcome: &'static str },
+    Ended { effects: Vec<Message>, outcome: &'static str },
     /// Not now.
     Later(String),
     /// Never.
@@ -121,13 +124,17 @@ impl Worker {
             Ok(queued) => queued,
             Err(error) => {
                 tracing::error!(event = delivery.id(), "a job that can't be read was dropped: {error}");
-                self.commit(delivery, snapshot, Change::default(), "unreadable").await;
+                self.commit(delivery, snapshot, Vec::new(), "unreadable", "").await;
                 return;
             }
         };
+        let trace =
+            TraceContext::of_event(&delivery.stored.message.headers, &queued.id, delivery.count).header();
         let worked = match &self.config.backend {
             Backend::Offline => offline::work(&queued, &self.envelope),
-            Backend::Fleet { upstream } => fleet::work(&self.services, upstream, &self.config, &queued).await,
+            Backend::Fleet { upstream } => {
+                fleet::work(&self.services, upstream, &self.config, &queued, &trace).await
+            }
         };
         let tries = if queued.job.max_retries == 0 { MAX_TRIES } else { queued.job.max_retries };
         let worked = match worked {
@@ -136,22 +143,41 @@ impl Worker {
         };
         match worked {
             Worked::Later(error) => self.later(delivery, &error).await,
-            Worked::Ended { change, outcome } => self.commit(delivery, snapshot, change, outcome).await,
+            Worked::Ended { effects, outcome } => {
+                self.commit(delivery, snapshot, effects, outcome, &trace).await
+            }
             Worked::Failed { error, kind } => {
                 tracing::error!(job = queued.id, task_id = queued.job.task_id, "the job failed: {error}");
-                let failed = JobStatus { phase: JobPhase::Failed, execution_id: None, error: Some(error.clone()) };
+                let failed =
+                    JobStatus { phase: JobPhase::Failed, execution_id: None, error: Some(error.clone()) };
                 let mut effects = response::failed(&queued, &error, kind, &self.envelope);
                 effects.push(status::message(&queued.id, &failed));
-                self.commit(delivery, snapshot, Change { writes: Vec::new(), effects }, "failed").await;
+                self.commit(delivery, snapshot, effects, "failed", &trace).await;
             }
         }
     }
 
-    async fn commit(&self, delivery: &Delivery, snapshot: cofferdam_bus::Snapshot, change: Change, outcome: &str) {
+    async fn commit(
+        &self,
+        delivery: &Delivery,
+        snapshot: Snapshot,
+        mut effects: Vec<Message>,
+        outcome: &str,
+        trace: &str,
+    ) {
+        for effect in &mut effects {
+            effect.headers.push((trace::HEADER.into(), trace.to_owned()));
+        }
+        let change = Change { writes: Vec::new(), effects };
         match self.services.bus.commit(delivery, snapshot, change).await {
             Ok(committed) => {
                 for refused in committed.refused {
-                    tracing::error!(event = delivery.id(), subject = refused.subject, "a result was refused: {}", refused.reason);
+                    tracing::error!(
+                        event = delivery.id(),
+                        subject = refused.subject,
+                        "a result was refused: {}",
+                        refused.reason
+                    );
                 }
                 let backend = match &self.config.backend {
                     Backend::Offline => "offline",

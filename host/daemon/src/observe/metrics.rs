@@ -59,7 +59,8 @@ impl Metrics {
             Ok(metric)
         };
         let seconds = HistogramVec::new(
-            HistogramOpts::new("cofferdam_event_seconds", "From taking an event to settling it.").buckets(SECONDS.into()),
+            HistogramOpts::new("cofferdam_event_seconds", "From taking an event to settling it.")
+                .buckets(SECONDS.into()),
             &["plugin"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
@@ -109,9 +110,21 @@ impl Metrics {
                 "Calls to upstreams by their gRPC status number.",
                 &["plugin", "upstream", "code"],
             )?,
-            jobs: counter("cofferdam_jobs_total", "Executor jobs by how they ended.", &["backend", "outcome"])?,
-            log_dropped: counter("cofferdam_log_lines_dropped_total", "Guest log lines over the limit.", &["plugin"])?,
-            plugin_info: gauge("cofferdam_plugin_info", "1 for each plugin.", &["plugin", "version", "digest"])?,
+            jobs: counter(
+                "cofferdam_jobs_total",
+                "Executor jobs by how they ended.",
+                &["backend", "outcome"],
+            )?,
+            log_dropped: counter(
+                "cofferdam_log_lines_dropped_total",
+                "Guest log lines over the limit.",
+                &["plugin"],
+            )?,
+            plugin_info: gauge(
+                "cofferdam_plugin_info",
+                "1 for each plugin.",
+                &["plugin", "version", "digest"],
+            )?,
             seconds,
             bus_up,
             guests,
@@ -120,7 +133,13 @@ impl Metrics {
     }
 
     /// Is there such a metric, of this kind and with these labels?
-    pub fn declared(&self, name: &str, labels: &[(String, String)], histogram: bool, spec: &[MetricSpec]) -> bool {
+    pub fn declared(
+        &self,
+        name: &str,
+        labels: &[(String, String)],
+        histogram: bool,
+        spec: &[MetricSpec],
+    ) -> bool {
         let Some(spec) = spec.iter().find(|s| s.name == name) else { return false };
         let mut given: Vec<&str> = labels.iter().map(|(k, _)| k.as_str()).collect();
         let mut wanted: Vec<&str> = spec.labels.iter().map(String::as_str).collect();

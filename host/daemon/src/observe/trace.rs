@@ -23,7 +23,9 @@ impl TraceContext {
         let parent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(HEADER));
         match parent.and_then(|(_, value)| parse(value)) {
             Some((trace_id, sampled)) => Self { trace_id, span_id, sampled },
-            None => Self { trace_id: hex(&Sha256::digest(event_id))[..32].to_owned(), span_id, sampled: true },
+            None => {
+                Self { trace_id: hex(&Sha256::digest(event_id))[..32].to_owned(), span_id, sampled: true }
+            }
         }
     }
 
@@ -36,7 +38,9 @@ impl TraceContext {
 fn parse(value: &str) -> Option<(String, bool)> {
     let mut parts = value.trim().split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    let is_hex = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let is_hex = |s: &str, n: usize| {
+        s.len() == n && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
     let zero = |s: &str| s.bytes().all(|b| b == b'0');
     let fine = is_hex(version, 2)
         && version != "ff"

@@ -152,7 +152,8 @@ fn an_answer_that_no_derivation_waits_for_has_no_effect() {
     for record in [completed, failed] {
         assert!(run(&mut host_with(&record), COMPLETED, answer()).acked_without_effect());
     }
-    let mut unrequested = Host::from_manifest(include_str!("../../plugin.toml"));
+    let mut unrequested =
+        Host::from_manifest(include_str!("../../plugin.toml")).config("accept_unrequested", false);
     assert!(run(&mut unrequested, COMPLETED, answer()).acked_without_effect());
     let mut earlier = answer();
     earlier["constraints"] = json!({"metadata": {"run": "1", "attempt": "1"}});
@@ -160,8 +161,8 @@ fn an_answer_that_no_derivation_waits_for_has_no_effect() {
 }
 
 #[test]
-fn unrequested_answers_are_read_where_the_operator_says_so() {
-    let mut host = Host::from_manifest(include_str!("../../plugin.toml")).config("accept_unrequested", true);
+fn unrequested_answers_are_read_unless_the_operator_says_otherwise() {
+    let mut host = Host::from_manifest(include_str!("../../plugin.toml"));
     let data = json!({"plan_id": "p", "story_id": "s", "result": {"proposal": ANSWER}});
     let first = run(&mut host, COMPLETED, data.clone());
     assert_eq!(first.subjects(), [PARSED]);

@@ -112,7 +112,7 @@ fn every_cut_of_an_answer_is_read_without_panic() {
 
 #[test]
 fn long_texts_of_anything_are_read_in_linear_time_on_a_small_stack() {
-    let size = 1 << 16;
+    let size = 1 << 15;
     let run = move || {
         let mut units: Vec<String> = PIECES.iter().map(|piece| (*piece).to_owned()).collect();
         for unit in [
@@ -161,9 +161,9 @@ fn long_texts_of_anything_are_read_in_linear_time_on_a_small_stack() {
                 let answer = format!("{before}{}{after}", unit.repeat(size / unit.len()));
                 let started = Instant::now();
                 drop(parse(&answer, &Settings::default()));
-                // Unoptimised, and on a machine shared with others: quadratic time would be minutes.
+                // Unoptimised, and on a machine shared with others: quadratic time would be many seconds.
                 let took = started.elapsed();
-                assert!(took < Duration::from_secs(5), "{before}{unit}... took {took:?}");
+                assert!(took < Duration::from_secs(2), "{before}{unit}... took {took:?}");
             }
         }
     };

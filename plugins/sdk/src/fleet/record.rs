@@ -11,7 +11,9 @@ const KEY: &str = "record";
 /// Beside the record, so that plugins which only read the record need not rewrite it.
 const PROMPT_KEY: &str = "prompt";
 const SCHEMA: u32 = 1;
+/// The record rides in a cell of bounded size.
 const WARNINGS: usize = 50;
+const WARNING_CHARS: usize = 300;
 
 /// Where a derivation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -176,9 +178,9 @@ impl Record {
     }
 
     /// Notes a warning, for people; the log has them too.
-    pub fn warn(&mut self, warning: impl Into<String>) {
+    pub fn warn(&mut self, warning: impl AsRef<str>) {
         if self.warnings.len() < WARNINGS {
-            self.warnings.push(warning.into());
+            self.warnings.push(warning.as_ref().chars().take(WARNING_CHARS).collect());
         }
     }
 

@@ -51,7 +51,7 @@ fn log_panics() {
     static DONE: AtomicBool = AtomicBool::new(false);
     if !DONE.swap(true, Ordering::Relaxed) {
         std::panic::set_hook(Box::new(|panic| {
-            crate::log::write(crate::log::Level::Error, &panic.to_string(), &[]);
+            crate::log::write(crate::log::Level::Error, &panic.to_string().replace('\n', " "), &[]);
         }));
     }
 }

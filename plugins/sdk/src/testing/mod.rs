@@ -24,6 +24,8 @@ mod manifest;
 mod run;
 mod script;
 pub(crate) mod sys;
+#[cfg(test)]
+mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -22,12 +22,28 @@ use crate::{
 /// Leaders of two streams may disagree by this much about the time.
 const CLOCKS: u64 = 2_000_000_000;
 
+/// What waits for what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// Each effect for the one before it: what a reader of several subjects sees has the order of the event.
+    Strict,
+    /// Only those of the same subject for each other.
+    BySubject,
+}
+
 /// Stores the effects of `event`, which committed at `committed` (server's clock), and gives those that were refused.
-/// One after another where they have the same subject. Returns when all is done, however long that takes.
-pub(super) async fn apply(bus: &NatsBus, event: &str, effects: &[Message], committed: u64) -> Vec<Refused> {
+/// Returns when all is done, however long that takes.
+pub(super) async fn apply(
+    bus: &NatsBus,
+    event: &str,
+    effects: &[Message],
+    committed: u64,
+    order: Order,
+) -> Vec<Refused> {
     let mut by_subject: Vec<(&str, Vec<(usize, &Message)>)> = Vec::new();
     for (ordinal, effect) in effects.iter().enumerate() {
-        match by_subject.iter_mut().find(|(subject, _)| *subject == effect.subject) {
+        let together = |subject: &str| order == Order::Strict || subject == effect.subject;
+        match by_subject.iter_mut().find(|(subject, _)| together(subject)) {
             Some((_, group)) => group.push((ordinal, effect)),
             None => by_subject.push((&effect.subject, vec![(ordinal, effect)])),
         }

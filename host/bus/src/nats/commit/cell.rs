@@ -6,7 +6,9 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{
-    apply, format,
+    apply,
+    apply::Order,
+    format,
     format::{Cell, Effect, Pending},
     run_mark, store,
 };
@@ -41,7 +43,12 @@ struct Notes {
     cell: Cell,
 }
 
-pub(super) async fn open(bus: &NatsBus, delivery: &Delivery, space: &str, name: &str) -> Result<Opened, Error> {
+pub(super) async fn open(
+    bus: &NatsBus,
+    delivery: &Delivery,
+    space: &str,
+    name: &str,
+) -> Result<Opened, Error> {
     let subject = subject_of(space, name)?;
     let stored = store::read(bus, &subject).await?;
     let (cell, revision) = match &stored {
@@ -71,7 +78,8 @@ async fn finish(bus: &NatsBus, subject: &str, cell: &Cell, stored: &Stored) -> V
     for pending in &cell.pending {
         let event = format!("{}.{}", pending.origin, pending.sequence);
         let refused =
-            apply::apply(bus, &event, &format::messages(&pending.effects), stored.timestamp).await;
+            apply::apply(bus, &event, &format::messages(&pending.effects), stored.timestamp, Order::Strict)
+                .await;
         done.push((event, Committed { refused }));
     }
     bus.applied.note(subject, stored.sequence);
@@ -107,7 +115,7 @@ pub(super) async fn commit(
     loop {
         let before = bus.link.server_now();
         if let store::Attempt::Done(revision) = write.attempt(bus).await? {
-            let refused = apply::apply(bus, &event, &change.effects, before).await;
+            let refused = apply::apply(bus, &event, &change.effects, before, Order::Strict).await;
             bus.applied.note(&notes.subject, revision);
             store::ack(delivery).await;
             return Ok(Committed { refused });
@@ -140,10 +148,8 @@ async fn make_room(bus: &NatsBus, cell: &mut Cell, delivery: &Delivery) -> Resul
     let origin = delivery.origin.id.as_str();
     let mut backoff = Backoff::new();
     loop {
-        let floors: Vec<(String, u64)> = cell
-            .origins()
-            .filter_map(|o| Some((o.to_owned(), bus.floors.get(o)?.floor())))
-            .collect();
+        let floors: Vec<(String, u64)> =
+            cell.origins().filter_map(|o| Some((o.to_owned(), bus.floors.get(o)?.floor()))).collect();
         for (origin, floor) in floors {
             cell.raise(&origin, floor.min(below(&origin, delivery)));
         }

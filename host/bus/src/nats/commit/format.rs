@@ -238,7 +238,9 @@ mod tests {
         assert_eq!(cell.remembered("o"), 4);
         cell.raise("o", 5);
         assert_eq!(cell.remembered("o"), 2);
-        for (seq, settled) in [(1, true), (5, true), (6, false), (9, true), (10, false), (12, true), (13, false)] {
+        for (seq, settled) in
+            [(1, true), (5, true), (6, false), (9, true), (10, false), (12, true), (13, false)]
+        {
             assert_eq!(cell.is_settled("o", seq), settled, "{seq}");
         }
         cell.raise("o", 2);
@@ -264,7 +266,9 @@ mod tests {
         let mut cell = Cell { name: "a".into(), ..Cell::default() };
         let bytes = cell.encoded();
         let newer: Bytes = Cell { format: 2, ..cell }.encode_to_vec().into();
-        for (name, data) in [("b", bytes), ("a", newer), ("a", Bytes::from_static(b"\xff\xff")), ("a", Bytes::new())] {
+        for (name, data) in
+            [("b", bytes), ("a", newer), ("a", Bytes::from_static(b"\xff\xff")), ("a", Bytes::new())]
+        {
             assert!(matches!(Cell::decode_from("s", name, &data), Err(Error::Unreadable { .. })));
         }
         let record: Bytes = Record { format: 9, ..Record::default() }.encode_to_vec().into();

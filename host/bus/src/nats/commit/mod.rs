@@ -65,7 +65,9 @@ pub(super) async fn commit(
 async fn check(bus: &NatsBus, event: &str, point: &Point, change: &Change) -> Result<(), CommitError> {
     let unfit = |why: String| Err(CommitError::Unfit(why));
     if !matches!(point, Point::Cell { .. }) && !change.writes.is_empty() {
-        return unfit("state is written, but the event has no cell: its subscription needs an order key".into());
+        return unfit(
+            "state is written, but the event has no cell: its subscription needs an order key".into(),
+        );
     }
     if *point == Point::Publish && change.effects.len() > 1 {
         return unfit(format!(
@@ -85,7 +87,9 @@ async fn check(bus: &NatsBus, event: &str, point: &Point, change: &Change) -> Re
     }
     let max = store::max_commit(bus);
     if total > max && *point != Point::Publish {
-        return unfit(format!("effects of {total} bytes together are over the limit of {max} for one commit"));
+        return unfit(format!(
+            "effects of {total} bytes together are over the limit of {max} for one commit"
+        ));
     }
     Ok(())
 }
@@ -100,7 +104,8 @@ async fn check_effect(
     check_subject(&effect.subject).map_err(unfit)?;
     let id = format!("{event}.{ordinal}");
     let added = Added { cause: Some(event), message_id: Some(&id), expected: None };
-    let weight = headers::weight(&headers::outgoing(effect, added).map_err(unfit)?) + effect.data.len() as u64;
+    let weight =
+        headers::weight(&headers::outgoing(effect, added).map_err(unfit)?) + effect.data.len() as u64;
     let mut backoff = super::link::Backoff::new();
     loop {
         match bus.streams.covering(&bus.link, &effect.subject).await {

@@ -1,6 +1,6 @@
 //! Commit by a record of the event's own, created once. Knows nothing of cells.
 
-use super::{apply, format, format::Record, run_mark, store};
+use super::{apply, apply::Order, format, format::Record, run_mark, store};
 use crate::{
     api::{Change, Committed, Delivery, Opened, Point, Snapshot},
     error::{CommitError, Error},
@@ -33,7 +33,7 @@ async fn finish(
     let Some(stored) = store::read(bus, &subject).await? else { return Ok(None) };
     let record = Record::decode_from(&subject, &stored.message.data)?;
     let effects = format::messages(&record.effects);
-    let refused = apply::apply(bus, &delivery.id(), &effects, stored.timestamp).await;
+    let refused = apply::apply(bus, &delivery.id(), &effects, stored.timestamp, Order::BySubject).await;
     store::ack(delivery).await;
     Ok(Some((mark == Some(record.run), Committed { refused })))
 }
@@ -52,7 +52,7 @@ pub(super) async fn commit(
         let before = bus.link.server_now();
         match write.attempt(bus).await? {
             store::Attempt::Done(_) => {
-                let refused = apply::apply(bus, &event, &change.effects, before).await;
+                let refused = apply::apply(bus, &event, &change.effects, before, Order::BySubject).await;
                 store::ack(delivery).await;
                 return Ok(Committed { refused });
             }

@@ -38,7 +38,10 @@ pub(super) async fn read(bus: &NatsBus, subject: &str) -> Result<Option<Stored>,
 
 /// Our stream is no more: somebody deleted it, or the server came back empty.
 async fn restore(bus: &NatsBus) -> Result<(), Error> {
-    tracing::error!(stream = streams::OURS, "the stream of commits and state is gone, with all state; creating it anew");
+    tracing::error!(
+        stream = streams::OURS,
+        "the stream of commits and state is gone, with all state; creating it anew"
+    );
     match streams::ensure_ours(&bus.link).await {
         Err(Error::Unavailable(reason)) => tracing::debug!(reason, "not created yet"),
         other => other?,
@@ -72,8 +75,10 @@ impl Write {
     ) -> Result<Write, CommitError> {
         let bare = Message { subject: subject.to_owned(), headers: Vec::new(), data: Bytes::new() };
         // No message id: repeated with one, a write that was stored is answered in different ways by one node and three.
-        let headers =
-            headers::outgoing(&bare, Added { cause: Some(event), message_id: None, expected: Some(expected) })?;
+        let headers = headers::outgoing(
+            &bare,
+            Added { cause: Some(event), message_id: None, expected: Some(expected) },
+        )?;
         let (size, max) = (headers::weight(&headers) + data.len() as u64, max_commit(bus));
         if size > max {
             return Err(CommitError::Unfit(format!(
@@ -88,7 +93,9 @@ impl Write {
             Sent::Stored(ack) => return Ok(Attempt::Done(ack.sequence)),
             Sent::WrongLast => return Ok(Attempt::Refused),
             Sent::Refused(fault) => return Err(Error::Refused(fault.to_string())),
-            Sent::TooLarge => return Err(Error::Refused("the server's limits were lowered meanwhile".into())),
+            Sent::TooLarge => {
+                return Err(Error::Refused("the server's limits were lowered meanwhile".into()));
+            }
             Sent::NoResponders => "no leader".to_owned(),
             Sent::Unknown(reason) => reason,
         };

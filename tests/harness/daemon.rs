@@ -1,0 +1,104 @@
+//! The daemon as its operator sees it: the admin port, the log, signals.
+
+use std::process::ExitStatus;
+
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::{
+    http,
+    metrics::Scrape,
+    process::{Log, Process},
+    wait::wait_for,
+};
+
+pub struct Daemon {
+    process: Process,
+    admin: String,
+}
+
+impl Daemon {
+    pub(crate) async fn start(command: Command) -> Daemon {
+        let mut process = Process::start("cofferdam", command);
+        let Some(ready) = process.ready().await else {
+            let status = process.end().await;
+            panic!("the daemon ended with {status}; its log: {}", process.log().text());
+        };
+        assert_eq!(ready["ready"], true, "{ready}");
+        let admin = ready["admin"].as_str().expect("an address").to_owned();
+        Daemon { process, admin }
+    }
+
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    pub async fn scrape(&self) -> Scrape {
+        let (status, text) = http::get(&self.admin, "/metrics").await;
+        assert_eq!(status, 200, "{text}");
+        Scrape::parse(&text)
+    }
+
+    /// Scrapes until `expected` says yes; gives what moved since `before`.
+    pub async fn moved(&self, what: &str, before: &Scrape, expected: impl Fn(&Scrape) -> bool) -> Scrape {
+        wait_for(&format!("the metrics to show {what}"), async || {
+            let moved = self.scrape().await.since(before);
+            expected(&moved).then_some(moved)
+        })
+        .await
+    }
+
+    /// Status and body of `/health`, `/health/live` or `/health/ready`.
+    pub async fn health(&self, path: &str) -> (u16, String) {
+        http::get(&self.admin, path).await
+    }
+
+    pub async fn wait_ready(&self, status: u16) -> String {
+        wait_for(&format!("/health/ready to answer {status}"), async || {
+            let (found, body) = self.health("/health/ready").await;
+            (found == status).then_some(body)
+        })
+        .await
+    }
+
+    pub fn log(&self) -> Log {
+        self.process.log()
+    }
+
+    /// The first line of the log that fits, once there is one.
+    pub async fn logged(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
+        let line = self.process.logged(what, |line| serde_json::from_str(line).is_ok_and(|line| matches(&line))).await;
+        serde_json::from_str(&line).expect("JSON")
+    }
+
+    /// The first line whose message contains the text.
+    pub async fn says(&self, text: &str) -> Value {
+        self.logged(&format!("{text:?}"), |line| message(line).contains(text)).await
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    /// SIGTERM.
+    pub fn terminate(&self) {
+        self.process.terminate();
+    }
+
+    pub async fn end(&mut self) -> ExitStatus {
+        self.process.end().await
+    }
+
+    /// SIGTERM, and expects a clean end.
+    pub async fn stop(&mut self) {
+        self.terminate();
+        let status = self.end().await;
+        assert!(status.success(), "{status}; its log: {}", self.log().text());
+    }
+}
+
+/// The message of a log line.
+pub fn message(line: &Value) -> &str {
+    line["message"].as_str().unwrap_or_default()
+}

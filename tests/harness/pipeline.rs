@@ -1,0 +1,29 @@
+//! The bundled plugins together, from an approved plan to its assignments, as a user would configure them.
+
+use crate::{fleet::Fleet, plugin::Plugin, setup::Setup, world::World};
+
+/// Retried quickly: the contract's five seconds would make tests wait.
+const QUICK: &str = "backoff = \"200ms\"";
+
+pub fn bundled(name: &str) -> Plugin {
+    Plugin::bundled(name).every_subscription(QUICK)
+}
+
+/// The three that turn a plan into tasks; the executor is left to the test.
+pub fn derivation(world: &World, planning: &str, context: &str) -> Setup {
+    let plugins = ["prompt-builder", "output-parser", "dependency-analyzer"];
+    let setup = world.setup().upstream("planning", planning).upstream("context", context);
+    plugins.into_iter().fold(setup, |setup, name| setup.plugin(bundled(name)))
+}
+
+/// All four against the fleet's stand-ins, with the offline executor.
+pub fn pipeline(world: &World, fleet: &Fleet) -> Setup {
+    derivation(world, &fleet.planning, &fleet.context)
+        .plugin(bundled("workflow-router"))
+        .with("executor.backend", "offline")
+}
+
+/// A setup's executor is the one at this address.
+pub fn executed_at(setup: Setup, address: &str) -> Setup {
+    setup.upstream("ray", address).with("executor.backend", "fleet").with("executor.upstream", "ray")
+}
