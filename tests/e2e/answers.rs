@@ -98,13 +98,15 @@ fn answers() -> Vec<Answer> {
 async fn every_shape_of_answer_becomes_the_tasks_of_the_contract() {
     let world = World::start().await;
     let fleet = Fleet::start(&world).await;
-    let texts: BTreeMap<_, _> = answers().into_iter().map(|a| (format!("derive-{}", a.name), a.text)).collect();
+    let texts: BTreeMap<_, _> =
+        answers().into_iter().map(|a| (format!("derive-{}", a.name), a.text)).collect();
     let executor = Executor::start(&world, move |request| Reply::Text(texts[&request.task_id].clone())).await;
     let setup = derivation(&world, &fleet.planning, &fleet.context);
     let setup = executed_at(setup, &executor.address).plugin(bundled("prompt-builder").set("max_retries", 1));
     let _daemon = setup.start().await;
     for answer in answers() {
-        let plan = AddPlanRequest { plan_id: answer.name.into(), title: answer.name.into(), ..Default::default() };
+        let plan =
+            AddPlanRequest { plan_id: answer.name.into(), title: answer.name.into(), ..Default::default() };
         let plan_id = fleet.plan_of(plan).await;
         fleet.approve(&plan_id).await;
     }
@@ -137,9 +139,8 @@ async fn every_shape_of_answer_becomes_the_tasks_of_the_contract() {
 type Owned = (String, String, i32, i32, Vec<String>);
 
 fn owned(tasks: &[Task]) -> Vec<Owned> {
-    let own = |t: &Task| {
-        (t.0.to_owned(), t.1.to_owned(), t.2, t.3, t.4.iter().map(|s| (*s).to_owned()).collect())
-    };
+    let own =
+        |t: &Task| (t.0.to_owned(), t.1.to_owned(), t.2, t.3, t.4.iter().map(|s| (*s).to_owned()).collect());
     tasks.iter().map(own).collect()
 }
 

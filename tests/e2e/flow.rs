@@ -50,7 +50,8 @@ async fn an_approved_plan_becomes_tasks_with_dependencies_and_assignments() {
     let plan = fleet.show(&plan_id).await;
     for message in &assigned {
         let payload = message.payload();
-        let keys: BTreeSet<&str> = payload.as_object().expect("an object").keys().map(String::as_str).collect();
+        let keys: BTreeSet<&str> =
+            payload.as_object().expect("an object").keys().map(String::as_str).collect();
         assert_eq!(keys, BTreeSet::from(ASSIGNED));
         let expected = json!({
             "story_id": plan.story_id, "role": "developer", "assigned_to_role": "developer",
@@ -95,7 +96,9 @@ async fn a_plan_approved_twice_gets_its_tasks_once() {
     world.wait_stored("workflow.task.assigned", tasks.len()).await;
     world.quiet().await;
     let again = fleet.show(&plan_id).await.tasks;
-    let ids = |tasks: &[fleet_proto::standin::v1::Task]| tasks.iter().map(|t| t.task_id.clone()).collect::<Vec<_>>();
+    let ids = |tasks: &[fleet_proto::standin::v1::Task]| {
+        tasks.iter().map(|t| t.task_id.clone()).collect::<Vec<_>>()
+    };
     assert_eq!(ids(&again), ids(&tasks));
     assert_eq!(world.count("planning.task.created").await, tasks.len());
     assert_eq!(world.count("workflow.task.assigned").await, tasks.len());
@@ -120,8 +123,12 @@ async fn both_triggers_work_enveloped_and_bare() {
     world.publish(approved, json!({ "plan_id": plans[0] })).await;
     world.publish(approved, envelope(approved, json!({ "plan_id": plans[1], "roles": ["dev"] }))).await;
     world.publish(requested, json!({ "plan_id": plans[2], "roles": "QA", "unknown": {} })).await;
-    world.publish(requested, json!({ "plan_id": plans[3], "roles": null, "occurred_at": 1_767_000_000 })).await;
-    world.publish(requested, envelope(requested, json!({ "plan_id": plans[4], "requested_by": "ann" }))).await;
+    world
+        .publish(requested, json!({ "plan_id": plans[3], "roles": null, "occurred_at": 1_767_000_000 }))
+        .await;
+    world
+        .publish(requested, envelope(requested, json!({ "plan_id": plans[4], "requested_by": "ann" })))
+        .await;
 
     let mut all = 0;
     for plan_id in &plans {
@@ -168,8 +175,13 @@ async fn the_trail_leads_from_the_trigger_to_the_assignment() {
     }
     // Across the executor as well: its answer belongs to the trace of the question.
     for message in [&answer, &parsed, &completed] {
-        let trace = message.header("traceparent").unwrap_or_else(|| panic!("no trace on {}", message.subject));
-        assert!(trace.starts_with(&format!("00-{TRACE}-")) && trace != parent, "{}: {trace}", message.subject);
+        let trace =
+            message.header("traceparent").unwrap_or_else(|| panic!("no trace on {}", message.subject));
+        assert!(
+            trace.starts_with(&format!("00-{TRACE}-")) && trace != parent,
+            "{}: {trace}",
+            message.subject
+        );
     }
     for message in &assigned {
         assert!(message.header("traceparent").is_some_and(|t| t.starts_with("00-")), "{:?}", message.headers);

@@ -4,7 +4,7 @@
 use std::{net::TcpListener, path::PathBuf};
 
 use async_nats::jetstream::consumer;
-use harness::{metrics::counts, nats::Server, plugin::Plugin, setup::Setup, world::World};
+use harness::{nats::Server, plugin::Plugin, setup::Setup, world::World};
 
 /// Nobody listens there.
 const NOWHERE: &str = "nats://127.0.0.1:9";
@@ -34,7 +34,10 @@ component = \"no/such/file.wasm\"
     let file = setup.file().display().to_string();
     let folder = setup.folder().display().to_string();
     let expected = [
-        (2, "bus.nats has \"127.0.0.1:4222\", which is not a NATS URL; write one such as \"nats://127.0.0.1:4222\""),
+        (
+            2,
+            "bus.nats has \"127.0.0.1:4222\", which is not a NATS URL; write one such as \"nats://127.0.0.1:4222\"",
+        ),
         (4, "admin.listen is \"localhost\", which is not an address with a port such as \"127.0.0.1:8080\""),
         (5, "upstreams.planning.address is missing; add address = \"http://127.0.0.1:50051\""),
         (6, "upstreams.planning.adress is not a known key; did you mean \"address\"?"),
@@ -44,7 +47,8 @@ component = \"no/such/file.wasm\"
     ];
     for (line, message) in expected {
         let prefix = format!("{file}:{line}: ");
-        let found = told.lines().any(|l| l.trim_start().strip_prefix(&prefix).is_some_and(|m| m.contains(message)));
+        let found =
+            told.lines().any(|l| l.trim_start().strip_prefix(&prefix).is_some_and(|m| m.contains(message)));
         assert!(found, "line {line}: {message}\n--- was told\n{told}");
     }
     assert!(told.contains(" faults in the configuration:"), "{told}");
@@ -118,7 +122,8 @@ async fn an_admin_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let told = world.setup().with("admin.listen", address.as_str()).refused().await;
-    let expected = format!("the admin port {address} can't be bound; free it, or set [admin] listen to another");
+    let expected =
+        format!("the admin port {address} can't be bound; free it, or set [admin] listen to another");
     assert!(told.contains(&expected), "{told}");
 }
 
@@ -168,7 +173,10 @@ async fn a_durable_that_differs_is_left_alone_and_both_sides_are_shown() {
 async fn a_subject_that_no_stream_stores_is_told_with_its_plugin() {
     let world = World::start().await;
     let told = world.setup().plugin(echo().on("elsewhere.in", "")).refused().await;
-    assert!(told.contains("plugin \"echo\" subscribes to \"elsewhere.in\", which no stream stores"), "{told}");
+    assert!(
+        told.contains("plugin \"echo\" subscribes to \"elsewhere.in\", which no stream stores"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -221,7 +229,6 @@ async fn a_nats_that_goes_and_comes_back_costs_readiness_and_no_event() {
     world.publish("test.in", "after").await;
     let seen = world.wait_stored("test.seen", 2).await;
     assert_eq!(seen.iter().map(|m| &m.data[..]).collect::<Vec<_>>(), [&b"before"[..], b"after"]);
-    let moved = daemon.moved("both events", &before, |m| m.events().values().sum::<u64>() >= 2).await;
-    assert_eq!(moved.events(), counts([("echo done -", 2)]));
+    daemon.moved("both events", &before, |m| m.events().get("echo done -") == Some(&2)).await;
     daemon.stop().await;
 }

@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::{
     http,
-    metrics::Scrape,
+    metrics::{Scrape, counts},
     process::{Log, Process},
     wait::wait_for,
 };
@@ -48,6 +48,16 @@ impl Daemon {
         .await
     }
 
+    /// Waits for as many events as are expected, then compares what became of them: `"<plugin> <outcome> <fault>"`.
+    /// Gives all that moved since `before`.
+    pub async fn events<const N: usize>(&self, before: &Scrape, expected: [(&str, u64); N]) -> Scrape {
+        let all: u64 = expected.iter().map(|(_, count)| count).sum();
+        let counted = |moved: &Scrape| moved.events().values().sum::<u64>() >= all;
+        let moved = self.moved(&format!("{all} events"), before, counted).await;
+        assert_eq!(moved.events(), counts(expected));
+        moved
+    }
+
     /// Status and body of `/health`, `/health/live` or `/health/ready`.
     pub async fn health(&self, path: &str) -> (u16, String) {
         http::get(&self.admin, path).await
@@ -67,7 +77,10 @@ impl Daemon {
 
     /// The first line of the log that fits, once there is one.
     pub async fn logged(&self, what: &str, matches: impl Fn(&Value) -> bool) -> Value {
-        let line = self.process.logged(what, |line| serde_json::from_str(line).is_ok_and(|line| matches(&line))).await;
+        let line = self
+            .process
+            .logged(what, |line| serde_json::from_str(line).is_ok_and(|line| matches(&line)))
+            .await;
         serde_json::from_str(&line).expect("JSON")
     }
 

@@ -36,10 +36,13 @@ impl Fleet {
         command.args(["serve", "--planning", "127.0.0.1:0", "--context", "127.0.0.1:0", "--nats"]);
         command.arg(world.nats.url()).arg("--data").arg(data.path()).args(options);
         let mut process = Process::start("fleet serve", command);
-        let Some(ready) = process.ready().await else { panic!("fleet serve ended: {}", process.log().text()) };
+        let Some(ready) = process.ready().await else {
+            panic!("fleet serve ended: {}", process.log().text())
+        };
         let address = |name: &str| ready[name].as_str().expect("an address").to_owned();
         let (planning, context) = (address("planning"), address("context"));
-        let admin = PlanningAdminServiceClient::connect(format!("http://{planning}")).await.expect("Planning");
+        let admin =
+            PlanningAdminServiceClient::connect(format!("http://{planning}")).await.expect("Planning");
         Fleet { process, planning, context, admin, _data: data }
     }
 

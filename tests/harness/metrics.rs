@@ -24,7 +24,10 @@ impl Scrape {
         let has = |series: &Series| {
             labels.iter().all(|(k, v)| series.labels.iter().any(|(name, value)| name == k && value == v))
         };
-        self.0.iter().filter(|(series, _)| series.name == name && has(series)).map(|(_, value)| value).sum()
+        self.0
+            .iter()
+            .filter(|(series, _)| series.name == name && has(series))
+            .fold(0.0, |sum, (_, value)| sum + value)
     }
 
     /// What is more now than it was `before`, sample by sample; what did not move is left out.
@@ -59,7 +62,9 @@ impl Scrape {
     /// The metrics with a sample that is not zero. A histogram goes by its own name.
     pub fn nonzero(&self) -> BTreeSet<String> {
         let nonzero = self.0.iter().filter(|(_, value)| **value != 0.0);
-        nonzero.map(|(series, _)| series.name.strip_suffix("_count").unwrap_or(&series.name).to_owned()).collect()
+        nonzero
+            .map(|(series, _)| series.name.strip_suffix("_count").unwrap_or(&series.name).to_owned())
+            .collect()
     }
 }
 

@@ -8,8 +8,9 @@ use std::{
 };
 
 use fleet_proto::task_derivation::v1::{
-    CreateTasksRequest, CreateTasksResponse, GetPlanContextRequest, GetPlanContextResponse, ListStoryTasksRequest,
-    ListStoryTasksResponse, PlanContext, SaveTaskDependenciesRequest, SaveTaskDependenciesResponse, TaskSummary,
+    CreateTasksRequest, CreateTasksResponse, GetPlanContextRequest, GetPlanContextResponse,
+    ListStoryTasksRequest, ListStoryTasksResponse, PlanContext, SaveTaskDependenciesRequest,
+    SaveTaskDependenciesResponse, TaskSummary,
     task_derivation_planning_service_server::{
         TaskDerivationPlanningService, TaskDerivationPlanningServiceServer,
     },
@@ -71,7 +72,8 @@ impl Planning {
             open: watch::channel(open).0,
             delay,
         });
-        let (address, server) = serve(TaskDerivationPlanningServiceServer::new(Service(shared.clone()))).await;
+        let (address, server) =
+            serve(TaskDerivationPlanningServiceServer::new(Service(shared.clone()))).await;
         Planning { address, shared, server }
     }
 
@@ -111,7 +113,13 @@ impl Planning {
             let task = tasks.iter().find(|task| task.task_id == *id);
             task.unwrap_or_else(|| panic!("no task has the id {id:?}")).title.clone()
         };
-        self.shared.edges.lock().expect("no poison").iter().map(|(from, to)| (title(from), title(to))).collect()
+        self.shared
+            .edges
+            .lock()
+            .expect("no poison")
+            .iter()
+            .map(|(from, to)| (title(from), title(to)))
+            .collect()
     }
 }
 

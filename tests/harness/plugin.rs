@@ -75,7 +75,8 @@ impl Plugin {
     /// Changes all subscriptions, where those of a bundled plugin would let a test wait.
     pub fn every_subscription(mut self, settings: &str) -> Plugin {
         let settings: Table = settings.parse().unwrap_or_else(|e| panic!("{settings}: {e}"));
-        let all = self.manifest.get_mut("subscriptions").and_then(Value::as_array_mut).expect("subscriptions");
+        let all =
+            self.manifest.get_mut("subscriptions").and_then(Value::as_array_mut).expect("subscriptions");
         for subscription in all.iter_mut().filter_map(Value::as_table_mut) {
             subscription.extend(settings.clone());
         }
@@ -154,7 +155,8 @@ impl Plugin {
         let mut table = Table::new();
         table.insert("component".into(), text(&self.component));
         table.insert("manifest".into(), text(&manifest));
-        for (name, section) in [("grants", &self.grants), ("config", &self.values), ("limits", &self.limits)] {
+        for (name, section) in [("grants", &self.grants), ("config", &self.values), ("limits", &self.limits)]
+        {
             if !section.is_empty() {
                 table.insert(name.into(), section.clone().into());
             }

@@ -67,7 +67,8 @@ impl Setup {
         let line: Table = line.parse().unwrap_or_else(|e| panic!("{line:?} can't be pasted: {e}"));
         let plugin = self.plugins.iter_mut().find(|p| p.name == plugin).expect("a plugin of this setup");
         for (kind, entries) in line {
-            let entries: Vec<&str> = entries.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
+            let entries: Vec<&str> =
+                entries.as_array().expect("a list").iter().filter_map(Value::as_str).collect();
             *plugin = plugin.clone().granted(&kind, &entries);
         }
     }
@@ -108,8 +109,11 @@ impl Setup {
 
     fn write(&self) {
         let mut config = self.config.clone();
-        let plugins: Table =
-            self.plugins.iter().map(|p| (p.name.clone(), Value::Table(p.write(self.folder.path())))).collect();
+        let plugins: Table = self
+            .plugins
+            .iter()
+            .map(|p| (p.name.clone(), Value::Table(p.write(self.folder.path()))))
+            .collect();
         config.insert("plugins".into(), plugins.into());
         std::fs::write(self.file(), config.to_string()).expect("a configuration");
     }

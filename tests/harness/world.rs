@@ -37,7 +37,8 @@ pub struct Message {
 
 impl Message {
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.data).unwrap_or_else(|e| panic!("{}: {e}: {:?}", self.subject, self.data))
+        serde_json::from_slice(&self.data)
+            .unwrap_or_else(|e| panic!("{}: {e}: {:?}", self.subject, self.data))
     }
 
     /// The payload of an enveloped message, else all of it.
@@ -83,8 +84,11 @@ impl World {
     }
 
     pub async fn stream(&self, name: &str, subjects: &str) {
-        let config =
-            stream::Config { name: name.to_owned(), subjects: vec![subjects.to_owned()], ..Default::default() };
+        let config = stream::Config {
+            name: name.to_owned(),
+            subjects: vec![subjects.to_owned()],
+            ..Default::default()
+        };
         self.jetstream.create_stream(config).await.unwrap_or_else(|e| panic!("stream {name}: {e}"));
     }
 
@@ -137,7 +141,11 @@ impl World {
     pub async fn count(&self, filter: &str) -> usize {
         let stream = self.stream_of(filter).await;
         let subjects = stream.info_with_subjects(filter).await.unwrap_or_else(|e| panic!("{filter}: {e}"));
-        subjects.map_ok(|(_, count)| count).try_fold(0, |a, b| async move { Ok(a + b) }).await.expect("counts")
+        subjects
+            .map_ok(|(_, count)| count)
+            .try_fold(0, |a, b| async move { Ok(a + b) })
+            .await
+            .expect("counts")
     }
 
     /// Waits until there are so many messages, and gives all there are.

@@ -30,6 +30,11 @@ use crate::interrupt::Interrupted;
 use crate::repo::Repo;
 use crate::steps::{Steps, mebibytes};
 
+/// A failure that was told already, where something else must be the last line.
+#[derive(Debug, thiserror::Error)]
+#[error("told already")]
+struct Told;
+
 fn main() -> ExitCode {
     match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
@@ -37,6 +42,7 @@ fn main() -> ExitCode {
             terminal::err("interrupted");
             ExitCode::from(130)
         }
+        Err(error) if error.is::<Told>() => ExitCode::FAILURE,
         Err(error) => {
             terminal::err(&format!("error: {error:#}"));
             ExitCode::FAILURE

@@ -5,35 +5,43 @@ use anyhow::{Result, bail};
 use crate::guests::{self, Selection};
 use crate::repo::Repo;
 use crate::steps::{Phase, Step, Steps, seconds};
-use crate::{binaries, cargo, terminal, tools};
+use crate::{Told, binaries, cargo, terminal, tools};
 
-/// What the test binaries counted, in all.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Count {
+/// What the test binaries told, in all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Count {
     passed: u64,
     failed: u64,
+    /// The names of those that failed.
+    names: Vec<String>,
 }
 
 pub(crate) fn run(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<()> {
-    let ran = all(repo, steps, filter);
-    terminal::out(&table(&steps.phases()));
-    let count = ran?;
-    // The very last line, for whoever reads only that.
-    terminal::out(&format!("{} passed, {} failed", count.passed, count.failed));
-    if count.failed > 0 {
-        bail!("{} tests failed", count.failed);
-    }
-    Ok(())
+    report(steps, all(repo, steps, filter))
 }
 
-fn all(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<Count> {
+/// Where the time went, what failed, and as the very last line the sum, for whoever reads only that.
+pub(crate) fn report(steps: &Steps, ran: Result<Count>) -> Result<()> {
+    terminal::out(&table(&steps.phases()));
+    let count = ran?;
+    for name in &count.names {
+        terminal::out(&format!("failed: {name}"));
+    }
+    if count.failed > 0 {
+        terminal::err("error: `cargo xtask test NAME` runs one of the failed tests again");
+    }
+    terminal::out(&format!("{} passed, {} failed", count.passed, count.failed));
+    if count.failed > 0 { Err(Told.into()) } else { Ok(()) }
+}
+
+pub(crate) fn all(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<Count> {
     let tools = tools::setup(repo, steps, None)?;
     guests::build(repo, steps, &tools.wasm, Selection { names: &[], fixtures: true })?;
     steps.run("build programs and tests", |step| {
         binaries::require_disk(repo)?;
         // Together, so that features unify once: the tests then find every program fresh.
-        let build = cargo::command(repo, "build-tests", "cargo build --workspace --bins --tests");
-        build.args(["build", "--workspace", "--bins", "--tests"]).run(step).map(drop)
+        let build = cargo::command(repo, "build-tests", "cargo build --workspace --all-targets");
+        build.args(["build", "--workspace", "--all-targets"]).run(step).map(drop)
     })?;
     steps.run("tests", |step| test(repo, step, &tools, filter))
 }
@@ -51,7 +59,7 @@ fn test(repo: &Repo, step: &Step, tools: &tools::Tools, filter: &[String]) -> Re
     match status {
         // The counted failures say it all; anything else (a crash, a build) does not show in them.
         Err(error) if count.failed == 0 => Err(error),
-        _ if count == Count::default() => bail!("no test matches `{}`", filter.join(" ")),
+        _ if count.passed + count.failed == 0 => bail!("no test matches `{}`", filter.join(" ")),
         _ => Ok(count),
     }
 }
@@ -59,7 +67,13 @@ fn test(repo: &Repo, step: &Step, tools: &tools::Tools, filter: &[String]) -> Re
 /// `test result: ok. 5 passed; 0 failed; ..`, once for each binary.
 fn count(lines: &[String]) -> Count {
     let mut count = Count::default();
-    for line in lines.iter().filter(|line| line.starts_with("test result: ")) {
+    for line in lines {
+        if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
+            count.names.push(name.to_owned());
+        }
+        if !line.starts_with("test result: ") {
+            continue;
+        }
         let words = line.split([' ', ';', '.']).filter(|word| !word.is_empty()).collect::<Vec<_>>();
         for pair in words.windows(2) {
             match (pair[0].parse::<u64>(), pair[1]) {
@@ -72,8 +86,7 @@ fn count(lines: &[String]) -> Count {
     count
 }
 
-/// Where the time went.
-pub(crate) fn table(phases: &[Phase]) -> String {
+fn table(phases: &[Phase]) -> String {
     let width = phases.iter().map(|phase| phase.name.chars().count()).max().unwrap_or_default();
     let row = |phase: &Phase| {
         let note = if phase.ok { phase.note.as_str() } else { "failed" };
@@ -92,10 +105,15 @@ mod tests {
     fn results_of_all_binaries_are_summed() {
         let lines = [
             "running 2 tests",
+            "test dispatch::a_trap_does_not_ack ... FAILED",
+            "test dispatch::an_answer ... ok",
             "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.25s",
         ]
         .map(str::to_owned);
-        assert_eq!(count(&lines), Count { passed: 8, failed: 2 });
+        assert_eq!(
+            count(&lines),
+            Count { passed: 8, failed: 2, names: vec!["dispatch::a_trap_does_not_ack".to_owned()] }
+        );
     }
 }

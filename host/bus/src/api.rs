@@ -15,7 +15,8 @@ pub type Headers = Vec<(String, String)>;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     pub subject: String,
-    /// In order; a name may repeat. `Nats-*` names carry the bus's own meaning (`Nats-TTL`).
+    /// Read back sorted by name; the values of a repeated name keep their order. Of the `Nats-*` names, which are
+    /// instructions to the bus, a caller may set only `Nats-TTL`.
     pub headers: Headers,
     pub data: Bytes,
 }
@@ -91,6 +92,8 @@ pub struct Origin {
     /// counts from 1 again, and must not be mistaken for the old one.
     pub id: String,
     pub stream: String,
+    /// Nanoseconds since the epoch.
+    pub stream_created: u64,
     pub durable: String,
     pub filter: String,
     pub ack_wait: Duration,
@@ -263,6 +266,9 @@ pub trait Bus: Send + Sync + 'static {
 
     /// The newest message of `subject`, read from the stream's leader.
     async fn last(&self, subject: &str) -> Result<Option<Stored>, Error>;
+
+    /// What one commit may weigh in bytes: effects with their headers, and the cell's state.
+    fn max_commit(&self) -> usize;
 
     /// Before a run: has this event committed? Applies what an earlier run left, of this event and of the cell.
     async fn open(&self, delivery: &Delivery, point: &Point) -> Result<Opened, Error>;

@@ -17,7 +17,8 @@ pub enum Error {
     TooLarge { subject: String, size: u64, max: u64 },
     /// What exists is not what was asked for; it is never changed silently.
     #[error(
-        "{what} {name:?} exists with other settings: {difference}; delete it, rename ours, or make them agree"
+        "{what} {name:?} exists with other settings: {difference}; make ours agree with it, rename ours, or edit it \
+         (a durable that is deleted begins anew, with all that its stream holds)"
     )]
     Differs { what: &'static str, name: String, difference: String },
     /// The stream or durable was deleted under us.

@@ -20,17 +20,11 @@ use crate::observe::metrics::Metrics;
 pub struct Status {
     pub metrics: Arc<Metrics>,
     pub connection: watch::Receiver<Connection>,
-    /// Set once every subscription takes events; unset when the daemon drains.
-    pub taking: watch::Receiver<Taking>,
+    /// Each durable, and whether events are taken from it.
+    pub durables: Vec<(String, watch::Receiver<bool>)>,
+    pub draining: CancellationToken,
     /// Name, version and digest.
     pub plugins: Vec<(String, String, String)>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Taking {
-    Starting,
-    Taking,
-    Draining,
 }
 
 pub async fn serve(listener: TcpListener, status: Status, stop: CancellationToken) -> std::io::Result<()> {
@@ -90,10 +84,11 @@ fn not_ready(status: &Status) -> Vec<String> {
     if let Connection::Down { reason } = &*status.connection.borrow() {
         reasons.push(format!("the bus is out of reach: {reason}"));
     }
-    match *status.taking.borrow() {
-        Taking::Starting => reasons.push("starting: not every subscription takes events yet".to_owned()),
-        Taking::Draining => reasons.push("draining: no new events are taken".to_owned()),
-        Taking::Taking => {}
+    if status.draining.is_cancelled() {
+        reasons.push("draining: no new events are taken".to_owned());
+        return reasons;
     }
+    let idle = status.durables.iter().filter(|(_, taking)| !*taking.borrow());
+    reasons.extend(idle.map(|(durable, _)| format!("no events are taken from {durable}")));
     reasons
 }

@@ -8,7 +8,7 @@ use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    admin::{self, Status, Taking},
+    admin::{self, Status},
     capabilities::{Services, Upstreams},
     config::Config,
     dispatch::{self, Admission, Dispatch, Route, Subscriber},
@@ -17,6 +17,9 @@ use crate::{
     plugins::{self, Plugin},
     streams,
 };
+
+/// Of every durable, over all hosts. What one host takes is its own setting: a durable's must never differ between two.
+const MAX_ACK_PENDING: u32 = 65_536;
 
 /// A daemon that is ready to run.
 pub struct App {
@@ -79,7 +82,6 @@ impl App {
         let (stop, abort, close) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (tasks, loops) = (TaskTracker::new(), TaskTracker::new());
-        let (taking, follow) = watch::channel(Taking::Starting);
         for plugin in &self.plugins {
             let labels = [plugin.name.as_str(), plugin.version.as_str(), plugin.digest.as_str()];
             self.services.metrics.plugin_info.with_label_values(&labels).set(1);
@@ -87,7 +89,8 @@ impl App {
         let status = Status {
             metrics: self.services.metrics.clone(),
             connection: self.services.bus.connection(),
-            taking: follow,
+            durables: self.subscribers.iter().map(|s| (s.durable().to_owned(), s.taking())).collect(),
+            draining: stop.clone(),
             plugins: self
                 .plugins
                 .iter()
@@ -97,27 +100,21 @@ impl App {
         let mut admin = tokio::spawn(admin::serve(self.admin, status, close.clone()));
         if let Some(config) = self.services.executor.clone() {
             let envelope = self.config.envelope.clone();
-            loops.spawn(executor::run(self.services.clone(), config, envelope, stop.clone(), tasks.clone()));
+            let (stop, abort) = (stop.clone(), abort.clone());
+            loops.spawn(executor::run(self.services.clone(), config, envelope, stop, abort, tasks.clone()));
         }
-        let begun: Vec<_> = self.subscribers.iter().map(|s| s.begun()).collect();
+        let taking: Vec<_> = self.subscribers.iter().map(|s| s.taking()).collect();
         for subscriber in &self.subscribers {
             loops.spawn(subscriber.clone().run(stop.clone(), abort.clone(), tasks.clone()));
         }
-        for mut begun in begun {
-            tokio::select! {
-                _ = begun.wait_for(|b| *b) => {}
-                () = shutdown.cancelled() => break,
-            }
-        }
-        if !shutdown.is_cancelled() {
-            taking.send_replace(Taking::Taking);
-            ready();
+        tokio::select! {
+            () = all(taking) => ready(),
+            () = shutdown.cancelled() => {}
         }
         let failed = tokio::select! {
             () = shutdown.cancelled() => None,
             ended = &mut admin => Some(ended),
         };
-        taking.send_replace(Taking::Draining);
         tracing::info!("draining: no new events are taken");
         stop.cancel();
         loops.close();
@@ -145,9 +142,19 @@ impl App {
     }
 }
 
+/// Until each has been true.
+async fn all(conditions: Vec<watch::Receiver<bool>>) {
+    for mut condition in conditions {
+        if condition.wait_for(|met| *met).await.is_err() {
+            // Its sender is gone: nothing to wait for.
+            return;
+        }
+    }
+}
+
 async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
     let nats = cofferdam_bus::nats::NatsConfig {
-        urls: config.bus.nats.clone(),
+        urls: config.bus.nats.iter().map(|url| url.reveal().to_owned()).collect(),
         credentials: config.bus.credentials.clone(),
         root_ca: config.bus.ca.clone(),
         client_certificate: config.bus.certificate.clone(),
@@ -180,7 +187,7 @@ async fn subscribe(shared: &Arc<Dispatch>, plugins: &[Arc<Plugin>]) -> anyhow::R
                 filter: subscription.subject.clone(),
                 ack_wait: subscription.ack_wait,
                 max_deliver: None,
-                max_ack_pending: shared.config.max_in_flight,
+                max_ack_pending: MAX_ACK_PENDING,
             };
             match bus.ensure_consumer(&spec).await {
                 Ok(origin) => {

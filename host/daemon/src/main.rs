@@ -39,6 +39,12 @@ fn run(config: &Path) -> anyhow::Result<()> {
                 _ = interrupt.recv() => {}
             }
             told.cancel();
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            // Asked twice: what runs comes again after the ack wait, as after a crash.
+            std::process::exit(130);
         });
         let app = tokio::select! {
             app = App::build(config) => app?,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::{Config, MetricSpec, PluginConfig, Subscription},
+    config::{Ceilings, Config, LimitsConfig, MetricSpec, PluginConfig, Subscription},
     grants::{Denial, Grants, Kind},
 };
 
@@ -107,14 +107,7 @@ async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Resu
     );
     let mut values = plugin.values.clone();
     values.entry("wire.envelope".to_owned()).or_insert_with(|| Value::String(config.envelope.clone()));
-    let defaults = Limits::default();
-    let limits = Limits {
-        cpu: plugin.limits.cpu.unwrap_or(defaults.cpu),
-        wall: plugin.limits.wall.unwrap_or(defaults.wall),
-        memory: plugin.limits.memory.unwrap_or(defaults.memory),
-        host_calls: plugin.limits.host_calls.unwrap_or(defaults.host_calls),
-        ..defaults
-    };
+    let concurrency = plugin.limits.concurrency.unwrap_or(CONCURRENCY.min(config.limits.concurrency));
     Ok(Plugin {
         name,
         version: plugin.manifest.version.clone(),
@@ -124,10 +117,22 @@ async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Resu
         grants: plugin.grants.clone(),
         values,
         metrics: plugin.manifest.metrics.clone(),
-        limits,
-        permits: Arc::new(Semaphore::new(plugin.limits.concurrency.unwrap_or(CONCURRENCY) as usize)),
+        limits: limits(&plugin.limits, &config.limits),
+        permits: Arc::new(Semaphore::new(concurrency as usize)),
         component,
     })
+}
+
+/// What the config says, else the defaults, as far as the ceilings let them.
+fn limits(own: &LimitsConfig, ceilings: &Ceilings) -> Limits {
+    let defaults = Limits::default();
+    Limits {
+        cpu: own.cpu.unwrap_or(defaults.cpu.min(ceilings.cpu)),
+        wall: own.wall.unwrap_or(defaults.wall.min(ceilings.wall)),
+        memory: own.memory.unwrap_or(defaults.memory.min(ceilings.memory)),
+        host_calls: own.host_calls.unwrap_or(defaults.host_calls.min(ceilings.host_calls)),
+        ..defaults
+    }
 }
 
 async fn read(path: &Path) -> std::io::Result<Bytes> {
@@ -137,4 +142,26 @@ async fn read(path: &Path) -> std::io::Result<Bytes> {
 /// It may cope; the operator should know before the first denial.
 fn warn_missing(denial: &Denial) {
     tracing::warn!(plugin = denial.plugin, "asked for and not granted: {denial}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_operators_limit_counts_and_what_nobody_sets_stays_below_the_ceilings() {
+        let ceilings = Ceilings {
+            cpu: Duration::from_millis(100),
+            wall: Duration::from_secs(300),
+            memory: 1 << 20,
+            host_calls: 7,
+            concurrency: 1,
+        };
+        let own = LimitsConfig { cpu: Some(Duration::from_secs(60)), ..LimitsConfig::default() };
+        let limits = limits(&own, &ceilings);
+        assert_eq!((limits.cpu, limits.wall), (Duration::from_secs(60), Limits::default().wall));
+        assert_eq!((limits.memory, limits.host_calls), (1 << 20, 7));
+    }
 }

@@ -1,7 +1,7 @@
 //! What starts a derivation: an approved plan or a request, of which one at a time is followed.
 
 use cofferdam_sdk::{
-    Failure, delivery,
+    Failure,
     fleet::{DerivationRequested, Incoming, PlanApproved, Record},
     info, metrics,
 };
@@ -40,10 +40,8 @@ impl From<DerivationRequested> for Request {
 
 pub(crate) fn handle(message: &Incoming, request: Request) -> Result<(), Failure> {
     message.keyed_by(&request.plan_id)?;
-    // Metrics are no effects: a request that is tried again is still one.
-    if delivery::attempt() == 1 {
-        metrics::count("task_derivation_requests_received", &[])?;
-    }
+    // Counted when the event is settled, so a request that is tried again is still one.
+    metrics::count("task_derivation_requests_received", &[])?;
     let mut earlier = Record::load()?;
     if let Some(record) = &mut earlier {
         if !record.seen.first_time(message) {

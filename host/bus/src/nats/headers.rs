@@ -36,8 +36,12 @@ pub(super) fn outgoing(message: &Message, added: Added<'_>) -> Result<HeaderMap,
         if reserved && !name.eq_ignore_ascii_case(TTL) {
             return Err(refuse(name, "is an instruction to the server; only Nats-TTL may be set"));
         }
-        if name.is_empty() || name.eq_ignore_ascii_case(CAUSE) {
-            return Err(refuse(name, "is empty or reserved"));
+        if name.is_empty() {
+            return Err(refuse(name, "has no name"));
+        }
+        // A copy of another event's headers: its cause is not this one's.
+        if added.cause.is_some() && name.eq_ignore_ascii_case(CAUSE) {
+            continue;
         }
         let key = HeaderName::from_str(name).map_err(|_| refuse(name, "is not a valid header name"))?;
         // White space around a value means nothing to NATS; readers drop it.
@@ -111,7 +115,7 @@ mod tests {
     #[test]
     fn instructions_to_the_server_are_refused() {
         for name in
-            ["Nats-Rollup", "nats-msg-id", "Nats-Expected-Stream", "Cofferdam-Cause", "", "a b", "a:b"]
+            ["Nats-Rollup", "nats-msg-id", "Nats-Expected-Stream", "", "a b", "a:b"]
         {
             assert!(
                 matches!(outgoing(&with(&[(name, "x")]), Added::default()), Err(Error::Refused(_))),
@@ -133,7 +137,7 @@ mod tests {
     #[test]
     fn weight_is_that_of_the_wire_form() {
         let added = Added { cause: Some("o.1"), message_id: Some("o.1.0"), expected: Some(7) };
-        let map = outgoing(&with(&[("a", "1")]), added).unwrap();
+        let map = outgoing(&with(&[("a", "1"), ("cofferdam-cause", "another's")]), added).unwrap();
         let wire = "NATS/1.0\r\na: 1\r\nCofferdam-Cause: o.1\r\nNats-Msg-Id: o.1.0\r\nNats-Expected-Last-Subject-Sequence: 7\r\n\r\n";
         assert_eq!(weight(&map), wire.len() as u64);
         assert_eq!(from_wire(wire.as_bytes()), incoming(Some(&map)));

@@ -72,6 +72,10 @@ impl Link {
         *self.epoch.borrow()
     }
 
+    pub(super) fn is_up(&self) -> bool {
+        *self.connection.borrow() == Connection::Up
+    }
+
     /// Returns once the connection with this number is lost.
     pub(super) async fn lost(&self, epoch: u64) {
         let (mut connection, mut epochs) = (self.connection.clone(), self.epoch.clone());

@@ -281,6 +281,10 @@ impl Bus for NatsBus {
         Ok(read::last(&self.link, &facts.info.name, subject).await?)
     }
 
+    fn max_commit(&self) -> usize {
+        commit::max_size(self)
+    }
+
     async fn open(&self, delivery: &Delivery, point: &Point) -> Result<Opened, Error> {
         commit::open(self, delivery, point).await
     }

@@ -105,6 +105,7 @@ pub(super) async fn publish(bus: &NatsBus, message: Message, how: Publish) -> Re
             None => Err(no_stream()),
             Some(f) => Err(Error::Unavailable(format!("stream {:?} has no leader now", f.info.name))),
         },
+        Sent::Unknown(reason) if !bus.link.is_up() => Err(Error::Unavailable(reason)),
         Sent::Unknown(reason) => match bus.streams.covering_now(&bus.link, subject).await {
             Ok(None) => Err(no_stream()),
             _ => Err(Error::Unavailable(reason)),

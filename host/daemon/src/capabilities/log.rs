@@ -3,6 +3,7 @@
 use cofferdam_sandbox::{LogLevel, Pairs};
 
 use super::Run;
+use crate::observe::text;
 
 /// Of one event; a guest in a loop must not fill the disk.
 const MAX_BYTES: usize = 64 << 10;
@@ -22,6 +23,7 @@ impl Run {
             return;
         }
         self.log_bytes += size;
+        let message = text::excerpt(message, MAX_BYTES);
         let fields = fields.iter().map(|(k, v)| format!("{k}={v:?}")).collect::<Vec<_>>().join(" ");
         macro_rules! line {
             ($level:ident) => {

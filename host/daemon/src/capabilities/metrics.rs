@@ -4,21 +4,26 @@
 use cofferdam_sandbox::{MetricError, Pairs};
 
 use super::Run;
-use crate::observe::metrics::Sample;
+use crate::observe::{metrics::Sample, text};
 
 /// Of one event.
 const MAX_SAMPLES: usize = 1_000;
+/// Of a label's value, in bytes.
+const MAX_LABEL: usize = 128;
 
 impl Run {
     pub(super) fn count(&mut self, name: String, labels: Pairs, delta: u64) -> Result<(), MetricError> {
         self.declared(&name, &labels, false)?;
-        self.sample(Sample::Count { name, labels, delta });
+        self.sample(Sample::Count { name, labels: Self::short(labels), delta });
         Ok(())
     }
 
     pub(super) fn observe(&mut self, name: String, labels: Pairs, value: f64) -> Result<(), MetricError> {
         self.declared(&name, &labels, true)?;
-        self.sample(Sample::Observe { name, labels, value });
+        // One of these would spoil the sum for good.
+        if value.is_finite() {
+            self.sample(Sample::Observe { name, labels: Self::short(labels), value });
+        }
         Ok(())
     }
 
@@ -26,6 +31,10 @@ impl Run {
         if self.samples.len() < MAX_SAMPLES {
             self.samples.push(sample);
         }
+    }
+
+    fn short(labels: Pairs) -> Pairs {
+        labels.into_iter().map(|(name, value)| (name, text::excerpt(&value, MAX_LABEL))).collect()
     }
 
     fn declared(&self, name: &str, labels: &Pairs, histogram: bool) -> Result<(), MetricError> {

@@ -11,6 +11,7 @@ mod rpc;
 mod state;
 
 use std::{
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -27,6 +28,7 @@ use crate::{
     grants::{Denial, Kind},
     observe::{
         metrics::{Metrics, Sample},
+        text,
         trace::TraceContext,
     },
     plugins::Plugin,
@@ -64,13 +66,23 @@ pub struct Run {
     jobs: usize,
     state: Option<Cell>,
     samples: Vec<Sample>,
-    calls_made: std::collections::HashMap<[u8; 32], u32>,
+    calls_made: HashMap<[u8; 32], u32>,
     clock_readings: u64,
     random_blocks: u64,
     log_bytes: usize,
     log_dropped: u64,
+    /// What has been denied, and logged.
+    denied: HashSet<(Kind, String)>,
+    /// Of the last capability that failed, unless another worked since.
     blame: Option<Fault>,
 }
+
+/// Of what a guest asked for, in bytes: it goes into a log line.
+const MAX_THING: usize = 512;
+/// Of one event, that are logged.
+const MAX_DENIALS: usize = 16;
+/// What a commit needs for itself.
+const COMMIT_OVERHEAD: usize = 4 << 10;
 
 /// What a run leaves behind.
 #[derive(Debug, Default)]
@@ -98,25 +110,35 @@ impl Run {
             jobs: 0,
             state,
             samples: Vec::new(),
-            calls_made: std::collections::HashMap::new(),
+            calls_made: HashMap::new(),
             clock_readings: 0,
             random_blocks: 0,
             log_bytes: 0,
             log_dropped: 0,
+            denied: HashSet::new(),
             blame: None,
         }
+    }
+
+    /// What the event's one commit still has room for, in bytes.
+    fn room(&self) -> usize {
+        let state = self.state.as_ref().map_or(0, Cell::size);
+        self.services.bus.max_commit().saturating_sub(COMMIT_OVERHEAD + state + self.message_bytes)
     }
 
     fn remaining(&self) -> Duration {
         self.occasion.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Checks a grant; a denial is logged with the line that would allow it.
+    /// Checks a grant; a denial is logged, once for each thing of an event, with the line that would allow it.
     fn granted(&mut self, kind: Kind, thing: &str) -> Result<(), Denial> {
+        let thing = &text::excerpt(thing, MAX_THING);
         self.plugin.grants.check(kind, thing).inspect_err(|denial| {
-            self.blame.get_or_insert(Fault::Operator);
+            self.blame = Some(Fault::Operator);
             self.services.metrics.denials.with_label_values(&[self.plugin.name.as_str(), kind.name()]).inc();
-            tracing::warn!(plugin = self.plugin.name, event = self.occasion.event_id, "denied: {denial}");
+            if self.denied.len() < MAX_DENIALS && self.denied.insert((kind, thing.clone())) {
+                tracing::warn!(plugin = self.plugin.name, event = self.occasion.event_id, "denied: {denial}");
+            }
         })
     }
 

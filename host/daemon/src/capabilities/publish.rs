@@ -11,10 +11,6 @@ use crate::{dispatch::Fault, grants::Kind, observe::trace};
 const OURS: &str = "cd.";
 /// Of one event: more is a loop, not a plan.
 const MAX_MESSAGES: usize = 1_000;
-/// One message; NATS's own default limit is 1 MiB with headers.
-const MAX_MESSAGE: usize = 1 << 20;
-/// All messages of one event.
-const MAX_BYTES: usize = 8 << 20;
 
 impl Run {
     pub(super) async fn emit(
@@ -42,15 +38,11 @@ impl Run {
             )));
         }
         self.granted(Kind::Publish, &subject).map_err(|denial| EmitError::Denied(denial.to_string()))?;
-        let size = data.len() + headers.iter().map(|(k, v)| k.len() + v.len() + 4).sum::<usize>();
-        if size > MAX_MESSAGE {
+        let (size, room) = (weight(&headers, &data), self.room());
+        if size > room {
             return Err(EmitError::TooLarge(format!(
-                "{size} bytes are over the limit of {MAX_MESSAGE} for one message"
-            )));
-        }
-        if self.message_bytes + size > MAX_BYTES {
-            return Err(EmitError::TooLarge(format!(
-                "this event's messages are over the limit of {MAX_BYTES} bytes"
+                "a message of {size} bytes, and this event's commit has room for {room} more: its messages, jobs and \
+                 state are stored as one"
             )));
         }
         if self.emitted == MAX_MESSAGES {
@@ -71,7 +63,6 @@ impl Run {
                 return Err(EmitError::Unavailable(error.to_string()));
             }
         }
-        self.message_bytes += size;
         self.emitted += 1;
         Ok(self.effect(subject, headers, data))
     }
@@ -83,9 +74,16 @@ impl Run {
         if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(trace::HEADER)) {
             headers.push((trace::HEADER.into(), self.occasion.trace.header()));
         }
+        self.message_bytes += weight(&headers, &data) + subject.len();
         self.messages.push(Message { subject, headers, data });
         id
     }
+}
+
+/// What a message weighs, with what the host adds to it.
+fn weight(headers: &Pairs, data: &Bytes) -> usize {
+    const ADDED: usize = 512;
+    data.len() + headers.iter().map(|(k, v)| k.len() + v.len() + 4).sum::<usize>() + ADDED
 }
 
 fn is_reserved(name: &str) -> bool {

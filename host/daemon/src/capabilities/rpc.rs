@@ -1,6 +1,9 @@
 //! Unary gRPC calls to configured upstreams: bytes in, bytes out. The host owns addresses, TLS and tokens.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::{Buf, BufMut, Bytes};
 use cofferdam_sandbox::{RpcRequest, RpcStatus};
@@ -19,7 +22,10 @@ use crate::{
     config::{Secret, Upstream},
     dispatch::Fault,
     grants::Kind,
-    observe::trace::{self, hex},
+    observe::{
+        text,
+        trace::{self, hex},
+    },
 };
 
 /// Of a request and of an answer.
@@ -105,9 +111,12 @@ impl Upstreams {
             })?;
             client.unary(request, path, BytesCodec).await
         };
+        let began = Instant::now();
         match tokio::time::timeout(timeout, exchange).await {
-            Ok(answer) => answer.map(tonic::Response::into_inner),
-            Err(_) => {
+            // tonic keeps the same time, and calls it a cancellation when its clock is first.
+            Ok(Err(status)) if status.code() != Code::Cancelled || began.elapsed() < timeout => Err(status),
+            Ok(Ok(answer)) => Ok(answer.into_inner()),
+            Ok(Err(_)) | Err(_) => {
                 Err(Status::deadline_exceeded(format!("{} did not answer within {timeout:?}", call.upstream)))
             }
         }
@@ -130,9 +139,11 @@ fn tls(upstream: &Upstream) -> anyhow::Result<ClientTlsConfig> {
     if let Some(domain) = &upstream.domain {
         tls = tls.domain_name(domain);
     }
-    if let Some(ca) = &upstream.ca {
-        tls = tls.ca_certificate(Certificate::from_pem(std::fs::read(ca)?));
-    }
+    tls = match &upstream.ca {
+        Some(ca) => tls.ca_certificate(Certificate::from_pem(std::fs::read(ca)?)),
+        // Whom the machine trusts; the crate itself trusts nobody.
+        None => tls.with_native_roots(),
+    };
     if let Some((certificate, key)) = &upstream.certificate {
         tls = tls.identity(Identity::from_pem(std::fs::read(certificate)?, std::fs::read(key)?));
     }
@@ -149,6 +160,21 @@ fn insert(request: &mut Request<Bytes>, name: &str, value: &str) -> Result<(), S
 
 impl Run {
     pub(super) async fn rpc(&mut self, request: RpcRequest) -> Result<Bytes, RpcStatus> {
+        if !self.services.upstreams.0.contains_key(&request.upstream) {
+            let name = text::excerpt(&request.upstream, 64);
+            self.blame = Some(Fault::Operator);
+            return Err(refusal(
+                Code::FailedPrecondition,
+                format!("no upstream {name:?} is configured; add [upstreams.{name}] with its address"),
+            ));
+        }
+        if !is_method(&request.method) {
+            let method = text::excerpt(&request.method, 128);
+            return Err(refusal(
+                Code::InvalidArgument,
+                format!("{method:?} is not a method; write \"package.Service/Method\""),
+            ));
+        }
         let thing = format!("{}/{}", request.upstream, request.method);
         self.granted(Kind::Rpc, &thing)
             .map_err(|denial| refusal(Code::PermissionDenied, denial.to_string()))?;
@@ -159,8 +185,17 @@ impl Run {
                 format!("the request has {size} bytes, more than {MAX_MESSAGE}"),
             ));
         }
-        if let Some((name, _)) = request.metadata.iter().find(|(name, _)| is_reserved(name)) {
-            return Err(refusal(Code::InvalidArgument, format!("metadata {name:?} belongs to the host")));
+        for (name, value) in &request.metadata {
+            let name = text::excerpt(name, 64);
+            if is_reserved(&name) {
+                return Err(refusal(Code::InvalidArgument, format!("metadata {name:?} belongs to the host")));
+            }
+            if name.parse::<AsciiMetadataKey>().is_err() || value.parse::<AsciiMetadataValue>().is_err() {
+                return Err(refusal(
+                    Code::InvalidArgument,
+                    format!("metadata {name:?} is not a lower-case name with a visible ASCII value"),
+                ));
+            }
         }
         let key = self.idempotency_key(&request);
         let left = self.remaining();
@@ -191,9 +226,12 @@ impl Run {
                 (code as i32).to_string().as_str(),
             ])
             .inc();
+        if answer.is_ok() && self.blame == Some(Fault::Upstream) {
+            self.blame = None;
+        }
         answer.map_err(|status| {
             if is_upstreams_fault(status.code()) {
-                self.blame.get_or_insert(Fault::Upstream);
+                self.blame = Some(Fault::Upstream);
             }
             RpcStatus { code: status.code() as u8, message: status.message().to_owned(), local: false }
         })
@@ -217,6 +255,12 @@ impl Run {
         *occurrence += 1;
         hex(&hash.finalize())
     }
+}
+
+/// `package.Service/Method`, and nothing that a proxy could take for another path.
+fn is_method(method: &str) -> bool {
+    let word = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    method.split_once('/').is_some_and(|(service, name)| word(name) && service.split('.').all(word))
 }
 
 fn refusal(code: Code, message: String) -> RpcStatus {
@@ -282,5 +326,18 @@ impl Decoder for BytesCodec {
     fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         let len = from.remaining();
         Ok(Some(from.copy_to_bytes(len)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_method_is_one_path_and_no_other() {
+        assert!(is_method("fleet.task_derivation.v1.Planning/GetPlan"));
+        for bad in ["a.B", "a.B/", "/C", "a.B/../D/E", "a..B/C", "a.B/C/D", "a.B/C?x", "a.B/C%2f"] {
+            assert!(!is_method(bad), "{bad}");
+        }
     }
 }

@@ -39,7 +39,7 @@ impl Cell {
         kept.chain(self.written.iter().filter(|(_, v)| v.is_some()).map(|(k, _)| k))
     }
 
-    fn size(&self) -> usize {
+    pub(super) fn size(&self) -> usize {
         self.keys().map(|k| k.len() + self.get(k).map_or(0, Bytes::len)).sum()
     }
 
@@ -73,24 +73,30 @@ impl Run {
     }
 
     pub(super) fn state_put(&mut self, key: String, value: Bytes) -> Result<(), StateError> {
+        check_key(&key)?;
+        let room = self.room();
         let cell = self.cell()?;
-        if key.is_empty() || key.len() > MAX_KEY {
-            return Err(StateError::Limit(format!("a key has 1 to {MAX_KEY} bytes, this one {}", key.len())));
-        }
         let before = cell.get(&key).map(|v| v.len() + key.len());
         if before.is_none() && cell.keys().count() >= MAX_KEYS {
             return Err(StateError::Limit(format!("a cell has at most {MAX_KEYS} keys")));
         }
         let size = cell.size() - before.unwrap_or(0) + key.len() + value.len();
-        if size > MAX_CELL {
-            return Err(StateError::Limit(format!("the cell would have {size} bytes, more than {MAX_CELL}")));
+        if size > MAX_CELL || size > cell.size() + room {
+            return Err(StateError::Limit(format!(
+                "the cell would have {size} bytes, more than {MAX_CELL} or than this event's commit has room for"
+            )));
         }
         cell.written.insert(key, Some(value));
         Ok(())
     }
 
     pub(super) fn state_delete(&mut self, key: String) -> Result<(), StateError> {
-        self.cell()?.written.insert(key, None);
+        check_key(&key)?;
+        let cell = self.cell()?;
+        // What is not there needs no deleting, and no memory.
+        if cell.get(&key).is_some() {
+            cell.written.insert(key, None);
+        }
         Ok(())
     }
 
@@ -99,6 +105,13 @@ impl Run {
         keys.sort_unstable();
         Ok(keys)
     }
+}
+
+fn check_key(key: &str) -> Result<(), StateError> {
+    if key.is_empty() || key.len() > MAX_KEY {
+        return Err(StateError::Limit(format!("a key has 1 to {MAX_KEY} bytes, this one {}", key.len())));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -1,25 +1,23 @@
 //! From `cofferdam.toml` to [`Config`]: each table's keys, defaults with their reasons, and what must fit together.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use serde_json::Value;
-
 use super::{
-    Backend, BusConfig, Config, DispatchConfig, Environment, ExecutorConfig, Faults, LogConfig, Manifest,
-    MetricSpec, PluginConfig, SandboxSettings, Secret, Upstream,
-    env::{UPSTREAMS, as_url},
-    manifest::{LimitsConfig, bad_name, is_name, limits_config, permissions},
-    reader::{Fault, Item, Source, Table},
+    Backend, BusConfig, Config, DispatchConfig, Environment, ExecutorConfig, Faults, LogConfig,
+    SandboxSettings, Upstream, Url,
+    env::Surroundings,
+    limits::Ceilings,
+    plugin::{Around, plugins},
+    reader::{Item, Source, Table},
+    upstreams::upstreams,
 };
-use crate::grants::{Grants, Kind};
+use crate::observe::logs;
 
-/// Five seconds, as the fleet's services expect of each other.
-const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// What the fleet's own deployment uses.
 const MODEL: &str = "Qwen/Qwen2.5-7B-Instruct";
 const VLLM_URL: &str = "http://vllm-server-service:8000";
@@ -29,23 +27,18 @@ const ADMIN: &str = "127.0.0.1:8080";
 pub(super) fn load(file: &Path, environment: &Environment) -> Result<Config, Faults> {
     let source = Source::read(file)?;
     let base = file.parent().map_or_else(PathBuf::new, Path::to_owned);
-    let mut elsewhere = Vec::new();
-    let (config, mut faults) = source.parse(|top| read(top, &base, environment, &mut elsewhere));
-    faults.extend(elsewhere);
+    let surroundings = Surroundings::new(base, environment);
+    let (config, mut faults) = source.parse(|top| read(top, &surroundings));
+    faults.extend(surroundings.into_faults());
     match config {
         Some(config) if faults.is_empty() => Ok(config),
         _ => Err(Faults(faults)),
     }
 }
 
-/// `None` only along with a fault. `elsewhere` collects the faults of other files.
-fn read(
-    top: &Table<'_>,
-    base: &Path,
-    environment: &Environment,
-    elsewhere: &mut Vec<Fault>,
-) -> Option<Config> {
-    let bus = section(top, "bus", |t| bus(t, base, environment));
+/// `None` only along with a fault.
+fn read(top: &Table<'_>, surroundings: &Surroundings<'_>) -> Option<Config> {
+    let bus = section(top, "bus", |t| bus(t, surroundings));
     let admin = section(top, "admin", |t| {
         t.and_then(|t| {
             t.parsed("listen", "an address with a port such as \"127.0.0.1:8080\"", |s| s.parse().ok())
@@ -59,30 +52,30 @@ fn read(
             })
         })
     });
-    let log = section(top, "log", |t| log(t, environment));
-    let sandbox = section(top, "sandbox", |t| sandbox(t, base));
+    let log = section(top, "log", |t| log(t, surroundings));
+    let sandbox = section(top, "sandbox", |t| sandbox(t, &surroundings.base));
+    let limits = section(top, "limits", |t| Ceilings::read(t, sandbox.memory));
     let dispatch = section(top, "dispatch", dispatch);
     let advisories = section(top, "observe", |t| t.and_then(|t| t.boolean("advisories"))).unwrap_or(false);
-    let upstreams = section(top, "upstreams", |t| upstreams(t, base, environment));
-    let executor = section(top, "executor", |t| t.and_then(|t| executor(t, &upstreams, environment)));
-    let around = Around { base, upstreams: &upstreams, executor: executor.is_some(), memory: sandbox.memory };
-    let plugins = section(top, "plugins", |t| {
-        let mut all: Vec<PluginConfig> = Vec::new();
-        for (name, table) in t.map(Table::named_tables).unwrap_or_default() {
-            if let Some(plugin) = plugin(&name, &table, &around, elsewhere) {
-                agree_on_metrics(&table, &plugin, &all);
-                all.push(plugin);
-            }
-            table.finish();
-        }
-        all
-    });
+    let upstreams = section(top, "upstreams", |t| upstreams(t, surroundings));
+    let executor = section(top, "executor", |t| t.and_then(|t| executor(t, &upstreams, surroundings)));
+    let around = Around {
+        surroundings,
+        upstreams: &upstreams,
+        // One that is faulty is there all the same.
+        executor: top.has("executor"),
+        memory: sandbox.memory,
+        ceilings: &limits,
+        max_deliveries: dispatch.max_deliveries,
+    };
+    let plugins = section(top, "plugins", |t| plugins(t, &around));
     Some(Config {
         bus,
         admin: admin?,
         envelope: envelope.unwrap_or_else(|| "mirror".to_owned()),
         log,
         sandbox,
+        limits,
         dispatch,
         executor,
         upstreams,
@@ -92,7 +85,7 @@ fn read(
 }
 
 /// Reads a table that may be missing, and reports its unknown keys.
-fn section<T>(top: &Table<'_>, name: &str, read: impl FnOnce(Option<&Table<'_>>) -> T) -> T {
+pub(super) fn section<T>(top: &Table<'_>, name: &str, read: impl FnOnce(Option<&Table<'_>>) -> T) -> T {
     let table = top.table(name);
     let value = read(table.as_ref());
     if let Some(table) = table {
@@ -106,7 +99,7 @@ fn path(table: &Table<'_>, key: &str, base: &Path) -> Option<PathBuf> {
 }
 
 /// A path whose file must be there.
-fn file(table: &Table<'_>, key: &str, base: &Path) -> Option<PathBuf> {
+pub(super) fn file(table: &Table<'_>, key: &str, base: &Path) -> Option<PathBuf> {
     let text = table.string(key)?;
     let path = base.join(&text.value);
     if !path.is_file() {
@@ -119,7 +112,7 @@ fn file(table: &Table<'_>, key: &str, base: &Path) -> Option<PathBuf> {
 }
 
 /// A client certificate comes with its key.
-fn certificate(table: &Table<'_>, base: &Path) -> Option<(PathBuf, PathBuf)> {
+pub(super) fn certificate(table: &Table<'_>, base: &Path) -> Option<(PathBuf, PathBuf)> {
     match (file(table, "certificate", base), file(table, "key", base)) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
@@ -130,29 +123,35 @@ fn certificate(table: &Table<'_>, base: &Path) -> Option<(PathBuf, PathBuf)> {
     }
 }
 
-fn bus(table: Option<&Table<'_>>, base: &Path, environment: &Environment) -> BusConfig {
+fn bus(table: Option<&Table<'_>>, surroundings: &Surroundings<'_>) -> BusConfig {
+    let wrong = |what: &str, url: &Url| {
+        format!("{what} has {url:?}, which is not a NATS URL; write one such as {NATS_URL:?}")
+    };
     let mut nats = Vec::new();
     if let Some(table) = table {
         for item in table.mixed("nats") {
             match item {
-                Item::String(url) if is_nats_url(&url.value) => nats.push(url.value),
-                Item::String(url) => table.fault_at(
-                    &url,
-                    format!(
-                        "bus.nats has {:?}, which is not a NATS URL; write one such as {NATS_URL:?}",
-                        url.value
-                    ),
-                ),
+                Item::String(text) => {
+                    let url = Url::new(text.value.as_str());
+                    if !is_nats_url(url.reveal()) {
+                        table.fault_at(&text, wrong("bus.nats", &url));
+                    }
+                    nats.push(url);
+                }
                 Item::Table(t) => t.fault("bus.nats takes URLs"),
             }
         }
     }
-    if let Some(url) = environment.get("NATS_URL") {
-        nats = url.split(',').map(|u| u.trim().to_owned()).collect();
+    if let Some(urls) = surroundings.variable("NATS_URL") {
+        nats = urls.split(',').map(|url| Url::new(url.trim())).collect();
+        for url in nats.iter().filter(|url| !is_nats_url(url.reveal())) {
+            surroundings.fault(wrong("NATS_URL", url));
+        }
     }
     if nats.is_empty() {
-        nats.push(NATS_URL.to_owned());
+        nats.push(Url::new(NATS_URL));
     }
+    let base = &surroundings.base;
     BusConfig {
         nats,
         credentials: table.and_then(|t| file(t, "credentials", base)),
@@ -163,18 +162,37 @@ fn bus(table: Option<&Table<'_>>, base: &Path, environment: &Environment) -> Bus
     }
 }
 
+/// `scheme://host`, with a port or without, and with anything for user and password.
 fn is_nats_url(url: &str) -> bool {
-    ["nats://", "tls://", "ws://", "wss://"]
-        .iter()
-        .any(|s| url.strip_prefix(s).is_some_and(|rest| !rest.is_empty()))
+    let Some(rest) = ["nats://", "tls://", "ws://", "wss://"].iter().find_map(|s| url.strip_prefix(s)) else {
+        return false;
+    };
+    let place = rest.rsplit_once('@').map_or(rest, |(_, place)| place).trim_end_matches('/');
+    let (host, port) = match place.rsplit_once(':') {
+        // Colons inside of brackets are those of an IPv6 address.
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse::<u16>().is_ok_and(|p| p > 0)),
+        _ => (place, true),
+    };
+    let fine = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '/' | ',');
+    port && !host.is_empty() && host.chars().all(fine)
 }
 
-fn log(table: Option<&Table<'_>>, environment: &Environment) -> LogConfig {
-    let level = environment
-        .get("LOG_LEVEL")
-        .map(str::to_lowercase)
-        .or_else(|| table.and_then(|t| t.string("level")).map(|l| l.value))
-        .unwrap_or_else(|| "info".to_owned());
+fn log(table: Option<&Table<'_>>, surroundings: &Surroundings<'_>) -> LogConfig {
+    let mut level = None;
+    if let Some(table) = table
+        && let Some(text) = table.string("level")
+    {
+        level = logs::level(&text.value);
+        if level.is_none() {
+            table.fault_at(&text, format!("log.level is {:?}, which is not {}", text.value, logs::LEVELS));
+        }
+    }
+    if let Some(text) = surroundings.variable("LOG_LEVEL") {
+        level = logs::level(&text);
+        if level.is_none() {
+            surroundings.fault(format!("LOG_LEVEL is {text:?}, which is not {}", logs::LEVELS));
+        }
+    }
     let json = table.and_then(|t| {
         t.parsed("format", "text or json", |s| match s {
             "text" => Some(false),
@@ -182,7 +200,7 @@ fn log(table: Option<&Table<'_>>, environment: &Environment) -> LogConfig {
             _ => None,
         })
     });
-    LogConfig { level: level.replace("warning", "warn"), json: json.unwrap_or(false) }
+    LogConfig { level: level.unwrap_or_else(|| "info".to_owned()), json: json.unwrap_or(false) }
 }
 
 fn sandbox(table: Option<&Table<'_>>, base: &Path) -> SandboxSettings {
@@ -207,84 +225,28 @@ fn dispatch(table: Option<&Table<'_>>) -> DispatchConfig {
     }
 }
 
-fn upstreams(
-    table: Option<&Table<'_>>,
-    base: &Path,
-    environment: &Environment,
-) -> BTreeMap<String, Upstream> {
-    let mut all = BTreeMap::new();
-    for (name, table) in table.map(Table::named_tables).unwrap_or_default() {
-        if !is_name(&name) {
-            table.fault(bad_name(&name));
-        }
-        let address = table.required("address", "\"http://127.0.0.1:50051\"");
-        if let Some(address) = &address
-            && !as_url(&address.value).parse::<http::Uri>().is_ok_and(|u| u.port().is_some())
-        {
-            table.fault_at(
-                address,
-                format!(
-                    "upstreams.{name}.address is {:?}, which is not a URL with a port; write \"http://host:port\"",
-                    address.value
-                ),
-            );
-        }
-        let upstream = Upstream {
-            address: as_url(&address.map(|a| a.value).unwrap_or_default()),
-            timeout: table.duration("timeout").unwrap_or(RPC_TIMEOUT),
-            ca: file(&table, "ca", base),
-            certificate: certificate(&table, base),
-            domain: table.string("domain").map(|d| d.value),
-            token: token(&table, base, environment),
-        };
-        table.finish();
-        all.insert(name, upstream);
-    }
-    for (variable, name) in UPSTREAMS {
-        if let Some(address) = environment.get(variable) {
-            let address = as_url(address);
-            all.entry(name.to_owned()).and_modify(|u| u.address.clone_from(&address)).or_insert(Upstream {
-                address,
-                timeout: RPC_TIMEOUT,
-                ca: None,
-                certificate: None,
-                domain: None,
-                token: None,
-            });
-        }
-    }
-    all
-}
-
-/// `token-file` or `token-env`: a secret never stands in the config itself.
-fn token(table: &Table<'_>, base: &Path, environment: &Environment) -> Option<Secret> {
-    if let Some(path) = file(table, "token-file", base) {
-        return match std::fs::read_to_string(&path) {
-            Ok(text) => Some(Secret::new(text.trim().to_owned())),
-            Err(e) => {
-                table.fault(format!("token-file {:?} can't be read: {e}", path.display()));
-                None
-            }
-        };
-    }
-    let name = table.string("token-env")?;
-    let value = environment.get(&name.value);
-    if value.is_none() {
-        table.fault_at(
-            &name,
-            format!("token-env names {:?}, which is not set; set it, or use token-file", name.value),
-        );
-    }
-    value.map(|v| Secret::new(v.to_owned()))
-}
-
+/// `None` only along with a fault; every key has been read by then.
 fn executor(
     table: &Table<'_>,
     upstreams: &BTreeMap<String, Upstream>,
-    environment: &Environment,
+    surroundings: &Surroundings<'_>,
 ) -> Option<ExecutorConfig> {
-    let name = table.required("backend", "\"offline\"")?;
+    let name = table.required("backend", "\"offline\"");
     let upstream = table.string("upstream");
+    let model = table.string("model").map(|m| m.value);
+    let vllm_url = table.string("vllm-url");
+    let concurrency = table.integer("concurrency", 1, 10_000).unwrap_or(16) as u32;
+    let wrong = |what: &str, url: &str| {
+        format!("{what} is {:?}, which is not a URL; write one such as {VLLM_URL:?}", Url::new(url))
+    };
+    if let Some(url) = vllm_url.as_ref().filter(|url| !is_http_url(&url.value)) {
+        table.fault_at(url, wrong("executor.vllm-url", &url.value));
+    }
+    let moved = surroundings.variable("VLLM_URL");
+    if let Some(url) = moved.as_ref().filter(|url| !is_http_url(url)) {
+        surroundings.fault(wrong("VLLM_URL", url));
+    }
+    let name = name?;
     let backend = match name.value.as_str() {
         "offline" => Backend::Offline,
         "fleet" => {
@@ -305,183 +267,48 @@ fn executor(
             return None;
         }
     };
-    let text = |key: &str, variable: &str, default: &str| {
-        let own = table.string(key).map(|v| v.value);
-        environment.get(variable).map(str::to_owned).or(own).unwrap_or_else(|| default.to_owned())
-    };
     Some(ExecutorConfig {
         backend,
-        model: text("model", "VLLM_MODEL", MODEL),
-        vllm_url: text("vllm-url", "VLLM_URL", VLLM_URL),
-        concurrency: table.integer("concurrency", 1, 10_000).unwrap_or(16) as u32,
+        model: surroundings.variable("VLLM_MODEL").or(model).unwrap_or_else(|| MODEL.to_owned()),
+        vllm_url: moved.or(vllm_url.map(|u| u.value)).unwrap_or_else(|| VLLM_URL.to_owned()),
+        concurrency,
     })
 }
 
-/// What a plugin's table has to fit to.
-struct Around<'a> {
-    base: &'a Path,
-    upstreams: &'a BTreeMap<String, Upstream>,
-    executor: bool,
-    memory: usize,
+fn is_http_url(url: &str) -> bool {
+    url.parse::<http::Uri>().is_ok_and(|u| {
+        matches!(u.scheme_str(), Some("http" | "https")) && u.host().is_some_and(|h| !h.is_empty())
+    })
 }
 
-impl Around<'_> {
-    /// What is wrong with a grant that is well-formed.
-    fn check(&self, kind: Kind, entry: &str) -> Option<String> {
-        match kind {
-            Kind::Rpc => {
-                let upstream = entry.split('/').next().unwrap_or_default();
-                (!self.upstreams.contains_key(upstream)).then(|| {
-                    format!(
-                        "{entry:?} names the upstream {upstream:?}, which is not configured; add [upstreams.{upstream}] with \
-                         address = \"http://host:port\""
-                    )
-                })
-            }
-            Kind::Executor => (!self.executor).then(|| {
-                format!("{entry:?} is granted, but there is no executor; add [executor] with backend = \"offline\"")
-            }),
-            Kind::Publish | Kind::State => None,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nats_urls_have_a_scheme_and_a_host() {
+        for good in [
+            "nats://a",
+            "nats://a:4222",
+            "tls://me:p@ss/w:rd@a.b:4222",
+            "nats://token@[::1]:4222",
+            "nats://[::1]",
+            "wss://a:443/",
+        ] {
+            assert!(is_nats_url(good), "{good}");
         }
-    }
-}
-
-fn plugin(
-    name: &str,
-    table: &Table<'_>,
-    around: &Around<'_>,
-    elsewhere: &mut Vec<Fault>,
-) -> Option<PluginConfig> {
-    let base = around.base;
-    if !is_name(name) {
-        table.fault(bad_name(name));
-    }
-    let component = table.required("component", "\"target/plugins/NAME.wasm\"");
-    let manifest_path = table.string("manifest");
-    let check = |kind, entry: &str| around.check(kind, entry);
-    let granted =
-        section(table, "grants", |t| t.map(|t| permissions(t, &Kind::ALL, check))).unwrap_or_default();
-    let limits = section(table, "limits", |t| t.map(limits_config)).unwrap_or_default();
-    let component = component?;
-    let component_path = base.join(&component.value);
-    if !component_path.is_file() {
-        table.fault_at(
-            &component,
-            format!("{:?} is not a file; build the plugin, or correct the path", component_path.display()),
-        );
-    }
-    let manifest_file = match &manifest_path {
-        Some(path) => base.join(&path.value),
-        None => component_path.with_extension("toml"),
-    };
-    if !manifest_file.is_file() {
-        let message = format!(
-            "{:?} is not a file; put the plugin's plugin.toml there, or say where it is with manifest = \"...\"",
-            manifest_file.display()
-        );
-        table.fault_at(manifest_path.as_ref().unwrap_or(&component), message);
-        return None;
-    }
-    let manifest = match Manifest::read(&manifest_file) {
-        Ok(manifest) => manifest,
-        Err(faults) => {
-            elsewhere.extend(faults.0);
-            return None;
-        }
-    };
-    let values = values(name, table, &manifest);
-    let grants = Grants { plugin: name.to_owned(), asked: manifest.asks.clone(), granted };
-    let manifest = rename(manifest, name);
-    let limits = merge(&limits, &manifest.limits);
-    if let Some(memory) = limits.memory.filter(|m| *m > around.memory) {
-        table.fault(format!(
-            "plugins.{name} wants {memory} bytes of memory and the sandbox gives {}; raise [sandbox] memory, or lower \
-             [plugins.{name}.limits] memory",
-            around.memory
-        ));
-    }
-    Some(PluginConfig { name: name.to_owned(), component: component_path, manifest, grants, values, limits })
-}
-
-/// The plugin's config: what the operator set, checked against the schema, else the defaults.
-fn values(name: &str, table: &Table<'_>, manifest: &Manifest) -> BTreeMap<String, Value> {
-    let mut values: BTreeMap<String, Value> =
-        manifest.config.iter().filter_map(|(k, c)| c.default.clone().map(|d| (k.clone(), d))).collect();
-    let mut set = BTreeSet::new();
-    if let Some(config) = table.table("config") {
-        for (key, value) in config.values() {
-            match manifest.config.get(&key) {
-                None => config.fault_at(
-                    &value,
-                    format!(
-                        "plugins.{name}.config.{key} is not a key of the plugin; it has: {}",
-                        manifest.config.keys().cloned().collect::<Vec<_>>().join(", ")
-                    ),
-                ),
-                Some(schema) if !schema.kind.admits(&value.value) => config.fault_at(
-                    &value,
-                    format!(
-                        "plugins.{name}.config.{key} is {}, which is not of the type {}",
-                        value.value,
-                        format!("{:?}", schema.kind).to_lowercase()
-                    ),
-                ),
-                Some(_) => {
-                    values.insert(key.clone(), value.value);
-                }
-            }
-            set.insert(key);
-        }
-    }
-    for (key, schema) in &manifest.config {
-        if schema.required && !set.contains(key) {
-            table.fault(format!(
-                "plugins.{name}.config.{key} is missing and required: {}",
-                schema.description
-            ));
-        }
-    }
-    values
-}
-
-/// The name in the config is the plugin's name on this cluster: its durables and space follow it.
-fn rename(mut manifest: Manifest, name: &str) -> Manifest {
-    if manifest.name != name {
-        let (old, new) = (format!("cofferdam-{}-", manifest.name), format!("cofferdam-{name}-"));
-        for subscription in &mut manifest.subscriptions {
-            if let Some(rest) = subscription.durable.strip_prefix(&old) {
-                subscription.durable = format!("{new}{rest}");
-            }
-        }
-        manifest.name = name.to_owned();
-    }
-    manifest
-}
-
-fn merge(operator: &LimitsConfig, author: &LimitsConfig) -> LimitsConfig {
-    LimitsConfig {
-        cpu: operator.cpu.or(author.cpu),
-        wall: operator.wall.or(author.wall),
-        memory: operator.memory.or(author.memory),
-        host_calls: operator.host_calls.or(author.host_calls),
-        concurrency: operator.concurrency.or(author.concurrency),
-    }
-}
-
-/// Plugins may share a metric, if they mean the same.
-fn agree_on_metrics(table: &Table<'_>, plugin: &PluginConfig, others: &[PluginConfig]) {
-    for metric in &plugin.manifest.metrics {
-        for other in others {
-            let differs = |m: &&MetricSpec| {
-                m.name == metric.name && (m.labels != metric.labels || m.buckets != metric.buckets)
-            };
-            if other.manifest.metrics.iter().any(|m| differs(&m)) {
-                table.fault(format!(
-                    "plugins.{} and plugins.{} declare the metric {:?} with different kinds, labels or buckets; make their \
-                     plugin.toml agree",
-                    plugin.name, other.name, metric.name
-                ));
-            }
+        for bad in [
+            "",
+            "a:4222",
+            "http://a:1",
+            "nats://",
+            "nats://:4222",
+            "nats://a:b",
+            "nats://a:0",
+            "nats://a b",
+            "nats://me:p@",
+        ] {
+            assert!(!is_nats_url(bad), "{bad}");
         }
     }
 }

@@ -1,71 +1,44 @@
-//! `plugin.toml`: what a plugin is, subscribes to, asks for, and can be configured with. Written by its author.
+//! `plugin.toml`: what a plugin is, subscribes to, asks for, and can be configured with. Written by its author, and read for
+//! the place that the operator gives it.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path};
 
-use cofferdam_bus::subject;
 use serde_json::Value;
 
-use super::reader::{At, Fault, Faults, Item, Source, Table};
+use super::{
+    fault::{Fault, Faults},
+    limits::{Ceilings, LimitsConfig},
+    reader::{Source, Table},
+    subscription::{Subscription, subscription},
+};
 use crate::grants::{Kind, Permissions};
+
+/// What the operator's config says of a plugin, as far as its manifest has to fit in.
+pub(super) struct Place<'a> {
+    /// The plugin's name on this cluster. Its durables, its dead letters and its own space follow it.
+    pub name: &'a str,
+    /// What the author may ask for.
+    pub ceilings: &'a Ceilings,
+    /// What the operator sets; the author's wish for it does not count.
+    pub limits: &'a LimitsConfig,
+    pub max_deliveries: u32,
+    /// Durables taken so far, by the plugin that has them.
+    pub durables: &'a mut BTreeMap<String, String>,
+}
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Manifest {
+    /// As its author calls it; the operator may call it otherwise.
     pub name: String,
     pub version: String,
     pub description: String,
     pub subscriptions: Vec<Subscription>,
-    /// The space of the plugin's cells.
+    /// The space of the plugin's cells; its own is named like the plugin on this cluster.
     pub space: String,
     pub asks: Permissions,
     pub limits: LimitsConfig,
     pub config: BTreeMap<String, ConfigKey>,
     pub metrics: Vec<MetricSpec>,
-}
-
-/// Limits where the author or the operator sets them; the rest are the host's defaults.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LimitsConfig {
-    pub cpu: Option<Duration>,
-    pub wall: Option<Duration>,
-    pub memory: Option<usize>,
-    pub host_calls: Option<u32>,
-    pub concurrency: Option<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Subscription {
-    pub subject: String,
-    pub durable: String,
-    /// Tried in order; the first that is found and not empty is the key.
-    pub order_key: Vec<KeySource>,
-    /// With `{key}` in it.
-    pub cell: String,
-    pub class: Class,
-    pub ack_wait: Duration,
-    pub max_attempts: u32,
-    pub backoff: Duration,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeySource {
-    pub place: KeyPlace,
-    /// Taken off once, if the value begins with it; a value that doesn't is not a key.
-    pub strip_prefix: Option<String>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPlace {
-    /// A JSON pointer (RFC 6901) into the payload.
-    Pointer(String),
-    Header(String),
-}
-
-/// Where events of a subscription commit (see `cofferdam_bus::Point`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Class {
-    Cell,
-    Record,
-    Publish,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -122,22 +95,16 @@ pub struct MetricSpec {
 }
 
 impl Manifest {
-    pub fn read(file: &Path) -> Result<Self, Faults> {
-        let (manifest, faults) = Source::read(file)?.parse(read);
-        checked(manifest, faults)
-    }
-
-    pub fn parse(file: &Path, text: &str) -> Result<Self, Faults> {
-        let (manifest, faults) = Source::new(file, text.to_owned()).parse(read);
-        checked(manifest, faults)
+    pub(super) fn read(file: &Path, place: &mut Place<'_>) -> Result<Self, Faults> {
+        checked(Source::read(file)?.parse(|top| read(top, place)))
     }
 }
 
-fn checked(manifest: Manifest, faults: Vec<Fault>) -> Result<Manifest, Faults> {
+fn checked((manifest, faults): (Manifest, Vec<Fault>)) -> Result<Manifest, Faults> {
     if faults.is_empty() { Ok(manifest) } else { Err(Faults(faults)) }
 }
 
-fn read(top: &Table<'_>) -> Manifest {
+fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
     let mut manifest = Manifest {
         name: String::new(),
         version: String::new(),
@@ -168,7 +135,7 @@ fn read(top: &Table<'_>) -> Manifest {
             table.finish();
         }
     }
-    manifest.space = manifest.name.clone();
+    manifest.space = place.name.to_owned();
     let has_state = top.table("state").map(|table| {
         if let Some(space) = table.string("space") {
             if !is_name(&space.value) {
@@ -186,20 +153,11 @@ fn read(top: &Table<'_>) -> Manifest {
         manifest.asks.state.push(manifest.space.clone());
     }
     if let Some(limits) = top.table("limits") {
-        manifest.limits = limits_config(&limits);
+        manifest.limits = LimitsConfig::of_author(&limits, place);
         limits.finish();
     }
-    let mut durables = std::collections::BTreeSet::new();
     for table in top.tables("subscriptions") {
-        if let Some(subscription) = subscription(&table, &manifest.name) {
-            if !durables.insert(subscription.durable.clone()) {
-                table.fault(format!(
-                    "two subscriptions would share the durable {:?}; remove one, or give it a durable of its own",
-                    subscription.durable
-                ));
-            }
-            manifest.subscriptions.push(subscription);
-        }
+        manifest.subscriptions.extend(subscription(&table, place));
         table.finish();
     }
     if let Some(config) = top.table("config") {
@@ -256,96 +214,6 @@ pub(super) fn permissions(
     all
 }
 
-pub(super) fn limits_config(table: &Table<'_>) -> LimitsConfig {
-    LimitsConfig {
-        cpu: table.duration("cpu"),
-        wall: table.duration("wall"),
-        memory: table.size("memory"),
-        host_calls: table.integer("host-calls", 1, u32::MAX.into()).map(|n| n as u32),
-        concurrency: table.integer("concurrency", 1, 100_000).map(|n| n as u32),
-    }
-}
-
-fn subscription(table: &Table<'_>, plugin: &str) -> Option<Subscription> {
-    let filter = table.required("subject", "\"orders.created\"");
-    let mut order_key = Vec::new();
-    for item in table.mixed("order-key") {
-        match item {
-            Item::String(pointer) => key_source(table, pointer, None, &mut order_key),
-            Item::Table(inner) => {
-                let strip = inner.string("strip-prefix").map(|s| s.value);
-                match (inner.string("pointer"), inner.string("header")) {
-                    (Some(pointer), None) => key_source(table, pointer, strip, &mut order_key),
-                    (None, Some(header)) => {
-                        order_key
-                            .push(KeySource { place: KeyPlace::Header(header.value), strip_prefix: strip });
-                    }
-                    _ => inner.fault("a part of order-key has either pointer or header"),
-                }
-                inner.finish();
-            }
-        }
-    }
-    let keyed = !order_key.is_empty();
-    let class = table.parsed("commit", "one of cell, record, publish", |s| match s {
-        "cell" => Some(Class::Cell),
-        "record" => Some(Class::Record),
-        "publish" => Some(Class::Publish),
-        _ => None,
-    });
-    let cell = table.string("cell");
-    if let Some(cell) = &cell
-        && !cell.value.contains("{key}")
-    {
-        table.fault_at(
-            cell,
-            format!("cell is {:?}, so all keys would share it; put {{key}} in it", cell.value),
-        );
-    }
-    if class == Some(Class::Cell) && !keyed {
-        table.fault("commit = \"cell\" needs an order-key; add one, or write commit = \"record\"");
-    }
-    let class = class.unwrap_or(if keyed { Class::Cell } else { Class::Record });
-    let ack_wait = table.duration("ack-wait").unwrap_or(Duration::from_secs(30));
-    let max_attempts = table.integer("max-attempts", 1, 1000).unwrap_or(3) as u32;
-    let backoff = table.duration("backoff").unwrap_or(Duration::from_secs(5));
-    let durable = table.string("durable");
-    let filter = filter?;
-    if subject::check_filter(&filter.value).is_err() {
-        table.fault_at(&filter, format!("{:?} is not a subject", filter.value));
-    }
-    if let Some(durable) = &durable
-        && !is_name(&durable.value)
-    {
-        table.fault_at(durable, bad_name(&durable.value));
-    }
-    Some(Subscription {
-        durable: durable.map_or_else(|| durable_name(plugin, &filter.value), |d| d.value),
-        subject: filter.value,
-        order_key,
-        cell: cell.map_or_else(|| "{key}".to_owned(), |c| c.value),
-        class,
-        ack_wait,
-        max_attempts,
-        backoff,
-    })
-}
-
-fn key_source(
-    table: &Table<'_>,
-    pointer: At<String>,
-    strip_prefix: Option<String>,
-    into: &mut Vec<KeySource>,
-) {
-    if !pointer.value.starts_with('/') {
-        table.fault_at(
-            &pointer,
-            format!("order-key has {:?}, which is not a JSON pointer; begin it with /", pointer.value),
-        );
-    }
-    into.push(KeySource { place: KeyPlace::Pointer(pointer.value), strip_prefix });
-}
-
 fn metric(name: String, table: &Table<'_>) -> MetricSpec {
     let kind = table.parsed("kind", "counter or histogram", |s| match s {
         "counter" => Some(false),
@@ -388,19 +256,6 @@ fn metric(name: String, table: &Table<'_>) -> MetricSpec {
     }
 }
 
-/// `cofferdam-<plugin>-<subject with dashes>`, wildcards in words.
-fn durable_name(plugin: &str, filter: &str) -> String {
-    let words: Vec<&str> = filter
-        .split('.')
-        .map(|token| match token {
-            "*" => "any",
-            ">" => "all",
-            other => other,
-        })
-        .collect();
-    format!("cofferdam-{plugin}-{}", words.join("-"))
-}
-
 /// Names become tokens of subjects, durables and file names.
 pub(super) fn is_name(name: &str) -> bool {
     !name.is_empty()
@@ -413,42 +268,61 @@ pub(super) fn bad_name(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Manifest, Faults> {
-        Manifest::parse(Path::new("plugin.toml"), text)
+    /// A manifest of this text, for a plugin that the operator calls `p`.
+    pub(in crate::config) fn parse(text: &str) -> Result<Manifest, Faults> {
+        let mut place = Place {
+            name: "p",
+            ceilings: &Ceilings::of_sandbox(256 << 20),
+            limits: &LimitsConfig::default(),
+            max_deliveries: 25,
+            durables: &mut BTreeMap::new(),
+        };
+        // Below the text, whose lines are counted from 1.
+        let text = format!("{text}\n[plugin]\nname = \"theirs\"\nversion = \"0.1.0\"\n");
+        checked(Source::new(Path::new("plugin.toml"), text).parse(|top| read(top, &mut place)))
     }
 
-    const HEAD: &str = "[plugin]\nname = \"p\"\nversion = \"0.1.0\"\n";
-
-    #[test]
-    fn a_subscription_has_the_contracts_defaults() {
-        let manifest = parse(&format!("{HEAD}[[subscriptions]]\nsubject = \"a.b.>\"\n")).unwrap();
-        let subscription = &manifest.subscriptions[0];
-        assert_eq!(subscription.durable, "cofferdam-p-a-b-all");
-        assert_eq!((subscription.max_attempts, subscription.backoff), (3, Duration::from_secs(5)));
-        assert_eq!(subscription.class, Class::Record);
-    }
-
-    #[test]
-    fn an_order_key_makes_it_a_cell_and_may_strip_a_prefix() {
-        let manifest = parse(&format!(
-            "{HEAD}[[subscriptions]]\nsubject = \"a\"\norder-key = [\"/id\", {{ pointer = \"/t\", strip-prefix = \"x-\" }}]\n"
-        ))
-        .unwrap();
-        let subscription = &manifest.subscriptions[0];
-        assert_eq!(subscription.class, Class::Cell);
-        assert_eq!(subscription.order_key[1].strip_prefix.as_deref(), Some("x-"));
+    /// The text has one fault, there, that says this.
+    #[track_caller]
+    pub(in crate::config) fn check(text: &str, line: usize, says: &str) {
+        let faults = parse(text).unwrap_err();
+        assert_eq!(faults.0.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(line)], "{faults}");
+        assert!(faults.0[0].message.contains(says), "{faults}");
     }
 
     #[test]
     fn faults_name_line_value_and_remedy() {
-        let faults = parse(
-            "[plugin]\nname = \"p q\"\nwit = \"7\"\n[[subscriptions]]\nsubject = \"a..b\"\ncommit = \"cell\"\n[asks]\nrpc = [\"x\"]\n",
-        )
-        .unwrap_err();
-        let lines: Vec<usize> = faults.0.iter().map(|f| f.line).collect();
-        assert_eq!(lines, [1, 2, 3, 4, 5, 8], "{faults}");
+        let text = "[[subscriptions]]\nsubject = \"a..b\"\ncommit = \"cell\"\n[asks]\nrpc = [\"x\"]\n[state]\nspace = \"p q\"\n";
+        let faults = parse(text).unwrap_err();
+        let lines: Vec<Option<usize>> = faults.0.iter().map(|f| f.line).collect();
+        assert_eq!(lines, [2, 3, 5, 7].map(Some), "{faults}");
+        let empty =
+            Source::new(Path::new("plugin.toml"), "[plugin]\nname = \"p q\"\nwit = \"7\"\n".to_owned());
+        let mut durables = BTreeMap::new();
+        let mut place = Place {
+            name: "p",
+            ceilings: &Ceilings::of_sandbox(1),
+            limits: &LimitsConfig::default(),
+            max_deliveries: 25,
+            durables: &mut durables,
+        };
+        let (_, faults) = empty.parse(|top| read(top, &mut place));
+        assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [1, 2, 3].map(Some));
+    }
+
+    #[test]
+    fn a_space_that_nobody_names_is_the_operators_name_for_the_plugin() {
+        assert_eq!(parse("").unwrap().space, "p");
+        assert!(parse("").unwrap().asks.state.is_empty());
+        let manifest = parse("[state]\n").unwrap();
+        assert_eq!((manifest.space.as_str(), &manifest.asks.state[..]), ("p", &["p".to_owned()][..]));
+        let manifest = parse("[state]\nspace = \"shared\"\n").unwrap();
+        assert_eq!(
+            (manifest.space.as_str(), &manifest.asks.state[..]),
+            ("shared", &["shared".to_owned()][..])
+        );
     }
 }

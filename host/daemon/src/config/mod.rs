@@ -2,12 +2,17 @@
 //! anything is bound, and all faults are told at once.
 
 mod env;
+mod fault;
 mod file;
+mod limits;
 mod manifest;
+mod plugin;
 mod reader;
 mod secret;
+mod subscription;
 #[cfg(test)]
 mod tests;
+mod upstreams;
 
 use std::{
     collections::BTreeMap,
@@ -17,10 +22,12 @@ use std::{
 };
 
 pub use env::Environment;
-pub use manifest::{Class, KeyPlace, KeySource, LimitsConfig, Manifest, MetricSpec, Subscription};
-pub use reader::{Fault, Faults};
-pub use secret::Secret;
+pub use fault::{Fault, Faults};
+pub use limits::{Ceilings, LimitsConfig};
+pub use manifest::{Manifest, MetricSpec};
+pub use secret::{Secret, Url};
 use serde_json::Value;
+pub use subscription::{Class, EXECUTOR_DURABLE, KeyPlace, KeySource, Subscription};
 
 use crate::grants::Grants;
 
@@ -32,6 +39,8 @@ pub struct Config {
     pub envelope: String,
     pub log: LogConfig,
     pub sandbox: SandboxSettings,
+    /// What manifests may ask for; what nobody asks for is at most this, too.
+    pub limits: Ceilings,
     pub dispatch: DispatchConfig,
     pub executor: Option<ExecutorConfig>,
     pub upstreams: BTreeMap<String, Upstream>,
@@ -42,7 +51,7 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct BusConfig {
-    pub nats: Vec<String>,
+    pub nats: Vec<Url>,
     pub credentials: Option<PathBuf>,
     pub ca: Option<PathBuf>,
     /// Our certificate and its key.
@@ -54,7 +63,7 @@ pub struct BusConfig {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogConfig {
-    /// As `tracing_subscriber::EnvFilter` reads it: `info`, `cofferdam=debug,warn`.
+    /// As `tracing_subscriber::EnvFilter` reads it: `info`, `cofferdam=debug,warn`. Checked.
     pub level: String,
     pub json: bool,
 }

@@ -4,41 +4,16 @@
 use std::{
     cell::RefCell,
     collections::BTreeSet,
-    fmt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use toml::{Spanned, de::DeTable, de::DeValue};
 
-/// One thing wrong with a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    pub file: PathBuf,
-    pub line: usize,
-    pub message: String,
-}
+use super::fault::{Fault, Faults};
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file.display(), self.line, self.message)
-    }
-}
-
-/// All that is wrong, in the order of the files.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Faults(pub Vec<Fault>);
-
-impl fmt::Display for Faults {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let count = self.0.len();
-        writeln!(f, "{count} fault{} in the configuration:", if count == 1 { "" } else { "s" })?;
-        for fault in &self.0 {
-            writeln!(f, "  {fault}")?;
-        }
-        Ok(())
-    }
-}
+/// Nothing here waits longer on purpose, and clocks can be added to it without overflow.
+const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A TOML file's text, and the faults found in it so far.
 pub(super) struct Source {
@@ -52,7 +27,7 @@ impl Source {
         let text = std::fs::read_to_string(file).map_err(|e| {
             Faults(vec![Fault {
                 file: file.to_owned(),
-                line: 1,
+                line: Some(1),
                 message: format!("can't be read: {e}; name another file, or create it"),
             }])
         })?;
@@ -80,7 +55,7 @@ impl Source {
 
     fn fault(&self, at: usize, message: String) {
         let line = 1 + self.text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count();
-        self.faults.borrow_mut().push(Fault { file: self.file.clone(), line, message });
+        self.faults.borrow_mut().push(Fault { file: self.file.clone(), line: Some(line), message });
     }
 }
 
@@ -132,6 +107,12 @@ impl<'a> Table<'a> {
         self.source.fault(value.at, message.into());
     }
 
+    /// A fault of the value of a key, or of the table if the key is not set.
+    pub(super) fn fault_of(&self, key: &str, message: impl Into<String>) {
+        let at = self.table.get(key).map_or(self.at, |value| value.span().start);
+        self.source.fault(at, message.into());
+    }
+
     fn wrong(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
         let (name, found) = (self.name(key), show(value.get_ref()));
         self.source.fault(value.span().start, format!("{name} is {found}, which is not {wanted}"));
@@ -177,8 +158,16 @@ impl<'a> Table<'a> {
 
     /// `"5s"`, `"250ms"`, `"2m"`.
     pub(super) fn duration(&self, key: &str) -> Option<Duration> {
-        self.parsed(key, "a duration above zero such as \"250ms\", \"5s\" or \"2m\"", |s| {
-            humantime::parse_duration(s).ok().filter(|d| !d.is_zero())
+        self.parsed(key, "a duration above zero, up to 7 days, such as \"250ms\", \"5s\" or \"2m\"", |s| {
+            humantime::parse_duration(s).ok().filter(|d| !d.is_zero() && *d <= LONGEST)
+        })
+    }
+
+    /// The same with bounds of its own, above zero.
+    pub(super) fn duration_within(&self, key: &str, least: Duration, most: Duration) -> Option<Duration> {
+        let [from, to] = [least, most].map(humantime::format_duration);
+        self.parsed(key, &format!("a duration from {from} to {to} such as \"{from}\""), |s| {
+            humantime::parse_duration(s).ok().filter(|d| (least..=most).contains(d))
         })
     }
 
@@ -418,6 +407,6 @@ mod tests {
             top.integer("b", 1, 9);
             top.duration("c");
         });
-        assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
     }
 }

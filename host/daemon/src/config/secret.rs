@@ -22,6 +22,36 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// A URL, or what was meant to be one: shown without the user and password that may stand in it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Url(String);
+
+impl Url {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The whole, for the one place that connects.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The last @: a password may have another, and may have a slash.
+        let Some(at) = self.0.rfind('@') else { return f.write_str(&self.0) };
+        let scheme = self.0.find("://").filter(|s| *s < at).map_or("", |s| &self.0[..s + 3]);
+        write!(f, "{scheme}***{}", &self.0[at..])
+    }
+}
+
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.to_string())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -29,5 +59,21 @@ mod tests {
     #[test]
     fn a_secret_is_not_printed() {
         assert_eq!(format!("{:?}", Secret::new("hunter2".into())), "[secret]");
+    }
+
+    #[test]
+    fn a_url_is_printed_without_user_and_password() {
+        for (url, shown) in [
+            ("nats://a:4222", "nats://a:4222"),
+            ("nats://me:hunter2@a:4222", "nats://***@a:4222"),
+            ("nats://me:hun@ter/2@a", "nats://***@a"),
+            ("nats://hunter2@a", "nats://***@a"),
+            ("me:hunter2@a:4222", "***@a:4222"),
+            ("me:hunter2@nats://a", "***@nats://a"),
+        ] {
+            assert_eq!(Url::new(url).to_string(), shown);
+            assert_eq!(format!("{:?}", Url::new(url)), format!("{shown:?}"));
+            assert_eq!(Url::new(url).reveal(), url);
+        }
     }
 }

@@ -1,100 +1,88 @@
 //! The only place where effects become visible: what the run asked for, or the dead letter in its place, goes through
 //! the event's commit point.
 
-use std::sync::Arc;
-
-use cofferdam_bus::{Change, CommitError, Delivery, Opened, Snapshot, Write};
+use cofferdam_bus::{Change, CommitError, Opened, Snapshot};
 
 use super::{
-    Dispatch, dead_letter,
-    decode::Decoded,
+    Work,
+    dead_letter::{self, Size},
     outcome::{Failed, Fault, Outcome},
 };
-use crate::{capabilities::Residue, plugins::Plugin};
+use crate::{capabilities::Residue, observe::metrics::Sample};
 
 pub(super) enum Ending {
-    /// Committed (or found committed) and acked.
+    /// Committed (or found committed) and acked, or handed back.
     Over(Outcome),
     /// What it wants can't be stored: a failure of this run.
-    Failed(Outcome),
+    Unfit(Outcome),
     /// Run again on fresh state.
     Conflict,
 }
 
-/// Commits a run: its effects if it is done, its dead letter if it failed for good.
-#[allow(
-    clippy::too_many_arguments,
-    reason = "each is a part of the one event; a struct would only rename them"
-)]
-pub(super) async fn commit(
-    dispatch: &Dispatch,
-    plugin: &Arc<Plugin>,
-    delivery: &Delivery,
-    decoded: &Decoded,
-    snapshot: Snapshot,
-    attempt: u32,
-    outcome: Outcome,
-    residue: Residue,
-) -> Ending {
-    let change = match &outcome {
-        Outcome::Done => residue.change,
-        failed => dead_letter::change(plugin, delivery, decoded, failed, attempt),
-    };
-    let counted = Counted::of(&change);
-    match dispatch.services.bus.commit(delivery, snapshot, change).await {
-        Ok(committed) => {
-            for refused in &committed.refused {
-                tracing::error!(
-                    plugin = plugin.name,
-                    event = decoded.event.id,
-                    subject = refused.subject,
-                    reason = refused.reason,
-                    fault = Fault::Operator.name(),
-                    "an effect was refused by its stream; its dead letter is stored in its place"
-                );
-            }
-            for sample in &residue.samples {
-                dispatch.services.metrics.add(sample);
-            }
-            counted.add(dispatch, plugin, &outcome);
-            Ending::Over(outcome)
+/// Commits what a run asked for.
+pub(super) async fn commit(work: &Work<'_>, snapshot: Snapshot, residue: Residue) -> Ending {
+    let counted = Counted::of(&residue.change);
+    match store(work, snapshot, residue.change).await {
+        Ok(()) => {
+            count(work, &residue.samples);
+            counted.add(work);
+            Ending::Over(Outcome::Done)
         }
         Err(CommitError::Conflict) => Ending::Conflict,
         Err(CommitError::Settled) => Ending::Over(Outcome::Duplicate),
         Err(CommitError::Unfit(reason)) => {
-            Ending::Failed(Outcome::failure(Failed::Unfit, Fault::Operator, reason))
+            Ending::Unfit(Outcome::failure(Failed::Unfit, Fault::Operator, &reason))
         }
-        Err(CommitError::Bus(error)) => Ending::Over(Outcome::Bus(error.to_string())),
+        Err(CommitError::Bus(error)) => Ending::Over(Outcome::HandedBack(error.to_string())),
     }
 }
 
-/// Commits the dead letter of an event that is not run, or whose effects can't be stored.
-pub(super) async fn dead_letter(
-    dispatch: &Dispatch,
-    plugin: &Arc<Plugin>,
-    delivery: &Delivery,
-    decoded: &Decoded,
-    attempt: u32,
-    failure: Outcome,
-) -> Outcome {
+/// Commits the dead letter of an event that is given up. One that does not fit is cut down to what names the event.
+pub(super) async fn dead_letter(work: &Work<'_>, failure: Outcome, samples: Vec<Sample>) -> Outcome {
+    let mut size = Size::Whole;
     loop {
-        let snapshot = match dispatch.services.bus.open(delivery, &decoded.point).await {
+        let snapshot = match work.dispatch.services.bus.open(work.delivery, &work.decoded.point).await {
             Ok(Opened::Fresh(snapshot)) => snapshot,
             Ok(Opened::Settled) => return Outcome::Duplicate,
-            Err(error) => return Outcome::Bus(error.to_string()),
+            Err(error) => return Outcome::HandedBack(error.to_string()),
         };
-        let residue = Residue::default();
-        match commit(dispatch, plugin, delivery, decoded, snapshot, attempt, failure.clone(), residue).await {
-            Ending::Over(outcome) => return outcome,
-            Ending::Conflict => {}
-            Ending::Failed(unfit) => {
-                return Outcome::Bus(format!(
-                    "the dead letter can't be stored ({}); it was to say: {}",
-                    unfit.reason().unwrap_or_default(),
-                    failure.reason().unwrap_or_default()
-                ));
+        match store(work, snapshot, dead_letter::change(work, &failure, size)).await {
+            Ok(()) => {
+                count(work, &samples);
+                work.dispatch.services.metrics.dead_letters.with_label_values(&[work.plugin.name.as_str()]).inc();
+                return failure;
             }
+            Err(CommitError::Conflict) => {}
+            Err(CommitError::Settled) => return Outcome::Duplicate,
+            Err(CommitError::Unfit(_)) if size == Size::Whole => size = Size::Least,
+            Err(CommitError::Unfit(reason)) => {
+                let failure = failure.reason().unwrap_or_default();
+                return Outcome::HandedBack(format!("its dead letter can't be stored: {reason}; it was to say: {failure}"));
+            }
+            Err(CommitError::Bus(error)) => return Outcome::HandedBack(error.to_string()),
         }
+    }
+}
+
+async fn store(work: &Work<'_>, snapshot: Snapshot, change: Change) -> Result<(), CommitError> {
+    let committed = work.dispatch.services.bus.commit(work.delivery, snapshot, change).await?;
+    for refused in &committed.refused {
+        tracing::error!(
+            plugin = work.plugin.name,
+            event = work.decoded.event.id,
+            subject = refused.subject,
+            reason = refused.reason,
+            fault = Fault::Operator.name(),
+            "an effect was refused by its stream; its dead letter is stored in its place"
+        );
+    }
+    Ok(())
+}
+
+/// What the guest counted counts once its event is settled.
+fn count(work: &Work<'_>, samples: &[Sample]) {
+    for sample in samples {
+        work.dispatch.services.metrics.add(sample);
     }
 }
 
@@ -108,20 +96,14 @@ struct Counted {
 impl Counted {
     fn of(change: &Change) -> Self {
         let jobs = change.effects.iter().filter(|m| m.subject.starts_with("cd.j.")).count() as u64;
-        let writes =
-            change.writes.iter().filter(|w| matches!(w, Write::Put { .. } | Write::Delete { .. })).count();
-        Self { publishes: change.effects.len() as u64 - jobs, jobs, writes: writes as u64 }
+        Self { publishes: change.effects.len() as u64 - jobs, jobs, writes: change.writes.len() as u64 }
     }
 
-    fn add(&self, dispatch: &Dispatch, plugin: &Plugin, outcome: &Outcome) {
-        let metrics = &dispatch.services.metrics;
-        if *outcome != Outcome::Done {
-            metrics.dead_letters.with_label_values(&[plugin.name.as_str()]).inc();
-            return;
-        }
+    fn add(&self, work: &Work<'_>) {
+        let effects = &work.dispatch.services.metrics.effects;
         for (kind, count) in [("publish", self.publishes), ("job", self.jobs), ("state", self.writes)] {
             if count > 0 {
-                metrics.effects.with_label_values(&[plugin.name.as_str(), kind]).inc_by(count);
+                effects.with_label_values(&[work.plugin.name.as_str(), kind]).inc_by(count);
             }
         }
     }

@@ -4,8 +4,15 @@
 use cofferdam_bus::{Delivery, Point};
 use cofferdam_sandbox::Event;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
-use crate::config::{Class, KeyPlace, KeySource, Subscription};
+use crate::{
+    config::{Class, KeyPlace, KeySource, Subscription},
+    observe::trace::hex,
+};
+
+/// Longer keys than this are no names.
+const MAX_KEY: usize = 512;
 
 pub(super) struct Decoded {
     pub(super) event: Event,
@@ -28,7 +35,7 @@ pub(super) fn decode(delivery: &Delivery, subscription: &Subscription, space: &s
     let order_key = order_key(&subscription.order_key, &message.headers, &message.data);
     let point = match (subscription.class, &order_key) {
         (Class::Cell, Some(key)) => {
-            Point::Cell { space: space.to_owned(), cell: subscription.cell.replace("{key}", key) }
+            Point::Cell { space: space.to_owned(), cell: cell(&subscription.cell, key) }
         }
         (Class::Publish, _) => Point::Publish,
         // Without a key there is no cell; the record commits the event all the same.
@@ -42,6 +49,14 @@ pub(super) fn decode(delivery: &Delivery, subscription: &Subscription, space: &s
         timestamp: delivery.stored.timestamp,
     };
     Decoded { event, order_key, point }
+}
+
+/// The name of a key's cell. A key too long for a name is known by its hash.
+fn cell(template: &str, key: &str) -> String {
+    if key.len() <= MAX_KEY {
+        return template.replace("{key}", key);
+    }
+    template.replace("{key}", &format!("sha256:{}", hex(&Sha256::digest(key))))
 }
 
 /// The first source that yields a non-empty string or a number.
@@ -92,6 +107,14 @@ mod tests {
         check(&sources, r#"{"a": null, "t": "derive-derive-1"}"#, Some("derive-1"));
         check(&sources, r#"{"t": "other-1"}"#, None);
         check(&sources, "not json", None);
+    }
+
+    #[test]
+    fn a_key_of_any_length_has_a_cell() {
+        assert_eq!(cell("task/{key}", "7"), "task/7");
+        let long = "x".repeat(100_000);
+        assert_eq!(cell("task/{key}", &long).len(), "task/sha256:".len() + 64);
+        assert_ne!(cell("{key}", &long), cell("{key}", &long[1..]));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod admit;
 mod commit;
 mod dead_letter;
 mod decode;
+mod endings;
 mod invoke;
 mod outcome;
 mod route;
@@ -18,13 +19,15 @@ pub use admit::Admission;
 use cofferdam_bus::{Delivery, Opened};
 pub use dead_letter::undeliverable;
 use decode::Decoded;
+use endings::Endings;
+use outcome::Policy;
 pub use outcome::{Fault, Outcome};
 pub use route::Route;
 pub use settle::Finished;
 pub(crate) use settle::hand_back;
 pub use subscribe::Subscriber;
 
-use crate::{capabilities::Services, config::DispatchConfig};
+use crate::{capabilities::Services, config::DispatchConfig, plugins::Plugin};
 
 /// Runs repeated because another host changed the cell, before the event is handed back.
 const CONFLICT_RUNS: u32 = 5;
@@ -41,65 +44,70 @@ pub struct Dispatch {
 async fn dispatch(
     dispatch: &Dispatch,
     route: &Route,
-    delivery: &Arc<Delivery>,
+    delivery: &Delivery,
     decoded: &Decoded,
-    attempts: &settle::Attempts,
-) {
+    endings: &Endings,
+) -> Finished {
     let began = Instant::now();
-    let plugin = route.plugin();
-    let policy = outcome::Policy::of(route.subscription());
-    let attempt = attempts.of(&decoded.event.id);
-    let mut conflicts = 0;
-    let outcome = loop {
-        if delivery.count > dispatch.config.max_deliveries && attempt == 1 {
-            break commit::dead_letter(
-                dispatch,
-                &plugin,
-                delivery,
-                decoded,
-                attempt,
-                Outcome::deadly(delivery.count),
-            )
-            .await;
-        }
-        let snapshot = match dispatch.services.bus.open(delivery, &decoded.point).await {
-            Ok(Opened::Fresh(snapshot)) => snapshot,
-            Ok(Opened::Settled) => break Outcome::Duplicate,
-            Err(error) => break Outcome::Bus(error.to_string()),
-        };
-        let ran = invoke::invoke(dispatch, &plugin, decoded, &snapshot, attempt, &policy).await;
-        let outcome = outcome::judge(&ran, &plugin.limits, &policy, attempt);
-        if outcome.is_repeated() {
-            break outcome;
-        }
-        match commit::commit(dispatch, &plugin, delivery, decoded, snapshot, attempt, outcome, ran.residue)
-            .await
-        {
-            commit::Ending::Over(outcome) => break outcome,
-            commit::Ending::Failed(failure) => {
-                let failure = policy.decide(failure, attempt);
-                if failure.is_repeated() {
-                    break failure;
-                }
-                break commit::dead_letter(dispatch, &plugin, delivery, decoded, attempt, failure).await;
-            }
-            commit::Ending::Conflict => {
-                conflicts += 1;
-                dispatch.services.metrics.conflicts.with_label_values(&[plugin.name.as_str()]).inc();
-                if conflicts == CONFLICT_RUNS {
-                    break Outcome::Bus(format!("the cell changed during each of {CONFLICT_RUNS} runs"));
-                }
-            }
-        }
+    let work = Work {
+        dispatch,
+        plugin: route.plugin(),
+        policy: Policy::of(route.subscription()),
+        delivery,
+        decoded,
+        attempt: endings.attempt(&decoded.event.id),
     };
-    let finished = Finished {
+    let unended = delivery.count.saturating_sub(endings.count(&decoded.event.id));
+    let outcome = if unended > dispatch.config.max_deliveries + work.policy.max_attempts {
+        commit::dead_letter(&work, Outcome::deadly(unended), Vec::new()).await
+    } else {
+        work.run().await
+    };
+    Finished {
         event: decoded.event.id.clone(),
         subject: decoded.event.subject.clone(),
-        plugin: plugin.name.clone(),
+        plugin: work.plugin.name.clone(),
         order_key: decoded.order_key.clone(),
-        attempt,
+        attempt: work.attempt,
         took: began.elapsed(),
         outcome,
-    };
-    settle::settle(dispatch, delivery, finished, attempts, &policy).await;
+    }
+}
+
+/// One attempt at one event.
+struct Work<'a> {
+    dispatch: &'a Dispatch,
+    plugin: Arc<Plugin>,
+    policy: Policy,
+    delivery: &'a Delivery,
+    decoded: &'a Decoded,
+    attempt: u32,
+}
+
+impl Work<'_> {
+    async fn run(&self) -> Outcome {
+        for _ in 0..CONFLICT_RUNS {
+            let snapshot = match self.dispatch.services.bus.open(self.delivery, &self.decoded.point).await {
+                Ok(Opened::Fresh(snapshot)) => snapshot,
+                Ok(Opened::Settled) => return Outcome::Duplicate,
+                Err(error) => return Outcome::HandedBack(error.to_string()),
+            };
+            let ran = invoke::invoke(self, &snapshot).await;
+            let samples = ran.residue.samples.clone();
+            let failure = match outcome::judge(&ran, &self.plugin.limits, &self.policy, self.attempt) {
+                Outcome::Done => match commit::commit(self, snapshot, ran.residue).await {
+                    commit::Ending::Over(outcome) => return outcome,
+                    commit::Ending::Conflict => {
+                        let plugin = [self.plugin.name.as_str()];
+                        self.dispatch.services.metrics.conflicts.with_label_values(&plugin).inc();
+                        continue;
+                    }
+                    commit::Ending::Unfit(failure) => self.policy.decide(failure, self.attempt),
+                },
+                outcome => outcome,
+            };
+            return if failure.is_final() { commit::dead_letter(self, failure, samples).await } else { failure };
+        }
+        Outcome::HandedBack(format!("the cell was changed by others during each of {CONFLICT_RUNS} runs"))
+    }
 }

@@ -6,7 +6,10 @@ use std::time::Duration;
 use cofferdam_sandbox::{Ending, Failure, Limits};
 
 use super::invoke::Ran;
-use crate::config::Subscription;
+use crate::{config::Subscription, observe::text};
+
+/// Of a reason in bytes: it is the guest's text, and goes into logs and dead letters.
+const MAX_REASON: usize = 4 << 10;
 
 /// Whose fault a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,20 +72,20 @@ pub enum Outcome {
     Duplicate,
     /// Failed; `again` after so long, or `None`: it becomes (or became) a dead letter.
     Failure { how: Failed, fault: Fault, reason: String, again: Option<Duration> },
-    /// The bus would not have it now: handed back, no attempt used up.
-    Bus(String),
+    /// The bus would not have it now, or the host failed: given back, no attempt used up.
+    HandedBack(String),
 }
 
 impl Outcome {
-    pub(super) fn failure(how: Failed, fault: Fault, reason: impl Into<String>) -> Self {
-        Outcome::Failure { how, fault, reason: reason.into(), again: None }
+    pub(super) fn failure(how: Failed, fault: Fault, reason: &str) -> Self {
+        Outcome::Failure { how, fault, reason: text::excerpt(reason, MAX_REASON), again: None }
     }
 
     pub(super) fn deadly(deliveries: u32) -> Self {
         Self::failure(
             Failed::Deadly,
             Fault::Guest,
-            format!("delivered {deliveries} times and no run came to an end: it may be what stops the host"),
+            &format!("delivered {deliveries} times and no run came to an end: it may be what stops the host"),
         )
     }
 
@@ -92,7 +95,7 @@ impl Outcome {
             Outcome::Done => "done",
             Outcome::Duplicate => "duplicate",
             Outcome::Failure { how, .. } => how.name(),
-            Outcome::Bus(_) => "handed-back",
+            Outcome::HandedBack(_) => "handed-back",
         }
     }
 
@@ -100,20 +103,20 @@ impl Outcome {
         match self {
             Outcome::Done | Outcome::Duplicate => None,
             Outcome::Failure { fault, .. } => Some(*fault),
-            Outcome::Bus(_) => Some(Fault::Host),
+            Outcome::HandedBack(_) => Some(Fault::Host),
         }
     }
 
     pub fn reason(&self) -> Option<&str> {
         match self {
             Outcome::Done | Outcome::Duplicate => None,
-            Outcome::Failure { reason, .. } | Outcome::Bus(reason) => Some(reason),
+            Outcome::Failure { reason, .. } | Outcome::HandedBack(reason) => Some(reason),
         }
     }
 
-    /// It will run again, so nothing of this run counts.
-    pub(super) fn is_repeated(&self) -> bool {
-        matches!(self, Outcome::Failure { again: Some(_), .. })
+    /// A failure after which the event is given up.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Outcome::Failure { again: None, .. })
     }
 }
 
@@ -167,12 +170,13 @@ pub(super) fn judge(ran: &Ran, limits: &Limits, policy: &Policy, attempt: u32) -
         Ending::MemoryLimit | Ending::TableLimit | Ending::HostCallLimit | Ending::StackOverflow => {
             (Failed::Limited, Fault::Guest, None)
         }
-        Ending::HostFault { .. } => (Failed::Trapped, Fault::Host, None),
+        Ending::HostFault { message } => return Outcome::HandedBack(message.clone()),
     };
     let reason = match &ran.ending {
         Ending::Failed(Failure::Retry { reason, .. } | Failure::Reject(reason)) => reason.clone(),
         other => other.describe(limits),
     };
+    let reason = text::excerpt(&reason, MAX_REASON);
     policy.decide(Outcome::Failure { how, fault, reason, again }, attempt)
 }
 
@@ -186,9 +190,9 @@ mod tests {
     #[test]
     fn attempts_end_and_a_reject_ends_at_once() {
         let retry = || Outcome::failure(Failed::Trapped, Fault::Guest, "x");
-        assert!(POLICY.decide(retry(), 2).is_repeated());
-        assert!(!POLICY.decide(retry(), 3).is_repeated());
-        assert!(!POLICY.decide(Outcome::failure(Failed::Rejected, Fault::Guest, "x"), 1).is_repeated());
+        assert!(!POLICY.decide(retry(), 2).is_final());
+        assert!(POLICY.decide(retry(), 3).is_final());
+        assert!(POLICY.decide(Outcome::failure(Failed::Rejected, Fault::Guest, "x"), 1).is_final());
     }
 
     #[test]

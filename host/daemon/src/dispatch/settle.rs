@@ -1,16 +1,13 @@
 //! The end of an event: handed back or done, logged, counted and told. The only place that settles a delivery; what was
 //! committed has been acked by the bus, as the last step of its commit.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use cofferdam_bus::Delivery;
 
 use super::{
     Dispatch,
+    endings::Endings,
     outcome::{Outcome, Policy},
 };
 use crate::observe::advisory;
@@ -27,56 +24,25 @@ pub struct Finished {
     pub outcome: Outcome,
 }
 
-/// Attempts that came to an outcome on this host: a delivery that ended with the host, or was handed back unrun, is
-/// none.
-#[derive(Default)]
-pub(super) struct Attempts(Mutex<HashMap<String, (u32, Instant)>>);
-
-/// Another host may have finished the event; what is older than this is forgotten.
-const KEEP: Duration = Duration::from_secs(2 * 3600);
-/// Forgetting is looked after once so many are kept.
-const MANY: usize = 10_000;
-
-impl Attempts {
-    /// The number of the attempt that begins now, from 1.
-    pub(super) fn of(&self, event: &str) -> u32 {
-        self.lock().get(event).map_or(1, |(failed, _)| failed + 1)
-    }
-
-    fn failed(&self, event: &str, attempt: u32) {
-        let mut attempts = self.lock();
-        if attempts.len() >= MANY {
-            attempts.retain(|_, (_, at)| at.elapsed() < KEEP);
-        }
-        attempts.insert(event.to_owned(), (attempt, Instant::now()));
-    }
-
-    fn over(&self, event: &str) {
-        self.lock().remove(event);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, (u32, Instant)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
+/// Ends an event. By now it is no longer in flight here: what comes back of it is a delivery of its own.
 pub(super) async fn settle(
     dispatch: &Dispatch,
     delivery: &Delivery,
     finished: Finished,
-    attempts: &Attempts,
+    endings: &Endings,
     policy: &Policy,
 ) {
     match &finished.outcome {
         Outcome::Failure { again: Some(pause), .. } => {
-            attempts.failed(&finished.event, finished.attempt);
+            endings.failed(&finished.event);
             hand_back(delivery, Some(*pause)).await;
         }
-        // The bus was the trouble: not at once, and no attempt used up.
-        Outcome::Bus(_) => hand_back(delivery, Some(policy.ack_wait / 10)).await,
-        Outcome::Done | Outcome::Duplicate | Outcome::Failure { again: None, .. } => {
-            attempts.over(&finished.event)
+        // Not at once: whatever is the trouble needs time.
+        Outcome::HandedBack(_) => {
+            endings.handed_back(&finished.event);
+            hand_back(delivery, Some(policy.ack_wait / 10)).await;
         }
+        Outcome::Done | Outcome::Duplicate | Outcome::Failure { again: None, .. } => endings.over(&finished.event),
     }
     log(&finished);
     let fault = finished.outcome.fault().map_or("", super::Fault::name);
@@ -135,7 +101,7 @@ fn log(finished: &Finished) {
                 "dead letter: {reason}"
             );
         }
-        Outcome::Bus(reason) => {
+        Outcome::HandedBack(reason) => {
             tracing::warn!(plugin, subject, event, order_key, attempt, ms, "handed back: {reason}");
         }
     }

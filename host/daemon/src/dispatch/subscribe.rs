@@ -1,4 +1,5 @@
-//! Taking events from one durable: in stream order, one copy of each at a time, kept alive until it is settled.
+//! Taking events from one durable: in stream order, one copy of each at a time, kept alive until it is settled, and no
+//! more than this host can soon run.
 
 use std::{
     collections::HashMap,
@@ -7,7 +8,7 @@ use std::{
 };
 
 use cofferdam_bus::{ConsumerSpec, Delivery, Error, Origin};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -15,10 +16,12 @@ use super::{
     admit::Turn,
     decode::{Decoded, decode},
     dispatch,
-    settle::{Attempts, hand_back},
+    endings::Endings,
+    outcome::Policy,
+    settle::{hand_back, settle},
 };
 
-/// Between tries to get a durable back.
+/// Between tries to get at a durable that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// One subscription of one plugin on this host.
@@ -27,29 +30,30 @@ pub struct Subscriber {
     route: Route,
     spec: ConsumerSpec,
     origin: Arc<Origin>,
-    attempts: Attempts,
-    in_flight: Mutex<HashMap<u64, Arc<Delivery>>>,
-    /// True once the durable is being pulled.
-    begun: watch::Sender<bool>,
+    endings: Endings,
+    /// As many permits as events may be taken and not settled.
+    room: Arc<Semaphore>,
+    /// By event id.
+    in_flight: Mutex<HashMap<String, Arc<Delivery>>>,
+    /// Whether events are taken now.
+    taking: watch::Sender<bool>,
 }
 
 impl Subscriber {
     pub fn new(dispatch: Arc<Dispatch>, route: Route, spec: ConsumerSpec, origin: Arc<Origin>) -> Self {
-        let begun = watch::channel(false).0;
-        Self {
-            dispatch,
-            route,
-            spec,
-            origin,
-            attempts: Attempts::default(),
-            in_flight: Mutex::default(),
-            begun,
-        }
+        let room = Arc::new(Semaphore::new(dispatch.config.max_in_flight as usize));
+        let taking = watch::channel(false).0;
+        let (endings, in_flight) = (Endings::default(), Mutex::default());
+        Self { dispatch, route, spec, origin, endings, room, in_flight, taking }
+    }
+
+    pub fn durable(&self) -> &str {
+        &self.spec.durable
     }
 
     /// Follows whether events are taken.
-    pub fn begun(&self) -> watch::Receiver<bool> {
-        self.begun.subscribe()
+    pub fn taking(&self) -> watch::Receiver<bool> {
+        self.taking.subscribe()
     }
 
     /// Takes events until `stop`; what runs then goes on in `tasks`, until `abort` ends it.
@@ -57,25 +61,33 @@ impl Subscriber {
         // Beside the tasks: it beats for them until they are through, and `abort` ends it.
         tokio::spawn(self.clone().heartbeat(abort.clone()));
         let mut origin = self.origin.clone();
-        while !stop.is_cancelled() {
-            match self.take(&origin, &stop, &abort, &tasks).await {
-                Ok(()) => break,
-                Err(error) => {
-                    tracing::error!(
-                        durable = self.spec.durable,
-                        "taking events stopped: {error}; beginning anew"
-                    );
-                }
-            }
+        while let Err(error) = self.take(&origin, &stop, &abort, &tasks).await {
+            self.taking.send_replace(false);
+            tracing::error!(durable = self.spec.durable, "no events are taken: {error}");
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep(PAUSE) => {}
             }
-            match self.dispatch.services.bus.ensure_consumer(&self.spec).await {
-                Ok(anew) => origin = anew,
-                Err(error) => {
-                    tracing::error!(durable = self.spec.durable, "the durable can't be had: {error}")
-                }
+            if let Some(anew) = self.stream_made_anew(&origin).await {
+                origin = anew;
+            }
+        }
+        self.taking.send_replace(false);
+    }
+
+    /// A durable of a stream that was deleted and made anew is made anew as well. One that was deleted alone is not:
+    /// it would deliver again all that its stream holds, which is for a person to decide.
+    async fn stream_made_anew(&self, origin: &Origin) -> Option<Arc<Origin>> {
+        let bus = &self.dispatch.services.bus;
+        let stream = bus.covering(&self.spec.filter).await.ok().flatten()?;
+        if stream.created == origin.stream_created {
+            return None;
+        }
+        match bus.ensure_consumer(&ConsumerSpec { stream: stream.name, ..self.spec.clone() }).await {
+            Ok(anew) => Some(anew),
+            Err(error) => {
+                tracing::error!(durable = self.spec.durable, "the durable can't be had: {error}");
+                None
             }
         }
     }
@@ -87,25 +99,26 @@ impl Subscriber {
         abort: &CancellationToken,
         tasks: &TaskTracker,
     ) -> Result<(), Error> {
-        let buffer = self.dispatch.config.max_in_flight as usize;
-        let mut deliveries = self.dispatch.services.bus.deliveries(origin, buffer).await?;
-        self.begun.send_replace(true);
-        loop {
+        // What is fetched ahead is no other host's: little, so that work spreads.
+        let ahead = (self.dispatch.config.max_in_flight as usize / 4).max(1);
+        let mut deliveries = self.dispatch.services.bus.deliveries(origin, ahead).await?;
+        self.taking.send_replace(true);
+        let ended = loop {
             let next = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                next = deliveries.next() => next,
+                () = stop.cancelled() => break Ok(()),
+                next = async {
+                    let room = self.room.clone().acquire_owned().await.ok();
+                    (room, deliveries.next().await)
+                } => next,
             };
             match next {
-                Ok(delivery) => self.accept(delivery, stop, abort, tasks),
-                Err(error) => {
-                    deliveries.close().await;
-                    return Err(error);
-                }
+                (room, Ok(delivery)) => self.accept(delivery, room, stop, abort, tasks),
+                (_, Err(error)) => break Err(error),
             }
-        }
+        };
         deliveries.close().await;
-        Ok(())
+        ended
     }
 
     /// Queues an event for its turn, unless a copy of it is here already. Synchronous, so that the queue has the
@@ -113,40 +126,41 @@ impl Subscriber {
     fn accept(
         self: &Arc<Self>,
         delivery: Delivery,
+        room: Option<OwnedSemaphorePermit>,
         stop: &CancellationToken,
         abort: &CancellationToken,
         tasks: &TaskTracker,
     ) {
         let delivery = Arc::new(delivery);
-        let sequence = delivery.stored.sequence;
-        let in_flight =
-            self.dispatch.services.metrics.in_flight.with_label_values(&[self.route.plugin().name.as_str()]);
-        if self.lock().insert(sequence, delivery.clone()).is_some() {
-            // The copy that came first goes on; acks and heartbeats count for both.
-            tracing::debug!(event = delivery.id(), "delivered again while in flight");
+        let id = delivery.id();
+        if self.lock().insert(id.clone(), delivery.clone()).is_some() {
+            // The copy that came first goes on, and this one's heartbeats count for it.
+            tracing::debug!(event = id, "delivered again while in flight");
             return;
         }
-        in_flight.inc();
-        let guard = InFlight { subscriber: self.clone(), sequence, gauge: in_flight };
-        let decoded = decode(&delivery, self.route.subscription(), &self.route.plugin().space);
+        let plugin = self.route.plugin();
+        let gauge = self.dispatch.services.metrics.in_flight.with_label_values(&[plugin.name.as_str()]);
+        gauge.inc();
+        let in_flight = InFlight { subscriber: self.clone(), id, gauge, _room: room };
+        let decoded = decode(&delivery, self.route.subscription(), &plugin.space);
         let turn = self.dispatch.admission.queue(decoded.turn());
-        let (stop, abort) = (stop.clone(), abort.clone());
+        let (stop, abort, subscriber) = (stop.clone(), abort.clone(), self.clone());
         tasks.spawn(async move {
             tokio::select! {
                 () = abort.cancelled() => {
                     tracing::warn!(event = delivery.id(), "stopped while it ran; it comes again after the ack wait");
                 }
-                () = guard.subscriber.clone().work(&delivery, decoded, turn, &stop) => {}
+                () = subscriber.work(&delivery, decoded, turn, in_flight, &stop) => {}
             }
-            drop(guard);
         });
     }
 
     async fn work(
-        self: Arc<Self>,
-        delivery: &Arc<Delivery>,
+        &self,
+        delivery: &Delivery,
         decoded: Decoded,
         mut turn: Turn,
+        in_flight: InFlight,
         stop: &CancellationToken,
     ) {
         let plugin = self.route.plugin();
@@ -159,11 +173,14 @@ impl Subscriber {
             () = stop.cancelled() => None,
         };
         // A stop hands back what has not begun.
-        let Some(_permits) = admitted.filter(|_| !stop.is_cancelled()) else {
-            hand_back(delivery, None).await;
-            return;
+        let Some(permits) = admitted.filter(|_| !stop.is_cancelled()) else {
+            drop(in_flight);
+            return hand_back(delivery, None).await;
         };
-        dispatch(&self.dispatch, &self.route, delivery, &decoded, &self.attempts).await;
+        let finished = dispatch(&self.dispatch, &self.route, delivery, &decoded, &self.endings).await;
+        drop((permits, turn, in_flight));
+        let policy = Policy::of(self.route.subscription());
+        settle(&self.dispatch, delivery, finished, &self.endings, &policy).await;
     }
 
     /// Tells the bus, every third of the ack wait, of all that is in flight, parked or running.
@@ -175,30 +192,35 @@ impl Subscriber {
                 () = abort.cancelled() => return,
                 _ = beat.tick() => {}
             }
-            let all: Vec<Arc<Delivery>> = self.lock().values().cloned().collect();
-            for delivery in all {
-                if let Err(error) = delivery.in_progress().await {
-                    tracing::debug!(event = delivery.id(), "no heartbeat: {error}");
+            let all: Vec<(String, Arc<Delivery>)> =
+                self.lock().iter().map(|(id, delivery)| (id.clone(), delivery.clone())).collect();
+            for (id, delivery) in all {
+                // One that was handed back meanwhile must not be called back.
+                if self.lock().contains_key(&id)
+                    && let Err(error) = delivery.in_progress().await
+                {
+                    tracing::debug!(event = id, "no heartbeat: {error}");
                 }
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Arc<Delivery>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Delivery>>> {
         self.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// An event's entry among those in flight.
+/// An event's place among those in flight.
 struct InFlight {
     subscriber: Arc<Subscriber>,
-    sequence: u64,
+    id: String,
     gauge: prometheus::IntGauge,
+    _room: Option<OwnedSemaphorePermit>,
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.subscriber.lock().remove(&self.sequence);
+        self.subscriber.lock().remove(&self.id);
         self.gauge.dec();
     }
 }

@@ -12,9 +12,12 @@ use super::{QueuedJob, status, worker::Worked};
 use crate::{
     capabilities::{Outgoing, Services},
     config::ExecutorConfig,
+    observe::text::excerpt,
 };
 
 const METHOD: &str = "fleet.ray_executor.v1.RayExecutorService/ExecuteDeliberation";
+/// Of the executor's own words, in bytes.
+const MAX_TOLD: usize = 2 << 10;
 
 pub(super) async fn work(
     services: &Services,
@@ -38,6 +41,7 @@ pub(super) async fn work(
         .await;
     let bytes = match answer {
         Ok(bytes) => bytes,
+        // The executor may have taken the job all the same, and its answer got lost: the next try says so by its key.
         Err(status) if is_transient(status.code()) => return Worked::Later(told(upstream, &status)),
         Err(status) => return Worked::Failed { error: told(upstream, &status), kind: "refused" },
     };
@@ -102,5 +106,26 @@ fn is_transient(code: Code) -> bool {
 }
 
 fn told(upstream: &str, status: &tonic::Status) -> String {
-    format!("{upstream} answered {:?}: {}", status.code(), status.message())
+    let unknown = match status.code() {
+        Code::DeadlineExceeded | Code::Cancelled => " (whether it took the job is unknown)",
+        _ => "",
+    };
+    format!("{upstream} answered {:?}: {}{unknown}", status.code(), excerpt(status.message(), MAX_TOLD))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_whose_outcome_is_unknown_is_tried_again_and_told_as_such() {
+        assert!(is_transient(Code::DeadlineExceeded) && !is_transient(Code::InvalidArgument));
+        let late = told("ray", &tonic::Status::deadline_exceeded("no answer within 5s"));
+        assert_eq!(
+            late,
+            "ray answered DeadlineExceeded: no answer within 5s (whether it took the job is unknown)"
+        );
+        let refused = told("ray", &tonic::Status::invalid_argument("no such role"));
+        assert_eq!(refused, "ray answered InvalidArgument: no such role");
+    }
 }

@@ -11,6 +11,10 @@ use super::QueuedJob;
 use crate::observe::trace::hex;
 
 const PRODUCER: &str = "cofferdam-executor";
+const COMPLETED: &str = "agent.response.completed";
+pub(super) const FAILED: &str = "agent.response.failed";
+/// The key of a job's metadata that names what its answers correlate with.
+const CORRELATION: &str = "correlation_id";
 
 /// One answer of one agent.
 pub(super) struct Proposal<'a> {
@@ -45,7 +49,7 @@ pub(super) fn completed(queued: &QueuedJob, proposal: &Proposal<'_>, envelope: &
         "constraints": constraints(queued),
         "deliberation_id": queued.id,
     });
-    message("agent.response.completed", queued, proposal.agent, payload, envelope)
+    message(COMPLETED, queued, proposal.agent, payload, envelope)
 }
 
 /// One failure for each agent of the job.
@@ -64,7 +68,23 @@ pub(super) fn failed(queued: &QueuedJob, error: &str, kind: &str, envelope: &str
             "constraints": constraints(queued),
             "deliberation_id": queued.id,
         });
-        message("agent.response.failed", queued, &agent.id, payload, envelope)
+        message(FAILED, queued, &agent.id, payload, envelope)
+    };
+    queued.job.agents.iter().map(failure).collect()
+}
+
+/// The same with no more in it than what tells whose failure it is.
+pub(super) fn failed_briefly(queued: &QueuedJob, error: &str, kind: &str, envelope: &str) -> Vec<Message> {
+    let failure = |agent: &cofferdam_sandbox::Agent| {
+        let payload = json!({
+            "task_id": queued.job.task_id,
+            "agent_id": agent.id,
+            "error": error,
+            "error_type": kind,
+            "timestamp": now(),
+            "deliberation_id": queued.id,
+        });
+        message(FAILED, queued, &agent.id, payload, envelope)
     };
     queued.job.agents.iter().map(failure).collect()
 }
@@ -89,7 +109,7 @@ fn message(event_type: &str, queued: &QueuedJob, agent: &str, payload: Value, en
     let wrapped = json!({
         "event_type": event_type,
         "idempotency_key": key,
-        "correlation_id": queued.id,
+        "correlation_id": correlation(queued),
         "timestamp": payload["timestamp"],
         "producer": PRODUCER,
         "payload": payload,
@@ -106,6 +126,12 @@ fn message(event_type: &str, queued: &QueuedJob, agent: &str, payload: Value, en
     }
 }
 
+/// As the submitting plugin says; else the job itself.
+fn correlation(queued: &QueuedJob) -> &str {
+    let named = queued.job.metadata.iter().find(|(key, value)| key == CORRELATION && !value.is_empty());
+    named.map_or(&queued.id, |(_, value)| value)
+}
+
 /// The envelope with the payload's keys beside it, for both kinds of reader.
 fn mirror(wrapped: Value, payload: Value) -> Value {
     match (wrapped, payload) {
@@ -119,4 +145,25 @@ fn mirror(wrapped: Value, payload: Value) -> Value {
 
 fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::executor::testing;
+
+    #[test]
+    fn answers_correlate_with_the_submitting_event_if_it_is_named() {
+        let mut queued = testing::job(&["a"]);
+        for (value, correlation) in [(None, "o-1-j0"), (Some(""), "o-1-j0"), (Some("c-7"), "c-7")] {
+            queued.job.metadata = value.map(|v| (CORRELATION.into(), v.into())).into_iter().collect();
+            let proposal = Proposal { agent: "a", role: "DEV", model: "m", content: "TITLE: A" };
+            let failures = failed(&queued, "e", "refused", "mirror");
+            let briefly = failed_briefly(&queued, "e", "refused", "mirror");
+            for message in failures.iter().chain(&briefly).chain([&completed(&queued, &proposal, "mirror")]) {
+                let body: Value = serde_json::from_slice(&message.data).unwrap();
+                assert_eq!(body["correlation_id"], correlation, "{value:?} {}", message.subject);
+            }
+        }
+    }
 }

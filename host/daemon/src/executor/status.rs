@@ -6,10 +6,10 @@ use bytes::Bytes;
 use cofferdam_bus::{Bus, Error, Message};
 use cofferdam_sandbox::{JobPhase, JobStatus};
 
-use super::job_subject;
+use super::{JOB_DAYS, job_subject, kept_for};
 
-/// A status outlives its job by a day.
-const TTL: &str = "86400s";
+/// A status outlives its job's message, which would else read as queued once more.
+const STATUS_DAYS: u64 = JOB_DAYS + 1;
 
 fn subject(id: &str) -> String {
     format!("cd.q.{id}")
@@ -29,7 +29,7 @@ pub async fn read(bus: &Arc<dyn Bus>, id: &str) -> Result<JobStatus, Error> {
 pub fn message(id: &str, status: &JobStatus) -> Message {
     Message {
         subject: subject(id),
-        headers: vec![("Nats-TTL".into(), TTL.into())],
+        headers: vec![kept_for(STATUS_DAYS)],
         data: Bytes::from(serde_json::to_vec(status).unwrap_or_default()),
     }
 }

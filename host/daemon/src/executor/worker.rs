@@ -4,22 +4,20 @@
 use std::{sync::Arc, time::Duration};
 
 use cofferdam_bus::{
-    Bus, Change, CommitError, ConsumerSpec, Delivery, Error, Message, Opened, Point, Snapshot,
+    Bus, Change, CommitError, Committed, ConsumerSpec, Delivery, Error, Message, Opened, Point, Snapshot,
 };
-use cofferdam_sandbox::{JobPhase, JobStatus};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{FILTER, QueuedJob, fleet, offline, response, status};
+use super::{FILTER, QueuedJob, ending::Ending, fleet, in_flight::InFlight, offline, tries::Tries};
 use crate::{
     capabilities::Services,
-    config::{Backend, ExecutorConfig},
+    config::{Backend, EXECUTOR_DURABLE, ExecutorConfig},
     observe::trace::{self, TraceContext},
 };
 
-/// Longer than any single step of a backend, so that no heartbeat is needed.
+/// A job that nobody has told of for so long is somebody else's.
 const ACK_WAIT: Duration = Duration::from_secs(120);
-const DURABLE: &str = "cofferdam-executor";
 /// Between tries of a job whose backend is out of reach.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Where a job says 0.
@@ -35,12 +33,13 @@ pub(super) enum Worked {
     Failed { error: String, kind: &'static str },
 }
 
-/// Works jobs until `stop`.
+/// Works jobs until `stop`; what is being worked then goes on in `tasks`, until `abort` ends it.
 pub async fn run(
     services: Arc<Services>,
     config: ExecutorConfig,
     envelope: String,
     stop: CancellationToken,
+    abort: CancellationToken,
     tasks: TaskTracker,
 ) {
     if config.backend == Backend::Offline {
@@ -49,9 +48,12 @@ pub async fn run(
              \"fleet\" for real inference"
         );
     }
-    let worker = Arc::new(Worker { services, config, envelope });
+    let (in_flight, tries) = (InFlight::default(), Tries::default());
+    let worker = Arc::new(Worker { services, config, envelope, in_flight, tries });
+    // Beside the tasks: it beats for them until they are through, and `abort` ends it.
+    tokio::spawn(worker.clone().heartbeat(abort.clone()));
     while !stop.is_cancelled() {
-        let Err(error) = worker.take(&stop, &tasks).await else { break };
+        let Err(error) = worker.take(&stop, &abort, &tasks).await else { break };
         tracing::error!("taking jobs stopped: {error}; beginning anew");
         tokio::select! {
             () = stop.cancelled() => {}
@@ -67,7 +69,7 @@ pub async fn prepare(bus: &Arc<dyn Bus>) -> Result<Arc<cofferdam_bus::Origin>, E
     };
     bus.ensure_consumer(&ConsumerSpec {
         stream: stream.name,
-        durable: DURABLE.into(),
+        durable: EXECUTOR_DURABLE.into(),
         filter: FILTER.into(),
         ack_wait: ACK_WAIT,
         max_deliver: None,
@@ -80,15 +82,22 @@ struct Worker {
     services: Arc<Services>,
     config: ExecutorConfig,
     envelope: String,
+    in_flight: InFlight<Arc<Delivery>>,
+    tries: Tries,
 }
 
 impl Worker {
-    async fn take(self: &Arc<Self>, stop: &CancellationToken, tasks: &TaskTracker) -> Result<(), Error> {
+    async fn take(
+        self: &Arc<Self>,
+        stop: &CancellationToken,
+        abort: &CancellationToken,
+        tasks: &TaskTracker,
+    ) -> Result<(), Error> {
         let permits = Arc::new(Semaphore::new(self.config.concurrency as usize));
         let origin = prepare(&self.services.bus).await?;
         let mut deliveries = self.services.bus.deliveries(&origin, self.config.concurrency as usize).await?;
         loop {
-            let taken = tokio::select! {
+            let (permit, delivery) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 taken = async {
@@ -96,40 +105,72 @@ impl Worker {
                     (permit, deliveries.next().await)
                 } => taken,
             };
-            let (permit, delivery) = taken;
-            let delivery = match delivery {
-                Ok(delivery) => delivery,
+            match delivery {
+                Ok(delivery) => self.accept(delivery, permit, abort, tasks),
                 Err(error) => {
                     deliveries.close().await;
                     return Err(error);
                 }
-            };
-            let worker = self.clone();
-            tasks.spawn(async move {
-                worker.work(&delivery).await;
-                drop(permit);
-            });
+            }
         }
         deliveries.close().await;
         Ok(())
+    }
+
+    /// Begins to work a job, unless a copy of it is being worked.
+    fn accept(
+        self: &Arc<Self>,
+        delivery: Delivery,
+        permit: Option<OwnedSemaphorePermit>,
+        abort: &CancellationToken,
+        tasks: &TaskTracker,
+    ) {
+        let delivery = Arc::new(delivery);
+        let Some(entry) = self.in_flight.enter(delivery.id(), delivery.clone()) else {
+            tracing::debug!(event = delivery.id(), "delivered again while it is worked");
+            return;
+        };
+        let (worker, abort) = (self.clone(), abort.clone());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = abort.cancelled() => {
+                    tracing::warn!(event = delivery.id(), "stopped while it was worked; it comes again after the ack wait");
+                }
+                () = worker.work(&delivery) => {}
+            }
+            drop((entry, permit));
+        });
+    }
+
+    /// Tells the bus of all that is being worked, in time.
+    async fn heartbeat(self: Arc<Self>, abort: CancellationToken) {
+        let mut beat = tokio::time::interval(ACK_WAIT / 3);
+        beat.tick().await;
+        loop {
+            tokio::select! {
+                () = abort.cancelled() => return,
+                _ = beat.tick() => {}
+            }
+            for delivery in self.in_flight.all() {
+                if let Err(error) = delivery.in_progress().await {
+                    tracing::debug!(event = delivery.id(), "no heartbeat: {error}");
+                }
+            }
+        }
     }
 
     async fn work(&self, delivery: &Delivery) {
         let snapshot = match self.services.bus.open(delivery, &Point::Record).await {
             Ok(Opened::Fresh(snapshot)) => snapshot,
             Ok(Opened::Settled) => return,
-            Err(error) => return self.later(delivery, &error.to_string()).await,
+            Err(error) => return later(delivery, &error.to_string()).await,
         };
         let queued: QueuedJob = match serde_json::from_slice(&delivery.stored.message.data) {
             Ok(queued) => queued,
-            Err(error) => {
-                tracing::error!(event = delivery.id(), "a job that can't be read was dropped: {error}");
-                self.commit(delivery, snapshot, Vec::new(), "unreadable", "").await;
-                return;
-            }
+            Err(error) => return self.drop_unreadable(delivery, snapshot, &error).await,
         };
-        let trace =
-            TraceContext::of_event(&delivery.stored.message.headers, &queued.id, delivery.count).header();
+        let attempt = self.tries.of(&queued.id);
+        let trace = TraceContext::of_event(&delivery.stored.message.headers, &queued.id, attempt).header();
         let worked = match &self.config.backend {
             Backend::Offline => offline::work(&queued, &self.envelope),
             Backend::Fleet { upstream } => {
@@ -137,65 +178,78 @@ impl Worker {
             }
         };
         let tries = if queued.job.max_retries == 0 { MAX_TRIES } else { queued.job.max_retries };
-        let worked = match worked {
-            Worked::Later(error) if delivery.count >= tries => Worked::Failed { error, kind: "unavailable" },
-            other => other,
+        let ending = match worked {
+            Worked::Ended { effects, outcome } => Ending::of(effects, outcome),
+            Worked::Later(error) if attempt < tries => {
+                self.tries.failed(&queued.id, attempt);
+                return later(delivery, &format!("try {attempt} of {tries}: {error}")).await;
+            }
+            Worked::Later(error) => self.failed(&queued, error, "unavailable"),
+            Worked::Failed { error, kind } => self.failed(&queued, error, kind),
         };
-        match worked {
-            Worked::Later(error) => self.later(delivery, &error).await,
-            Worked::Ended { effects, outcome } => {
-                self.commit(delivery, snapshot, effects, outcome, &trace).await
-            }
-            Worked::Failed { error, kind } => {
-                tracing::error!(job = queued.id, task_id = queued.job.task_id, "the job failed: {error}");
-                let failed =
-                    JobStatus { phase: JobPhase::Failed, execution_id: None, error: Some(error.clone()) };
-                let mut effects = response::failed(&queued, &error, kind, &self.envelope);
-                effects.push(status::message(&queued.id, &failed));
-                self.commit(delivery, snapshot, effects, "failed", &trace).await;
-            }
-        }
+        self.end(delivery, &snapshot, &queued, ending, &trace).await;
     }
 
-    async fn commit(
+    fn failed(&self, queued: &QueuedJob, error: String, kind: &'static str) -> Ending {
+        tracing::error!(job = queued.id, task_id = queued.job.task_id, kind, "the job failed: {error}");
+        Ending::failed(queued, error, kind, &self.envelope)
+    }
+
+    /// Commits the end of a job: as it is, or as much of it as can be stored.
+    async fn end(
         &self,
         delivery: &Delivery,
-        snapshot: Snapshot,
-        mut effects: Vec<Message>,
-        outcome: &str,
+        snapshot: &Snapshot,
+        queued: &QueuedJob,
+        mut ending: Ending,
         trace: &str,
     ) {
-        for effect in &mut effects {
-            effect.headers.push((trace::HEADER.into(), trace.to_owned()));
-        }
-        let change = Change { writes: Vec::new(), effects };
-        match self.services.bus.commit(delivery, snapshot, change).await {
-            Ok(committed) => {
-                for refused in committed.refused {
-                    tracing::error!(
-                        event = delivery.id(),
-                        subject = refused.subject,
-                        "a result was refused: {}",
-                        refused.reason
-                    );
+        loop {
+            for effect in &mut ending.effects {
+                effect.headers.push((trace::HEADER.into(), trace.to_owned()));
+            }
+            let change = Change { writes: Vec::new(), effects: ending.effects.clone() };
+            match self.services.bus.commit(delivery, snapshot.clone(), change).await {
+                Ok(committed) => {
+                    self.tries.over(&queued.id);
+                    return self.ended(delivery, &committed, ending.outcome);
                 }
-                let backend = match &self.config.backend {
-                    Backend::Offline => "offline",
-                    Backend::Fleet { .. } => "fleet",
-                };
-                self.services.metrics.jobs.with_label_values(&[backend, outcome]).inc();
-            }
-            Err(CommitError::Settled | CommitError::Conflict) => {
-                tracing::debug!(event = delivery.id(), "another worker was first");
-            }
-            Err(error @ (CommitError::Unfit(_) | CommitError::Bus(_))) => {
-                self.later(delivery, &error.to_string()).await;
+                Err(CommitError::Settled | CommitError::Conflict) => {
+                    self.tries.over(&queued.id);
+                    tracing::debug!(event = delivery.id(), "another worker was first");
+                    return;
+                }
+                Err(CommitError::Unfit(reason)) => match ending.less(queued, &reason, &self.envelope) {
+                    Some(less) => ending = less,
+                    None => return later(delivery, &reason).await,
+                },
+                Err(CommitError::Bus(error)) => return later(delivery, &error.to_string()).await,
             }
         }
     }
 
-    async fn later(&self, delivery: &Delivery, why: &str) {
-        tracing::warn!(event = delivery.id(), deliveries = delivery.count, "the job waits: {why}");
-        crate::dispatch::hand_back(delivery, Some(PAUSE)).await;
+    async fn drop_unreadable(&self, delivery: &Delivery, snapshot: Snapshot, error: &serde_json::Error) {
+        tracing::error!(event = delivery.id(), "a job that can't be read was dropped: {error}");
+        match self.services.bus.commit(delivery, snapshot, Change::default()).await {
+            Ok(committed) => self.ended(delivery, &committed, "unreadable"),
+            Err(error) => later(delivery, &error.to_string()).await,
+        }
     }
+
+    fn ended(&self, delivery: &Delivery, committed: &Committed, outcome: &str) {
+        for refused in &committed.refused {
+            let (subject, reason) = (&refused.subject, &refused.reason);
+            tracing::error!(event = delivery.id(), subject, "a result was refused: {reason}");
+        }
+        let backend = match &self.config.backend {
+            Backend::Offline => "offline",
+            Backend::Fleet { .. } => "fleet",
+        };
+        self.services.metrics.jobs.with_label_values(&[backend, outcome]).inc();
+    }
+}
+
+async fn later(delivery: &Delivery, why: &str) {
+    tracing::warn!(event = delivery.id(), deliveries = delivery.count, "the job waits: {why}");
+    crate::dispatch::hand_back(delivery, Some(PAUSE)).await;
 }

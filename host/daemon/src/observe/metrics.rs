@@ -1,6 +1,9 @@
 //! The numbers: Cofferdam's own under `cofferdam_*`, and those that plugins declare under their exact names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::{Mutex, PoisonError},
+};
 
 use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
@@ -30,7 +33,12 @@ pub struct Metrics {
     pub plugin_info: IntGaugeVec,
     pub bus_up: IntGauge,
     guests: BTreeMap<String, Guest>,
+    /// Label values that were seen, by guest metric.
+    series: Mutex<HashMap<String, HashSet<String>>>,
 }
+
+/// Of one metric of a guest.
+const MAX_SERIES: usize = 200;
 
 enum Guest {
     Counter(IntCounterVec),
@@ -59,7 +67,7 @@ impl Metrics {
             Ok(metric)
         };
         let seconds = HistogramVec::new(
-            HistogramOpts::new("cofferdam_event_seconds", "From taking an event to settling it.")
+            HistogramOpts::new("cofferdam_event_seconds", "From an event's admission to its end.")
                 .buckets(SECONDS.into()),
             &["plugin"],
         )?;
@@ -128,6 +136,7 @@ impl Metrics {
             seconds,
             bus_up,
             guests,
+            series: Mutex::default(),
             registry,
         })
     }
@@ -148,11 +157,16 @@ impl Metrics {
         given == wanted && spec.buckets.is_some() == histogram && self.guests.contains_key(name)
     }
 
+    /// Adds a sample to its series. Past [`MAX_SERIES`] of a metric, new label values are counted as `other`: a guest that
+    /// labels by plan or by chance must not fill the host's memory.
     pub fn add(&self, sample: &Sample) {
         let (name, labels) = match sample {
             Sample::Count { name, labels, .. } | Sample::Observe { name, labels, .. } => (name, labels),
         };
-        let labels: HashMap<&str, &str> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let mut labels: HashMap<&str, &str> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        if !self.has_room(name, &labels) {
+            labels.values_mut().for_each(|value| *value = "other");
+        }
         match (self.guests.get(name), sample) {
             (Some(Guest::Counter(metric)), Sample::Count { delta, .. }) => {
                 if let Ok(metric) = metric.get_metric_with(&labels) {
@@ -166,6 +180,15 @@ impl Metrics {
             }
             _ => tracing::debug!(name, "a sample of an undeclared metric was dropped"),
         }
+    }
+
+    fn has_room(&self, name: &str, labels: &HashMap<&str, &str>) -> bool {
+        let mut values: Vec<_> = labels.iter().map(|(k, v)| format!("{k}={v}")).collect();
+        values.sort_unstable();
+        let mut series = self.series.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = series.entry(name.to_owned()).or_default();
+        let series = values.join(",");
+        known.contains(&series) || (known.len() < MAX_SERIES && known.insert(series))
     }
 
     /// Prometheus text format.

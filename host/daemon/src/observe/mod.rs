@@ -3,4 +3,5 @@
 pub mod advisory;
 pub mod logs;
 pub mod metrics;
+pub mod text;
 pub mod trace;

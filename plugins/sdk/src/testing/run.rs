@@ -58,7 +58,7 @@ pub struct Metric {
 }
 
 /// The outcome of [`Host::run`](super::Host::run). `published` and `jobs` are empty if the handler failed; calls, logs
-/// and metrics are no effects and stay.
+/// and metrics stay, for tests to look at.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub result: Result<(), Failure>,

@@ -70,10 +70,11 @@ async fn one(
     let id = format!("{event}.{ordinal}");
     let Err(reason) = store(bus, event, &id, effect, committed).await else { return None };
     tracing::warn!(event, ordinal, subject = effect.subject, reason, "an effect was refused: dead letter");
-    let letter = (bus.undeliverable)(effect, &reason);
+    let mut letter = (bus.undeliverable)(effect, &reason);
     let mut backoff = Backoff::new();
     // The dead letter is all that is left of the effect: it is not given up.
     while let Err(why) = store(bus, event, &format!("{id}.dead"), &letter, committed).await {
+        letter = cut_down(bus, letter).await;
         tracing::error!(
             event,
             subject = letter.subject,
@@ -83,6 +84,21 @@ async fn one(
         backoff.wait().await;
     }
     Some(Refused { ordinal, subject: effect.subject.clone(), reason })
+}
+
+/// What no stream would ever take of a dead letter is left out of it.
+async fn cut_down(bus: &NatsBus, mut letter: Message) -> Message {
+    let Ok(map) = headers::outgoing(&letter, Added::default()) else {
+        return Message { headers: Vec::new(), ..letter };
+    };
+    // Room for what we add ourselves.
+    let weight = headers::weight(&map) + letter.data.len() as u64 + 512;
+    if let Ok(Some(facts)) = target(bus, &letter).await
+        && check_size(&bus.link, &facts, &letter.subject, weight).is_err()
+    {
+        letter.data = bytes::Bytes::new();
+    }
+    letter
 }
 
 /// Stores one message, unless it is there. `Ok(false)`: it was there before the first send. `Err` with the reason: its

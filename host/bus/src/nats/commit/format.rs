@@ -138,6 +138,12 @@ impl Cell {
             self.settled.push(Settled { origin: origin.to_owned(), ..Settled::default() });
         }
         if let Some(of) = self.settled.iter_mut().find(|s| s.origin == origin) {
+            let last = of.floor + of.above.iter().sum::<u64>();
+            // Nearly always it is the newest.
+            if sequence > last {
+                of.above.push(sequence - last);
+                return;
+            }
             let mut all: BTreeSet<u64> = of.sequences().collect();
             all.insert(sequence);
             of.replace(all);

@@ -51,6 +51,10 @@ pub(super) async fn commit(
 ) -> Result<Committed, CommitError> {
     check(bus, &delivery.id(), &base.point, &change).await?;
     if change.writes.is_empty() && change.effects.is_empty() {
+        // The delivery count is a hint: an earlier run may have committed and died before it applied.
+        if base.point == Point::Record && record::finished(bus, delivery).await? {
+            return Err(CommitError::Settled);
+        }
         store::ack(delivery).await;
         return Ok(Committed::default());
     }
@@ -59,6 +63,11 @@ pub(super) async fn commit(
         Point::Record => record::commit(bus, delivery, change).await,
         Point::Publish => publish::commit(bus, delivery, change).await,
     }
+}
+
+/// What one commit may weigh, in bytes.
+pub(super) fn max_size(bus: &NatsBus) -> usize {
+    usize::try_from(store::max_commit(bus)).unwrap_or(usize::MAX)
 }
 
 /// What can be known to be wrong before anything happens.

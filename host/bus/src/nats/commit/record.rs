@@ -17,10 +17,15 @@ fn subject(delivery: &Delivery) -> String {
 
 /// Looks only if this may be another run's remains: the write tells in any case, a look saves a run.
 pub(super) async fn open(bus: &NatsBus, delivery: &Delivery) -> Result<Opened, Error> {
-    if delivery.count > 1 && finish(bus, delivery, None).await?.is_some() {
+    if delivery.count > 1 && finished(bus, delivery).await? {
         return Ok(Opened::Settled);
     }
     Ok(Opened::Fresh(Snapshot { point: Point::Record, state: Default::default(), revision: 0, notes: None }))
+}
+
+/// Whether the event had committed; then it is applied and acked now.
+pub(super) async fn finished(bus: &NatsBus, delivery: &Delivery) -> Result<bool, Error> {
+    Ok(finish(bus, delivery, None).await?.is_some())
 }
 
 /// If the event has committed: applies what is stored, acks. Tells whether the run `mark` had written it.

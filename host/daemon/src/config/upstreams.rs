@@ -1,0 +1,223 @@
+//! `[upstreams.NAME]` and the variables that move them: addresses, and what protects the way there. Protection that is
+//! configured is never lost in silence.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+
+use super::{
+    Secret, Upstream, Url,
+    env::{Surroundings, UPSTREAMS},
+    file::{certificate, file},
+    manifest::{bad_name, is_name},
+    reader::Table,
+};
+
+/// Five seconds, as the fleet's services expect of each other.
+const RPC_TIMEOUT: Duration = Duration::from_secs(5);
+const EXAMPLE: &str = "\"http://host:port\" or \"https://host:port\"";
+
+pub(super) fn upstreams(
+    table: Option<&Table<'_>>,
+    surroundings: &Surroundings<'_>,
+) -> BTreeMap<String, Upstream> {
+    let mut all = BTreeMap::new();
+    for (name, table) in table.map(Table::named_tables).unwrap_or_default() {
+        if !is_name(&name) {
+            table.fault(bad_name(&name));
+        }
+        all.insert(name.clone(), upstream(&name, &table, surroundings));
+        table.finish();
+    }
+    for (variable, name) in UPSTREAMS {
+        if !all.contains_key(name)
+            && let Some(moved) = moved(variable, false, surroundings)
+        {
+            let upstream = Upstream {
+                address: moved.url,
+                timeout: RPC_TIMEOUT,
+                ca: None,
+                certificate: None,
+                domain: None,
+                token: None,
+            };
+            all.insert(name.to_owned(), upstream);
+        }
+    }
+    all
+}
+
+fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> Upstream {
+    let own = table.required("address", "\"http://127.0.0.1:50051\"").and_then(|text| {
+        let address = Address::parse(&text.value, false);
+        if address.is_none() {
+            table.fault_at(
+                &text,
+                format!(
+                    "upstreams.{name}.address is {:?}, which is not a URL with a port; write {EXAMPLE}",
+                    Url::new(text.value.as_str())
+                ),
+            );
+        }
+        address
+    });
+    let variable = UPSTREAMS.into_iter().find(|(_, n)| *n == name).map(|(variable, _)| variable);
+    let https = own.as_ref().is_some_and(|a| a.https);
+    let moved = variable.and_then(|v| Some((v, moved(v, https, surroundings)?)));
+    let ca = file(table, "ca", &surroundings.base);
+    let certificate = certificate(table, &surroundings.base);
+    let domain = table.string("domain").map(|d| d.value);
+    let token = token(table, surroundings);
+    let timeout = table.duration("timeout").unwrap_or(RPC_TIMEOUT);
+    let used = moved.as_ref().map(|(_, address)| address).or(own.as_ref());
+    if let Some(lost) = used.and_then(|a| a.lost(table, token.is_some())) {
+        match &moved {
+            Some((variable, address)) => surroundings.fault(format!(
+                "{variable} is {:?}, and upstreams.{name} has {lost}; write https://, or remove it there",
+                address.url
+            )),
+            None => table
+                .fault_of("address", format!("upstreams.{name} has {lost}; write https://, or remove it")),
+        }
+    }
+    let address = used.map(|a| a.url.clone()).unwrap_or_default();
+    Upstream { address, timeout, ca, certificate, domain, token }
+}
+
+/// The address that a variable sets. Without a scheme it keeps the one that is configured.
+fn moved(variable: &str, https: bool, surroundings: &Surroundings<'_>) -> Option<Address> {
+    let text = surroundings.variable(variable)?;
+    let address = Address::parse(&text, https);
+    if address.is_none() {
+        surroundings.fault(format!(
+            "{variable} is {:?}, which is neither host:port nor a URL with a port; write {EXAMPLE}",
+            Url::new(text)
+        ));
+    }
+    address
+}
+
+struct Address {
+    url: String,
+    https: bool,
+    loopback: bool,
+}
+
+impl Address {
+    /// `host:port` as the fleet writes it, or a URL; no path, and no user, whom nobody would send.
+    fn parse(text: &str, https: bool) -> Option<Self> {
+        let scheme = if https { "https" } else { "http" };
+        let url = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
+        let parsed: http::Uri = url.parse().ok()?;
+        let https = match parsed.scheme_str()? {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        let bare = !parsed.authority()?.as_str().contains('@') && matches!(parsed.path(), "" | "/");
+        let host = parsed.host()?;
+        let there = !host.is_empty() && parsed.port_u16().is_some_and(|p| p > 0);
+        let ip = host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        let loopback = host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback());
+        (bare && there && parsed.query().is_none()).then_some(Self { url, https, loopback })
+    }
+
+    /// What is configured for the way there and would not protect it.
+    fn lost(&self, table: &Table<'_>, token: bool) -> Option<String> {
+        if self.https {
+            return None;
+        }
+        match ["ca", "certificate", "domain"].into_iter().find(|key| table.has(key)) {
+            Some(key) => Some(format!("{key}, which plain http has no use for")),
+            None if token && !self.loopback => {
+                Some("a token, which plain http would show to everybody on the way".to_owned())
+            }
+            None => None,
+        }
+    }
+}
+
+/// `token-file` or `token-env`: a secret never stands in the config itself.
+fn token(table: &Table<'_>, surroundings: &Surroundings<'_>) -> Option<Secret> {
+    let path: Option<PathBuf> = file(table, "token-file", &surroundings.base);
+    let name = table.string("token-env");
+    if let (Some(_), Some(name)) = (&path, &name) {
+        table.fault_at(name, "token-file and token-env exclude each other; remove one");
+    }
+    let (key, token) = match (path, name) {
+        (Some(path), _) => match std::fs::read_to_string(&path) {
+            Ok(text) => ("token-file", text),
+            // That it is no file has been told.
+            Err(_) if !path.is_file() => return None,
+            Err(e) => {
+                table.fault_of("token-file", format!("token-file {:?} can't be read: {e}", path.display()));
+                return None;
+            }
+        },
+        (None, Some(name)) => match surroundings.variable(&name.value) {
+            Some(value) => ("token-env", value),
+            None => {
+                table.fault_at(
+                    &name,
+                    format!("token-env names {:?}, which is not set; set it, or use token-file", name.value),
+                );
+                return None;
+            }
+        },
+        (None, None) => return None,
+    };
+    let token = token.trim();
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        table.fault_of(
+            key,
+            format!(
+                "what {key} names is not a token: it is empty, or has white space or characters beyond ASCII"
+            ),
+        );
+    }
+    Some(Secret::new(token.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_host_and_a_port_and_nothing_else() {
+        for (text, https, url) in [
+            ("a:1", false, "http://a:1"),
+            ("a:1", true, "https://a:1"),
+            ("http://a:1", true, "http://a:1"),
+            ("https://a:1/", false, "https://a:1/"),
+            ("[::1]:1", false, "http://[::1]:1"),
+        ] {
+            assert_eq!(Address::parse(text, https).unwrap().url, url);
+        }
+        for bad in [
+            "a",
+            ":1",
+            "a:0",
+            "a:65536",
+            "http://a",
+            "ftp://a:1",
+            "http://u:p@a:1",
+            "a:1/path",
+            "a:1?q",
+            "a b:1",
+            "",
+        ] {
+            assert!(Address::parse(bad, false).is_none(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_own_machine_is_known() {
+        for (text, loopback) in [
+            ("localhost:1", true),
+            ("127.0.0.9:1", true),
+            ("[::1]:1", true),
+            ("10.0.0.1:1", false),
+            ("a:1", false),
+        ] {
+            assert_eq!(Address::parse(text, false).unwrap().loopback, loopback, "{text}");
+        }
+    }
+}

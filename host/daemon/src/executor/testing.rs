@@ -1,0 +1,39 @@
+//! What the tests of this folder share.
+
+use bytes::Bytes;
+use cofferdam_bus::Message;
+use cofferdam_sandbox::{Agent, Job, JobPhase, JobStatus};
+
+use super::QueuedJob;
+
+pub(super) const DONE: JobStatus = JobStatus { phase: JobPhase::Done, execution_id: None, error: None };
+
+/// A job for these agents.
+pub(super) fn job(agents: &[&str]) -> QueuedJob {
+    let agent = |id: &&str| Agent {
+        id: id.to_string(),
+        role: "DEV".into(),
+        model: String::new(),
+        prompt_template: String::new(),
+    };
+    let job = Job {
+        task_id: "t-1".into(),
+        prompt: "Description: do it".into(),
+        role: "DEV".into(),
+        model: None,
+        agents: agents.iter().map(agent).collect(),
+        story_id: None,
+        plan_id: Some("p-1".into()),
+        timeout_seconds: 0,
+        max_retries: 0,
+        metadata: Vec::new(),
+    };
+    QueuedJob { id: "o-1-j0".into(), plugin: "tester".into(), job }
+}
+
+/// Empty messages on these subjects.
+pub(super) fn messages(subjects: &[&str]) -> Vec<Message> {
+    let empty =
+        |subject: &&str| Message { subject: subject.to_string(), headers: Vec::new(), data: Bytes::new() };
+    subjects.iter().map(empty).collect()
+}
