@@ -58,7 +58,7 @@ async fn a_cell_forgets_what_the_ack_floor_covers() {
             let delivery = next(&mut deliveries).await;
             let base = fresh(&bus, &delivery, &cell("c")).await;
             bus.commit(&delivery, base, one_write(n)).await.unwrap();
-            let (_, cell) = the_cell(&world).await;
+            let (_, cell) = Box::pin(the_cell(&world)).await;
             let of = &cell.settled[0];
             assert_eq!((cell.settled.len(), &of.origin), (1, &origin.id));
             assert_eq!(of.floor + of.above.iter().sum::<u64>(), n, "all up to this one have settled");
@@ -86,7 +86,7 @@ async fn a_cell_that_remembers_4096_events_waits_for_the_ack_floor() {
     bus.commit(&second, base, one_write(2)).await.unwrap();
 
     // As if 4,095 more had committed since, while the first is still being run.
-    let (subject, mut full) = the_cell(&world).await;
+    let (subject, mut full) = Box::pin(the_cell(&world)).await;
     full.settled[0].above.extend(std::iter::repeat_n(1, 4095));
     let full = Bytes::from(full.encode_to_vec());
     world.server.client().await.request(subject, full).await.unwrap();
@@ -107,6 +107,6 @@ async fn a_cell_that_remembers_4096_events_waits_for_the_ack_floor() {
     assert!(!commit.is_finished());
     held.ack().await.unwrap();
     soon("the commit", commit).await.unwrap().unwrap();
-    let (_, after) = the_cell(&world).await;
+    let (_, after) = Box::pin(the_cell(&world)).await;
     assert_eq!((after.settled[0].floor, after.settled[0].above.as_slice()), (4097, &[1][..]));
 }

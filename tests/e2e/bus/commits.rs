@@ -34,7 +34,12 @@ async fn plant(bus: &Arc<dyn Bus>) -> (Arc<Origin>, Box<dyn Deliveries>) {
     follow(bus, &consumer_spec("IN", "d", "in.>")).await
 }
 
-async fn commit(bus: &Arc<dyn Bus>, delivery: &Delivery, base: Snapshot, change: Change) -> Result<Committed, CommitError> {
+async fn commit(
+    bus: &Arc<dyn Bus>,
+    delivery: &Delivery,
+    base: Snapshot,
+    change: Change,
+) -> Result<Committed, CommitError> {
     soon("a commit", bus.commit(delivery, base, change)).await
 }
 
@@ -132,10 +137,12 @@ async fn effects_name_their_cause_and_keep_their_headers(world: World) {
         let delivery = next(&mut deliveries).await;
         let base = fresh(&bus, &delivery, &point).await;
         let headers = vec![("X-Plan".to_owned(), "p".to_owned())];
-        let change = Change { writes: Vec::new(), effects: vec![Message { headers, ..message("out.a", "1") }] };
+        let change =
+            Change { writes: Vec::new(), effects: vec![Message { headers, ..message("out.a", "1") }] };
         commit(&bus, &delivery, base, change).await.unwrap();
         let last = bus.last("out.a").await.unwrap().unwrap();
-        let header = |name: &str| last.message.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
+        let header =
+            |name: &str| last.message.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
         assert_eq!(header("Cofferdam-Cause"), Some(delivery.id()));
         assert_eq!(header("Nats-Msg-Id"), Some(format!("{}.0", delivery.id())));
         assert_eq!(header("X-Plan").as_deref(), Some("p"));
@@ -258,7 +265,11 @@ async fn what_is_unfit_changes_nothing(world: World) {
     let no_key = Change { writes: vec![write("", "v")], ..effects(&[good]) };
     let cases = [
         (cell("c"), effects(&[good, ("nobody.home", "x")]), "no stream stores the subject \"nobody.home\""),
-        (Point::Record, effects(&[good, ("nobody.home", "x")]), "no stream stores the subject \"nobody.home\""),
+        (
+            Point::Record,
+            effects(&[good, ("nobody.home", "x")]),
+            "no stream stores the subject \"nobody.home\"",
+        ),
         (Point::Publish, effects(&[("nobody.home", "x")]), "no stream stores the subject \"nobody.home\""),
         (Point::Record, effects(&[good, ("out..a", "x")]), "not a valid subject"),
         (Point::Record, effects(&[good, ("out.*", "x")]), "not a valid subject"),
@@ -299,7 +310,8 @@ async fn a_commit_over_the_limit_is_unfit(world: World) {
         }
     }
     let base = fresh(&bus, &delivery, &cell("c")).await;
-    let refused = commit(&bus, &delivery, base, Change { writes: vec![write("k", &big)], effects: Vec::new() }).await;
+    let refused =
+        commit(&bus, &delivery, base, Change { writes: vec![write("k", &big)], effects: Vec::new() }).await;
     assert!(matches!(refused, Err(CommitError::Unfit(_))), "{refused:?}");
     let base = fresh(&bus, &delivery, &Point::Record).await;
     commit(&bus, &delivery, base, effects(&[("out.a", &half)])).await.unwrap();
@@ -312,7 +324,9 @@ async fn what_a_newer_version_wrote_is_an_error_and_stays(world: World) {
     put(&bus, "in.1", "event").await;
     let delivery = next(&mut deliveries).await;
     let base = fresh(&bus, &delivery, &cell("c")).await;
-    commit(&bus, &delivery, base, Change { writes: vec![write("k", "v")], effects: Vec::new() }).await.unwrap();
+    commit(&bus, &delivery, base, Change { writes: vec![write("k", "v")], effects: Vec::new() })
+        .await
+        .unwrap();
     // Field 1, the format, is 1 in what we write.
     let client = world.server.client().await;
     let got = client
@@ -374,7 +388,9 @@ async fn an_effect_whose_stream_is_gone_becomes_a_dead_letter(world: World) {
 /// A stream that remembers ids for a second, and waits until it has forgotten one.
 async fn short_window(bus: &Arc<dyn Bus>) {
     let window = Some(Duration::from_secs(1));
-    bus.ensure_stream(&StreamSpec { duplicate_window: window, ..stream_spec("OUT", &["out.>"]) }).await.unwrap();
+    bus.ensure_stream(&StreamSpec { duplicate_window: window, ..stream_spec("OUT", &["out.>"]) })
+        .await
+        .unwrap();
 }
 
 async fn a_late_effect_is_not_repeated_after_its_window(world: World) {
@@ -412,7 +428,8 @@ async fn many_commits_at_once_lose_and_repeat_nothing(world: World) {
         async move {
             let mut runs = tokio::task::JoinSet::new();
             while done.load(std::sync::atomic::Ordering::Relaxed) < count {
-                let Ok(delivery) = tokio::time::timeout(Duration::from_millis(50), deliveries.next()).await else {
+                let Ok(delivery) = tokio::time::timeout(Duration::from_millis(50), deliveries.next()).await
+                else {
                     continue;
                 };
                 let (bus, delivery, done) = (bus.clone(), delivery.unwrap(), done.clone());

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cofferdam_bus::{Committed, CommitError, StreamSpec};
+use cofferdam_bus::{CommitError, Committed, StreamSpec};
 use harness::{
     child::Driven,
     proxy::{Act, Proxy},
@@ -14,8 +14,13 @@ use super::*;
 
 const CHILD: &str = env!("CARGO_BIN_EXE_bus-child");
 /// The second send to `out.` etc. is told apart by how many to let pass.
-const STEPS: [(&str, u32); 5] =
-    [("before the commit", 0), ("after the commit", 0), ("between effects", 1), ("after the effects", 0), ("after it all", 0)];
+const STEPS: [(&str, u32); 5] = [
+    ("before the commit", 0),
+    ("after the commit", 0),
+    ("between effects", 1),
+    ("after the effects", 0),
+    ("after it all", 0),
+];
 
 /// What the proxy is to hold, by step and point.
 fn held(step: &str, point: &Point) -> (&'static str, u32) {
@@ -35,7 +40,9 @@ fn held(step: &str, point: &Point) -> (&'static str, u32) {
 fn child_command(point: &Point) -> Value {
     let effects = json!([["out.a", "1"], ["out.b", "2"], ["out.a", "3"]]);
     match point {
-        Point::Cell { cell, .. } => json!({ "do": "commit", "cell": cell, "writes": { "k": "child" }, "effects": effects }),
+        Point::Cell { cell, .. } => {
+            json!({ "do": "commit", "cell": cell, "writes": { "k": "child" }, "effects": effects })
+        }
         Point::Record => json!({ "do": "commit", "effects": effects }),
         Point::Publish => json!({ "do": "commit", "publish": true, "effects": [["out.a", "1"]] }),
     }

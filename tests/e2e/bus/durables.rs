@@ -167,8 +167,7 @@ async fn max_deliver_ends_redelivery(world: World) {
     let bus = world.bus().await;
     stream(&bus, "S", &["s.>"]).await;
     put(&bus, "s.1", "x").await;
-    let limited =
-        ConsumerSpec { ack_wait: Duration::from_millis(300), max_deliver: Some(3), ..spec("d") };
+    let limited = ConsumerSpec { ack_wait: Duration::from_millis(300), max_deliver: Some(3), ..spec("d") };
     let (_, mut deliveries) = follow(&bus, &limited).await;
     for count in 1..=3 {
         let delivery = next(&mut deliveries).await;

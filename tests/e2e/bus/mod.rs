@@ -15,8 +15,8 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cofferdam_bus::{
-    Bus, Change, ConsumerSpec, Deliveries, Delivery, Message, Opened, Origin, Point, Publish, Snapshot, StreamSpec,
-    Undeliverable, Write, nats,
+    Bus, Change, ConsumerSpec, Deliveries, Delivery, Message, Opened, Origin, Point, Publish, Snapshot,
+    StreamSpec, Undeliverable, Write, nats,
 };
 use harness::nats::Server;
 
@@ -149,7 +149,10 @@ async fn stored(bus: &Arc<dyn Bus>, stream: &str, filter: &str) -> Vec<(String, 
         delivery.ack().await.expect("an ack");
         if text(&delivery) == mark {
             deliveries.close().await;
-            return found.into_iter().filter(|(_, data): &(String, String)| !data.starts_with("mark-")).collect();
+            return found
+                .into_iter()
+                .filter(|(_, data): &(String, String)| !data.starts_with("mark-"))
+                .collect();
         }
         found.push((delivery.stored.message.subject.clone(), text(&delivery).to_owned()));
     }

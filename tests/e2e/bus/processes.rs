@@ -13,7 +13,9 @@ const CHILD: &str = env!("CARGO_BIN_EXE_bus-child");
 async fn child(world: &World, ack_wait: Duration) -> Driven {
     let mut child = Driven::start(CHILD, &[&world.server.url()]);
     let wait = u64::try_from(ack_wait.as_millis()).unwrap();
-    child.ask(json!({ "do": "follow", "stream": "S", "durable": "d", "filter": "s.>", "ack_wait_ms": wait })).await;
+    child
+        .ask(json!({ "do": "follow", "stream": "S", "durable": "d", "filter": "s.>", "ack_wait_ms": wait }))
+        .await;
     child
 }
 

@@ -24,10 +24,19 @@ conformance![
 async fn messages_come_back_whole_and_in_order(world: World) {
     let bus = world.bus().await;
     stream(&bus, "S", &["s.>"]).await;
-    let before = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
+    let before =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos() as u64;
     for n in 1..=200u64 {
-        let headers = vec![("B".to_owned(), n.to_string()), ("a".to_owned(), "1".to_owned()), ("B".to_owned(), "0".to_owned())];
-        let sent = Message { subject: format!("s.{}", n % 3), headers, data: Bytes::from(vec![n as u8; n as usize]) };
+        let headers = vec![
+            ("B".to_owned(), n.to_string()),
+            ("a".to_owned(), "1".to_owned()),
+            ("B".to_owned(), "0".to_owned()),
+        ];
+        let sent = Message {
+            subject: format!("s.{}", n % 3),
+            headers,
+            data: Bytes::from(vec![n as u8; n as usize]),
+        };
         let ack = bus.publish(sent, Publish::default()).await.unwrap();
         assert_eq!((ack.stream.as_str(), ack.sequence, ack.duplicate), ("S", n, false));
     }
@@ -84,7 +93,9 @@ async fn malformed_and_reserved_subjects_are_refused(world: World) {
 async fn headers_that_are_instructions_to_the_server_are_refused(world: World) {
     let bus = world.bus().await;
     stream(&bus, "S", &["a.>"]).await;
-    for (name, value) in [("Nats-Rollup", "all"), ("nats-msg-id", "x"), ("X", "a\r\nNats-Rollup: all"), ("X Y", "z")] {
+    for (name, value) in
+        [("Nats-Rollup", "all"), ("nats-msg-id", "x"), ("X", "a\r\nNats-Rollup: all"), ("X Y", "z")]
+    {
         let sent = Message { headers: vec![(name.into(), value.into())], ..message("a.b", "x") };
         assert!(matches!(bus.publish(sent, Publish::default()).await, Err(Error::Refused(_))), "{name}");
     }
@@ -109,7 +120,9 @@ async fn a_message_id_is_stored_once_within_the_window(world: World) {
 async fn a_message_id_is_forgotten_after_the_window(world: World) {
     let bus = world.bus().await;
     let window = Duration::from_secs(1);
-    bus.ensure_stream(&StreamSpec { duplicate_window: Some(window), ..stream_spec("S", &["s"]) }).await.unwrap();
+    bus.ensure_stream(&StreamSpec { duplicate_window: Some(window), ..stream_spec("S", &["s"]) })
+        .await
+        .unwrap();
     let began = Instant::now();
     bus.publish(message("s", "one"), with_id("id")).await.unwrap();
     soon("a second message", async {

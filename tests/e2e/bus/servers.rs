@@ -56,7 +56,8 @@ async fn wrong_credentials_are_an_error_that_shows_no_password() {
     assert!(e.contains("authorization") && !e.contains("wrong"), "{e}");
     let url = server.url().replace("nats://", "nats://me:right@");
     nats::connect(NatsConfig::new(url), undeliverable()).await.unwrap();
-    let missing = NatsConfig { credentials: Some("/nowhere/x.creds".into()), ..NatsConfig::new(server.url()) };
+    let missing =
+        NatsConfig { credentials: Some("/nowhere/x.creds".into()), ..NatsConfig::new(server.url()) };
     assert!(connect_error(missing).await.to_string().contains("/nowhere/x.creds"));
 }
 
@@ -193,7 +194,8 @@ async fn undisturbed(mut server: Server, rounds: usize, disturb: impl AsyncFn(&m
     deliveries.close().await;
     assert!(count > 0);
 
-    let mut seen: Vec<u64> = stored(&bus, "OUT", "out.>").await.iter().map(|(_, n)| n.parse().unwrap()).collect();
+    let mut seen: Vec<u64> =
+        stored(&bus, "OUT", "out.>").await.iter().map(|(_, n)| n.parse().unwrap()).collect();
     seen.sort_unstable();
     assert_eq!(seen, (0..count).collect::<Vec<_>>(), "each event had its effect once");
     assert_eq!(stored(&bus, "DEAD", "dead.>").await, []);

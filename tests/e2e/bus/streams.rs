@@ -22,8 +22,10 @@ conformance![
 async fn a_missing_stream_is_created_and_found_by_subject_and_filter(world: World) {
     let bus = world.bus().await;
     assert_eq!(bus.covering("agent.response.completed").await.unwrap(), None);
-    let spec =
-        StreamSpec { duplicate_window: Some(Duration::from_secs(7)), ..stream_spec("AGENT", &["agent.>", "x.*"]) };
+    let spec = StreamSpec {
+        duplicate_window: Some(Duration::from_secs(7)),
+        ..stream_spec("AGENT", &["agent.>", "x.*"])
+    };
     let made = bus.ensure_stream(&spec).await.unwrap();
     assert_eq!((made.name.as_str(), made.duplicate_window), ("AGENT", Duration::from_secs(7)));
     for covered in ["agent.response.completed", "agent.*.completed", "agent.>", "x.y", "x.*"] {
@@ -92,7 +94,10 @@ async fn malformed_subjects_and_names_are_refused(world: World) {
         assert_eq!(bus.covering(bad).await, Err(Error::InvalidSubject(bad.to_owned())));
     }
     for bad in ["", "a.b", "a b", "*"] {
-        assert!(matches!(bus.ensure_stream(&stream_spec(bad, &["s"])).await, Err(Error::Refused(_))), "{bad:?}");
+        assert!(
+            matches!(bus.ensure_stream(&stream_spec(bad, &["s"])).await, Err(Error::Refused(_))),
+            "{bad:?}"
+        );
     }
     assert!(matches!(bus.ensure_stream(&stream_spec("S", &[])).await, Err(Error::Refused(_))));
 }

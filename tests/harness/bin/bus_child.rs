@@ -6,7 +6,8 @@ use std::{io::Write as _, sync::Arc, time::Duration};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use cofferdam_bus::{
-    Bus, Change, CommitError, ConsumerSpec, Deliveries, Delivery, Message, Opened, Point, Publish, Write, nats,
+    Bus, Change, CommitError, ConsumerSpec, Deliveries, Delivery, Message, Opened, Point, Publish, Write,
+    nats,
 };
 use serde_json::{Value, json};
 

@@ -46,7 +46,9 @@ impl fmt::Display for Wasm {
             Rung::Rustup => "added by rustup",
             Rung::Debian => "Debian packages in target/tools",
         };
-        write!(f, "{}, {way}", self.version)
+        // Without the commit: "rustc 1.95.0".
+        let version = self.version.split(" (").next().unwrap_or_default();
+        write!(f, "{version}, {way}")
     }
 }
 

@@ -313,7 +313,7 @@ impl Task {
             tracing::warn!(durable = self.shared.origin.durable, "a message without a reply subject");
             return;
         };
-        let settle = Acks { client: self.bus.link.client.clone(), reply };
+        let settle = Acks::new(self.bus.link.client.clone(), reply);
         let delivery = Delivery {
             origin: self.shared.origin.clone(),
             stored: Stored {
@@ -365,82 +365,5 @@ impl Task {
         if tokio::time::timeout(CLOSING, naks).await.is_err() {
             tracing::debug!(durable = self.shared.origin.durable, "not handed back: no connection");
         }
-    }
-}
-
-/// Settles by the message's reply subject, over whatever connection there is by then.
-#[derive(Debug, Clone)]
-struct Acks {
-    client: Client,
-    reply: String,
-}
-
-impl Acks {
-    async fn say(&self, what: Bytes) -> Result<(), Error> {
-        let sent = self.client.publish(self.reply.clone(), what).await;
-        sent.map_err(|e| Error::Unavailable(e.to_string()))
-    }
-}
-
-#[async_trait]
-impl Settle for Acks {
-    async fn ack(&self) -> Result<(), Error> {
-        self.say(Bytes::from_static(b"+ACK")).await
-    }
-
-    async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
-        match delay {
-            None => self.say(Bytes::from_static(b"-NAK")).await,
-            Some(d) => self.say(format!("-NAK {{\"delay\": {}}}", d.as_nanos()).into()).await,
-        }
-    }
-
-    async fn in_progress(&self) -> Result<(), Error> {
-        self.say(Bytes::from_static(b"+WPI")).await
-    }
-}
-
-/// `$JS.ACK.<stream>.<durable>.<count>.<sequence>.<delivery>.<timestamp>.<pending>`, or the same with domain and account
-/// after `ACK` and a token at the end.
-pub(super) struct Reply {
-    pub(super) count: u32,
-    pub(super) sequence: u64,
-    pub(super) delivery: u64,
-    pub(super) timestamp: u64,
-    pub(super) pending: u64,
-}
-
-impl Reply {
-    pub(super) fn parse(reply: &str) -> Option<Reply> {
-        let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
-        let numbers = match tokens.len() {
-            7 => &tokens[2..],
-            n if n >= 9 => &tokens[4..],
-            _ => return None,
-        };
-        Some(Reply {
-            count: numbers[0].parse().ok()?,
-            sequence: numbers[1].parse().ok()?,
-            delivery: numbers[2].parse().ok()?,
-            timestamp: numbers[3].parse().ok()?,
-            pending: numbers[4].parse().ok()?,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn both_forms_of_reply_subject_are_read() {
-        for reply in
-            ["$JS.ACK.S.d.2.7.9.1700000000000000000.0", "$JS.ACK.dom.acc.S.d.2.7.9.1700000000000000000.0.x"]
-        {
-            let r = Reply::parse(reply).unwrap();
-            assert_eq!((r.count, r.sequence, r.delivery, r.timestamp), (2, 7, 9, 1_700_000_000_000_000_000));
-        }
-        assert!(Reply::parse("_INBOX.x").is_none());
-        assert!(Reply::parse("$JS.ACK.S.d.x.7.9.1.0").is_none());
     }
 }

@@ -114,9 +114,7 @@ mod tests {
 
     #[test]
     fn instructions_to_the_server_are_refused() {
-        for name in
-            ["Nats-Rollup", "nats-msg-id", "Nats-Expected-Stream", "", "a b", "a:b"]
-        {
+        for name in ["Nats-Rollup", "nats-msg-id", "Nats-Expected-Stream", "", "a b", "a:b"] {
             assert!(
                 matches!(outgoing(&with(&[(name, "x")]), Added::default()), Err(Error::Refused(_))),
                 "{name}"

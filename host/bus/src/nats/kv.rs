@@ -309,7 +309,7 @@ impl Session {
 
 /// Stream sequence, consumer sequence and how many follow, from the reply subject.
 fn position(message: &NatsMessage) -> Option<(u64, u64, u64)> {
-    let reply = super::deliveries::Reply::parse(message.reply.as_deref()?)?;
+    let reply = super::acks::Reply::parse(message.reply.as_deref()?)?;
     Some((reply.sequence, reply.delivery, reply.pending))
 }
 

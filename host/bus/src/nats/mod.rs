@@ -1,5 +1,6 @@
 //! The bus on NATS JetStream: connecting, and the trait's functions by the files that do them.
 
+mod acks;
 mod commit;
 mod consumers;
 mod deliveries;

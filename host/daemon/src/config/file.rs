@@ -218,7 +218,8 @@ fn sandbox(table: Option<&Table<'_>>, base: &Path) -> SandboxSettings {
 
 fn dispatch(table: Option<&Table<'_>>) -> DispatchConfig {
     DispatchConfig {
-        max_in_flight: table.and_then(|t| t.integer("max-in-flight", 1, 65_536)).unwrap_or(1024) as u32,
+        // A few times what runs at once: enough to keep it busy, little enough that other hosts get their share.
+        max_in_flight: table.and_then(|t| t.integer("max-in-flight", 1, 65_536)).unwrap_or(256) as u32,
         drain: table.and_then(|t| t.duration("drain")).unwrap_or(Duration::from_secs(30)),
         // Far above what restarts and hand-backs make of an innocent event.
         max_deliveries: table.and_then(|t| t.integer("max-deliveries", 1, 10_000)).unwrap_or(25) as u32,

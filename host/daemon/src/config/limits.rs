@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{manifest::Place, reader::Table};
+use super::{
+    manifest::Place,
+    reader::{Table, show_size},
+};
 
 /// No run may last longer, whoever asks: an event that takes an hour is a job, not an event.
 const LONGEST: Duration = Duration::from_secs(3600);
@@ -40,6 +43,21 @@ impl LimitsConfig {
         }
     }
 
+    /// Nobody gets more memory than the sandbox has.
+    pub(super) fn check_memory(&self, table: &Table<'_>, sandbox: usize) {
+        if let Some(memory) = self.memory.filter(|m| *m > sandbox) {
+            table.fault_of(
+                "memory",
+                format!(
+                    "{} is {}, and the sandbox gives {}; lower it, or raise [sandbox] memory",
+                    table.name("memory"),
+                    show_size(memory),
+                    show_size(sandbox)
+                ),
+            );
+        }
+    }
+
     /// The manifest's: what the operator doesn't set himself must be below the ceilings.
     pub(super) fn of_author(table: &Table<'_>, place: &Place<'_>) -> Self {
         let asked = Self::read(table);
@@ -48,16 +66,17 @@ impl LimitsConfig {
         let checks = [
             above("cpu", asked.cpu, own.cpu, ceilings.cpu, time),
             above("wall", asked.wall, own.wall, ceilings.wall, time),
-            above("memory", asked.memory, own.memory, ceilings.memory, |m| format!("{m} bytes")),
+            above("memory", asked.memory, own.memory, ceilings.memory, show_size),
             above("host-calls", asked.host_calls, own.host_calls, ceilings.host_calls, |n| n.to_string()),
             above("concurrency", asked.concurrency, own.concurrency, ceilings.concurrency, |n| n.to_string()),
         ];
         for (key, asked, ceiling) in checks.into_iter().flatten() {
+            let within = if key == "memory" { ", both within [sandbox] memory" } else { "" };
             table.fault_of(
                 key,
                 format!(
                     "limits.{key} is {asked}, and a manifest may ask for {ceiling} here; lower it, or in the config raise {key} \
-                     in [limits] or set it for this plugin in [plugins.{}.limits]",
+                     in [limits] or set it for this plugin in [plugins.{}.limits]{within}",
                     place.name
                 ),
             );
@@ -94,14 +113,7 @@ impl Ceilings {
         let defaults = Self::of_sandbox(memory);
         let Some(table) = table else { return defaults };
         let own = LimitsConfig::read(table);
-        if let Some(more) = own.memory.filter(|m| *m > memory) {
-            table.fault_of(
-                "memory",
-                format!(
-                    "limits.memory is {more} bytes, and the sandbox gives {memory}; raise [sandbox] memory, or lower it"
-                ),
-            );
-        }
+        own.check_memory(table, memory);
         Self {
             cpu: own.cpu.unwrap_or(defaults.cpu),
             wall: own.wall.unwrap_or(defaults.wall),
@@ -136,7 +148,7 @@ mod tests {
         for (line, says) in [
             ("cpu = \"11s\"", "limits.cpu is 11s, and a manifest may ask for 10s here"),
             ("wall = \"301s\"", "limits.wall is 5m 1s, and a manifest may ask for 5m here"),
-            ("memory = \"257MiB\"", "limits.memory is 269484032 bytes"),
+            ("memory = \"257MiB\"", "limits.memory is 257MiB, and a manifest may ask for 256MiB here"),
             ("host-calls = 100001", "limits.host-calls is 100001"),
             ("concurrency = 257", "in [limits] or set it for this plugin in [plugins.p.limits]"),
         ] {

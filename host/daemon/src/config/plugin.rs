@@ -55,16 +55,16 @@ fn plugin(
     let check = |kind, entry: &str| around.check(kind, entry);
     let granted =
         section(table, "grants", |t| t.map(|t| permissions(t, &Kind::ALL, check))).unwrap_or_default();
-    let limits = section(table, "limits", |t| t.map(LimitsConfig::read)).unwrap_or_default();
+    let limits = section(table, "limits", |t| {
+        t.map(|t| {
+            let limits = LimitsConfig::read(t);
+            limits.check_memory(t, around.memory);
+            limits
+        })
+    })
+    .unwrap_or_default();
     let config = table.table("config");
-    if let Some(memory) = limits.memory.filter(|m| *m > around.memory) {
-        table.fault(format!(
-            "plugins.{name}.limits.memory is {memory} bytes, and the sandbox gives {}; raise [sandbox] memory, or lower it",
-            around.memory
-        ));
-    }
-    let files = files(table, component, manifest_path, around);
-    let (component, manifest_file) = files?;
+    let (component, manifest_file) = files(table, component, manifest_path, around)?;
     let mut place = Place {
         name,
         ceilings: around.ceilings,

@@ -88,7 +88,7 @@ impl<'a> Table<'a> {
     }
 
     /// `[plugins.x]` style name of a key, for messages.
-    fn name(&self, key: &str) -> String {
+    pub(super) fn name(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
@@ -166,7 +166,7 @@ impl<'a> Table<'a> {
     /// The same with bounds of its own, above zero.
     pub(super) fn duration_within(&self, key: &str, least: Duration, most: Duration) -> Option<Duration> {
         let [from, to] = [least, most].map(humantime::format_duration);
-        self.parsed(key, &format!("a duration from {from} to {to} such as \"{from}\""), |s| {
+        self.parsed(key, &format!("a duration from {from} to {to}"), |s| {
             humantime::parse_duration(s).ok().filter(|d| (least..=most).contains(d))
         })
     }
@@ -348,6 +348,15 @@ fn parse_size(text: &str) -> Option<usize> {
     digits.parse::<usize>().ok().filter(|n| *n > 0)?.checked_mul(unit)
 }
 
+/// As it would be written: `64MiB`.
+pub(super) fn show_size(bytes: usize) -> String {
+    let fits = |bits: &u32| bytes != 0 && bytes.trailing_zeros() >= *bits;
+    match [(30, "GiB"), (20, "MiB"), (10, "KiB")].into_iter().find(|(bits, _)| fits(bits)) {
+        Some((bits, unit)) => format!("{}{unit}", bytes >> bits),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// The known word that differs least, if it differs little.
 fn nearest<'w>(word: &str, known: &'w BTreeSet<String>) -> Option<&'w str> {
     let best = known.iter().map(|k| (distance(word, k), k)).min()?;
@@ -379,6 +388,9 @@ mod tests {
         assert_eq!(parse_size("64KiB"), Some(65536));
         assert_eq!(parse_size("1 MiB"), Some(1 << 20));
         assert_eq!(parse_size("12"), Some(12));
+        for (bytes, shown) in [(65536, "64KiB"), (3 << 30, "3GiB"), (1025, "1025 bytes"), (0, "0 bytes")] {
+            assert_eq!(show_size(bytes), shown);
+        }
         for bad in ["", "MiB", "-1KiB", "1 MB", "0"] {
             assert_eq!(parse_size(bad), None, "{bad:?}");
         }

@@ -180,7 +180,8 @@ fn the_operator_may_exceed_the_ceilings_of_authors() {
     with_plugin(&asks.replace("1000", "1000\nmemory = \"256MiB\""), asks).unwrap();
     let told = with_plugin("[plugins.p.limits]\nmemory = \"257MiB\"\nwall = \"2h\"\n", "").unwrap_err();
     assert!(
-        told.contains("the sandbox gives 268435456") && told.contains("not a duration from 1ms to 1h"),
+        told.contains("memory is 257MiB, and the sandbox gives 256MiB")
+            && told.contains("not a duration from 1ms to 1h"),
         "{told}"
     );
 }

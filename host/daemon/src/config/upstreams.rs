@@ -85,14 +85,15 @@ fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> U
 /// The address that a variable sets. Without a scheme it keeps the one that is configured.
 fn moved(variable: &str, https: bool, surroundings: &Surroundings<'_>) -> Option<Address> {
     let text = surroundings.variable(variable)?;
-    let address = Address::parse(&text, https);
-    if address.is_none() {
+    let address = Address::parse(&text, https).unwrap_or_else(|| {
         surroundings.fault(format!(
             "{variable} is {:?}, which is neither host:port nor a URL with a port; write {EXAMPLE}",
             Url::new(text)
         ));
-    }
-    address
+        // There is an address all the same: nothing else is wrong for the want of one.
+        Address { url: String::new(), https: true, loopback: false }
+    });
+    Some(address)
 }
 
 struct Address {
