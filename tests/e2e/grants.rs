@@ -37,7 +37,7 @@ fn setup(world: &World, planning: &Planning) -> Setup {
         .granted("rpc", &[own.as_str()])
         .asks("executor", &["mine", "theirs"])
         .granted("executor", &["mine"])
-        .wants_state("theirs")
+        .wants_state("neighbour")
         .granted("state", &["mine"]);
     world.setup().plugin(plugin).upstream("planning", &planning.address).with("executor.backend", "offline")
 }
@@ -131,13 +131,13 @@ async fn another_plugins_model_is_out_of_reach() {
 }
 
 #[tokio::test]
-async fn another_plugins_state_is_out_of_reach() {
+async fn state_that_was_not_granted_is_out_of_reach() {
     let reach = Reach {
         told: json!({ "key": "k", "state": "secret" }),
         key: "state",
         kind: "state",
-        thing: "theirs".to_owned(),
-        line: r#"state = ["mine", "theirs"]"#.to_owned(),
+        thing: "neighbour".to_owned(),
+        line: r#"state = ["mine", "neighbour"]"#.to_owned(),
     };
     // The cell holds the event itself as settled, so it exists; what matters is what it holds.
     denied_then_pasted(reach, async |world, _| {
@@ -145,6 +145,31 @@ async fn another_plugins_state_is_out_of_reach() {
         cells.iter().any(|cell| cell.data.windows(6).any(|bytes| bytes == b"secret"))
     })
     .await;
+}
+
+#[tokio::test]
+async fn another_plugins_state_is_refused_before_anything_runs() {
+    let world = World::start().await;
+    let counter = |name: &str| Plugin::fixture("state-counter").named(name).reports_to("test.seen");
+    let theirs = counter("theirs").on("test.theirs", "order-key = [\"/key\"]").state("theirs");
+    let curious = counter("curious").on("test.in", "order-key = [\"/key\"]").wants_state("theirs");
+    let mut setup = world.setup().plugin(theirs).plugin(curious);
+    let told = setup.refused().await;
+    assert!(
+        told.contains("plugin \"curious\" keeps the cells of its events in the space \"theirs\""),
+        "{told}"
+    );
+    let line = told.split("under [plugins.curious.grants]: ").nth(1).and_then(|rest| rest.lines().next());
+    assert_eq!(line, Some(r#"state = ["theirs"]"#), "{told}");
+    assert!(world.jetstream.get_stream("COFFERDAM").await.is_err(), "not even connected");
+
+    setup.paste_grant("curious", line.expect("a line"));
+    let _daemon = setup.start().await;
+    world.publish("test.theirs", r#"{"key": "k"}"#).await;
+    world.wait_stored("test.seen", 1).await;
+    world.publish("test.in", r#"{"key": "k"}"#).await;
+    let seen = world.wait_stored("test.seen", 2).await;
+    assert_eq!(seen[1].json()["count"], 2, "now they share it");
 }
 
 #[tokio::test]

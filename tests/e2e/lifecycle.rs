@@ -159,6 +159,26 @@ async fn a_daemon_that_is_killed_again_and_again_counts_each_event_once() {
 }
 
 #[tokio::test]
+async fn a_nats_that_is_killed_in_the_middle_costs_no_event_and_repeats_none() {
+    const EVENTS: usize = 160;
+    let mut world = World::start().await;
+    let daemon = world.setup().plugin(counter()).start().await;
+    publish(&world, EVENTS, 8).await;
+    for more in [5, 40] {
+        let goal = (world.count("test.seen").await + more).min(EVENTS);
+        world.wait_stored("test.seen", goal).await;
+        world.nats.kill().await;
+        daemon.wait_ready(503).await;
+        world.nats.up().await;
+        daemon.wait_ready(200).await;
+    }
+    world.wait_stored("test.seen", EVENTS).await;
+    world.quiet().await;
+    assert_exact(&world.stored("test.seen").await, EVENTS, 8);
+    assert_eq!(world.count("cofferdam.dead.>").await, 0);
+}
+
+#[tokio::test]
 async fn two_daemons_on_the_same_durables_count_each_event_once() {
     const EVENTS: usize = 200;
     let world = World::start().await;
@@ -228,18 +248,18 @@ async fn a_cell_that_another_host_changed_makes_the_run_begin_anew() {
 async fn an_event_that_keeps_killing_its_host_becomes_a_dead_letter_unrun() {
     let world = World::start().await;
     let planning = Planning::held().await;
-    // One delivery for its one attempt, and one more in case the first host died of something else.
-    let setup = caller(&world, &planning).with("dispatch.max-deliveries", 1);
+    // Besides those that its one attempt may need.
+    let setup = caller(&world, &planning).with("dispatch.max-deliveries", 2);
     world.publish("test.in", call("k")).await;
-    for deliveries in 1..=2 {
+    for deliveries in 1..=3 {
         let mut daemon = setup.start().await;
         planning.wait_calls(deliveries).await;
         daemon.kill().await;
     }
     let daemon = setup.start().await;
     let letter = world.dead_letters("caller", 1).await.remove(0);
-    assert_eq!((&letter["outcome"], &letter["deliveries"]), (&json!("deadly"), &json!(3)));
-    assert_eq!(planning.calls().len(), 2);
+    assert_eq!((&letter["outcome"], &letter["deliveries"]), (&json!("deadly"), &json!(4)));
+    assert_eq!(planning.calls().len(), 3);
     world.quiet().await;
     daemon.events(&Default::default(), [("caller deadly guest", 1)]).await;
 }

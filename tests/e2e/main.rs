@@ -7,6 +7,7 @@ mod bus;
 mod executor;
 mod flow;
 mod grants;
+mod jobs;
 mod lifecycle;
 mod metrics;
 mod outcomes;

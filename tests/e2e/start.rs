@@ -100,14 +100,14 @@ async fn an_import_that_nothing_grants_is_refused_and_the_printed_line_makes_it_
     let world = World::start().await;
     let plugin = Plugin::fixture("state-counter")
         .on("test.in", "order-key = [\"/key\"]")
-        .wants_state("counters")
+        .wants_state("state-counter")
         .reports_to("test.seen");
     let mut setup = world.setup().plugin(plugin);
     let told = setup.refused().await;
     assert!(told.contains("imports \"state\" and is granted nothing of that kind"), "{told}");
     let line = told.split("[plugins.state-counter.grants]: ").nth(1).expect("a line to paste");
     let line = line.lines().next().expect("a line");
-    assert_eq!(line, "state = [\"counters\"]");
+    assert_eq!(line, "state = [\"state-counter\"]");
     setup.paste_grant("state-counter", line);
 
     let _daemon = setup.start().await;

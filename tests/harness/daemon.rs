@@ -29,10 +29,6 @@ impl Daemon {
         Daemon { process, admin }
     }
 
-    pub fn admin(&self) -> &str {
-        &self.admin
-    }
-
     pub async fn scrape(&self) -> Scrape {
         let (status, text) = http::get(&self.admin, "/metrics").await;
         assert_eq!(status, 200, "{text}");

@@ -17,7 +17,7 @@ use crate::{
 
 /// Planning and Context; gone on drop.
 pub struct Fleet {
-    process: Process,
+    _process: Process,
     pub planning: String,
     pub context: String,
     admin: PlanningAdminServiceClient<Channel>,
@@ -43,7 +43,7 @@ impl Fleet {
         let (planning, context) = (address("planning"), address("context"));
         let admin =
             PlanningAdminServiceClient::connect(format!("http://{planning}")).await.expect("Planning");
-        Fleet { process, planning, context, admin, _data: data }
+        Fleet { _process: process, planning, context, admin, _data: data }
     }
 
     /// Stores a plan that has three criteria and two roles; gives its id.
@@ -86,15 +86,11 @@ impl Fleet {
         })
         .await
     }
-
-    pub fn log(&self) -> String {
-        self.process.log().text()
-    }
 }
 
 /// `fleet ray`; gone on drop.
 pub struct Ray {
-    process: Process,
+    _process: Process,
     pub address: String,
 }
 
@@ -105,10 +101,6 @@ impl Ray {
         let mut process = Process::start("fleet ray", command);
         let Some(ready) = process.ready().await else { panic!("fleet ray ended: {}", process.log().text()) };
         let address = ready["ray"].as_str().expect("an address").to_owned();
-        Ray { process, address }
-    }
-
-    pub fn log(&self) -> String {
-        self.process.log().text()
+        Ray { _process: process, address }
     }
 }

@@ -1,4 +1,4 @@
-//! A TCP address that stays the same while what is behind it comes and goes: an upstream that is down, then up.
+//! A TCP address that is known before anything answers there: an upstream that is down, then up.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -26,7 +26,7 @@ impl Gate {
             async move {
                 while let Ok((client, _)) = listener.accept().await {
                     let Some(target) = to.borrow().clone() else { continue };
-                    tokio::spawn(relay(client, target, to.subscribe()));
+                    tokio::spawn(relay(client, target));
                 }
             }
         });
@@ -40,11 +40,6 @@ impl Gate {
     pub fn open(&self, target: &str) {
         self.to.send_replace(Some(target.to_owned()));
     }
-
-    /// Cuts what goes through, too.
-    pub fn close(&self) {
-        self.to.send_replace(None);
-    }
 }
 
 impl Drop for Gate {
@@ -53,11 +48,8 @@ impl Drop for Gate {
     }
 }
 
-async fn relay(mut client: TcpStream, target: String, mut to: watch::Receiver<Option<String>>) {
+async fn relay(mut client: TcpStream, target: String) {
     let Ok(mut server) = TcpStream::connect(&target).await else { return };
-    tokio::select! {
-        // Either side may break off; the other learns of it by the end of its connection.
-        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
-        _ = to.wait_for(|now| now.as_deref() != Some(target.as_str())) => {}
-    }
+    // Either side may break off; the other learns of it by the end of its connection.
+    drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
 }

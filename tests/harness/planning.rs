@@ -90,10 +90,6 @@ impl Planning {
         self.shared.calls.lock().expect("no poison").clone()
     }
 
-    pub fn methods(&self) -> Vec<&'static str> {
-        self.calls().iter().map(|call| call.method).collect()
-    }
-
     pub async fn wait_calls(&self, count: usize) -> Vec<Call> {
         wait_for(&format!("{count} calls to Planning"), async || {
             Some(self.calls()).filter(|calls| calls.len() >= count)

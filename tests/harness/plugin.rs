@@ -141,13 +141,6 @@ impl Plugin {
         self
     }
 
-    /// Declares a metric; `declaration` has its lines.
-    pub fn metric(mut self, name: &str, declaration: &str) -> Plugin {
-        let declaration: Table = declaration.parse().unwrap_or_else(|e| panic!("{declaration}: {e}"));
-        section(&mut self.manifest, "metrics").insert(name.into(), declaration.into());
-        self
-    }
-
     /// Writes the manifest into `folder`; returns the plugin's table of the configuration.
     pub(crate) fn write(&self, folder: &Path) -> Table {
         let manifest = folder.join(format!("{}.plugin.toml", self.name));

@@ -142,10 +142,6 @@ impl Process {
         status
     }
 
-    pub fn is_running(&mut self) -> bool {
-        self.child.try_wait().expect("a status").is_none()
-    }
-
     async fn rest_of_log(&mut self) {
         if let Some(errors) = self.errors.take() {
             within("the rest of a log", errors).await.expect("a reader");

@@ -270,7 +270,8 @@ pub trait Bus: Send + Sync + 'static {
     /// What one commit may weigh in bytes: effects with their headers, and the cell's state.
     fn max_commit(&self) -> usize;
 
-    /// Before a run: has this event committed? Applies what an earlier run left, of this event and of the cell.
+    /// Before a run: has this event committed? Applies what an earlier run left, of this event and of the cell. While
+    /// the bus is out of reach it waits.
     async fn open(&self, delivery: &Delivery, point: &Point) -> Result<Opened, Error>;
 
     /// Commits, applies and acks, in this order. Returns only when the outcome is known: while the bus is out of reach

@@ -24,6 +24,7 @@ pub(crate) fn submit(record: &mut Record, settings: &Settings, prompt: &str) -> 
         .metadata("attempt", attempt.to_string())
         // Tells a late answer to an earlier derivation of the plan from one to this.
         .metadata("run", record.run.to_string())
+        .metadata("correlation_id", record.cause.correlation())
         .metadata("temperature", settings.temperature.to_string())
         .metadata("max_tokens", settings.max_tokens.to_string());
     job.model.clone_from(&settings.model);

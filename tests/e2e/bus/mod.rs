@@ -8,6 +8,7 @@ mod durables;
 mod kv;
 mod processes;
 mod publishing;
+mod refusals;
 mod servers;
 mod streams;
 

@@ -78,6 +78,23 @@ async fn our_own_stream_with_other_settings_is_an_error_that_shows_both_sides() 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_stream_deleted_under_us_is_created_anew_and_commits_go_on() {
+    let server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
+    stream(&bus, "IN", &["in"]).await;
+    stream(&bus, "OUT", &["out"]).await;
+    let (_, mut deliveries) = follow(&bus, &consumer_spec("IN", "d", "in")).await;
+    for point in [cell("c"), Point::Record, cell("c")] {
+        put(&bus, "in", "x").await;
+        let delivery = next(&mut deliveries).await;
+        let base = fresh(&bus, &delivery, &point).await;
+        server.client().await.request("$JS.API.STREAM.DELETE.COFFERDAM", "".into()).await.unwrap();
+        soon("a commit", bus.commit(&delivery, base, effects(&[("out", "x")]))).await.unwrap();
+    }
+    assert_eq!(data(&stored(&bus, "OUT", "out").await), ["x", "x", "x"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_payload_limit_of_the_server_or_a_stream_holds_for_commits() {
     let server = Server::start_with("max_payload: 200KB").await;
     let bus = bus_at(&server.url()).await;
@@ -213,11 +230,11 @@ async fn undisturbed(mut server: Server, rounds: usize, disturb: impl AsyncFn(&m
 async fn run(bus: &Arc<dyn Bus>, delivery: &Delivery, sums: &std::sync::Mutex<BTreeMap<u64, u64>>) {
     let n: u64 = text(delivery).parse().unwrap();
     *sums.lock().unwrap().entry(n).or_default() += 1;
-    let point = if n % 2 == 0 { cell(&(n % 3).to_string()) } else { Point::Record };
+    let point = if n.is_multiple_of(2) { cell(&(n % 3).to_string()) } else { Point::Record };
     loop {
         let Opened::Fresh(base) = bus.open(delivery, &point).await.unwrap() else { return };
         let mut change = effects(&[("out.x", text(delivery))]);
-        if n % 2 == 0 {
+        if n.is_multiple_of(2) {
             let sum: u64 = value(&base, "sum").map_or(0, |v| v.parse().unwrap());
             change.writes.push(write("sum", &(sum + n).to_string()));
         }

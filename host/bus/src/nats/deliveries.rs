@@ -8,15 +8,20 @@ use std::{
     time::Duration,
 };
 
-use async_nats::{Client, Message as NatsMessage, StatusCode, Subscriber};
+use async_nats::{Message as NatsMessage, StatusCode, Subscriber};
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::{sync::Notify, task::JoinHandle, time::Instant};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::{NatsBus, floors::OriginState, headers, link::Backoff};
+use super::{
+    NatsBus,
+    acks::{Acks, Reply},
+    floors::OriginState,
+    headers,
+    link::Backoff,
+};
 use crate::{
     api::{Deliveries, Delivery, Message, Origin, Settle, Stored},
     error::Error,

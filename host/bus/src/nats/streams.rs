@@ -148,24 +148,25 @@ impl Streams {
             Some(facts) => overlaps.push(facts),
             None => {}
         }
-        if let Some(other) = overlaps.first() {
-            let has = other.info.subjects.join(", ");
-            let wants = spec.subjects.join(", ");
-            return Err(differs(&other.info.name, format!("it stores {has}; ours is to store {wants}")));
+        // Created since the first look.
+        let covers_all = |f: &Arc<Facts>| spec.subjects.iter().all(|s| f.covers(s));
+        if let Some(facts) = overlaps.iter().find(|f| covers_all(f)) {
+            return Ok(Some(facts.clone()));
         }
-        match info(link, &spec.name).await {
-            // Created since the look before.
-            Ok(answer) if spec.subjects.iter().all(|s| Facts::from(&answer).covers(s)) => {
-                Ok(Some(Arc::new(Facts::from(&answer))))
-            }
-            Ok(answer) => {
-                let (has, wants) = (answer.config.subjects.join(", "), spec.subjects.join(", "));
-                Err(differs(&spec.name, format!("it stores {has}; ours is to store {wants}")))
-            }
+        if let Some(other) = overlaps.first() {
+            return Err(subjects_differ(spec, &other.info.subjects, &other.info.name));
+        }
+        match info(link, &spec.name).await.map(|answer| Arc::new(Facts::from(&answer))) {
+            Ok(facts) if covers_all(&facts) => Ok(Some(facts)),
+            Ok(facts) => Err(subjects_differ(spec, &facts.info.subjects, &spec.name)),
             Err(e) if e.is(code::STREAM_NOT_FOUND) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
+}
+
+fn subjects_differ(spec: &StreamSpec, has: &[String], name: &str) -> Error {
+    differs(name, format!("it stores {}; ours is to store {}", has.join(", "), spec.subjects.join(", ")))
 }
 
 fn differs(name: &str, difference: String) -> Error {

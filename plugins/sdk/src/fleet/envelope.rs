@@ -26,7 +26,8 @@ impl Cause {
         Self { correlation_id: Some(earlier.correlation()), ..self }
     }
 
-    fn correlation(&self) -> String {
+    /// The correlation id, else the event itself.
+    pub fn correlation(&self) -> String {
         self.correlation_id.clone().unwrap_or_else(|| self.event_id.clone())
     }
 }
