@@ -1,5 +1,10 @@
 //! Test harness: real servers and processes for the tests to drive. What tests claim is in `e2e/`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a failing harness fails its test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failing harness fails its test"
+)]
 
 pub mod child;
 pub mod daemon;

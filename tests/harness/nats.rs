@@ -15,6 +15,8 @@ use tokio::{
     time::Instant,
 };
 
+use crate::process::die_with_us;
+
 /// Ports are taken from below the range that the system gives to outgoing connections, so that a server finds its port
 /// free after a restart.
 const PORTS: std::ops::Range<u16> = 12_000..32_000;
@@ -118,7 +120,8 @@ impl Server {
             self.settings
         );
         std::fs::write(path("conf"), config).expect("a configuration file");
-        let mut child = Command::new(binary())
+        let mut command = Command::new(binary());
+        command
             .arg("-c")
             .arg(path("conf"))
             .arg("-l")
@@ -126,7 +129,9 @@ impl Server {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .kill_on_drop(true)
+            .kill_on_drop(true);
+        die_with_us(&mut command);
+        let mut child = command
             .spawn()
             .unwrap_or_else(|e| panic!("{}: {e}; run `cargo xtask setup`", binary().display()));
         // Written once it listens; its name has the process id, so no other server can be mistaken for ours.

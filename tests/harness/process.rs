@@ -173,7 +173,7 @@ impl Drop for Process {
 
 /// Makes the kernel kill the child when the thread that starts it ends: a test's thread ends with the test, and with
 /// the process. Only Linux can; elsewhere `kill_on_drop` has to do.
-fn die_with_us(command: &mut Command) {
+pub(crate) fn die_with_us(command: &mut Command) {
     #[cfg(target_os = "linux")]
     // SAFETY: the closure runs between fork and exec and makes only async-signal-safe calls.
     unsafe {

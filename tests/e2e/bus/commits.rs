@@ -271,7 +271,8 @@ async fn many_commits_at_once_lose_and_repeat_nothing(world: World) {
                 let (bus, delivery, done) = (bus.clone(), delivery.unwrap(), done.clone());
                 runs.spawn(async move {
                     let n: u32 = text(&delivery).parse().unwrap();
-                    let point = if n.is_multiple_of(2) { cell(&format!("c{}", n % 7)) } else { Point::Record };
+                    let point =
+                        if n.is_multiple_of(2) { cell(&format!("c{}", n % 7)) } else { Point::Record };
                     loop {
                         let Opened::Fresh(base) = bus.open(&delivery, &point).await.unwrap() else { break };
                         let mut change = effects(&[("out.a", text(&delivery)), ("out.b", text(&delivery))]);

@@ -69,7 +69,9 @@ impl Upstreams {
                 || upstream.ca.is_some()
                 || upstream.certificate.is_some()
             {
-                let roots = || format!("{}; where the machine has no certificates to trust, name them with ca", what());
+                let roots = || {
+                    format!("{}; where the machine has no certificates to trust, name them with ca", what())
+                };
                 endpoint = endpoint.tls_config(tls(upstream).with_context(what)?).with_context(roots)?;
             }
             let connected = Connected {

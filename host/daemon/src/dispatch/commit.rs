@@ -49,7 +49,12 @@ pub(super) async fn dead_letter(work: &Work<'_>, failure: Outcome, samples: Vec<
         match store(work, snapshot, dead_letter::change(work, &failure, size)).await {
             Ok(()) => {
                 count(work, &samples);
-                work.dispatch.services.metrics.dead_letters.with_label_values(&[work.plugin.name.as_str()]).inc();
+                work.dispatch
+                    .services
+                    .metrics
+                    .dead_letters
+                    .with_label_values(&[work.plugin.name.as_str()])
+                    .inc();
                 return failure;
             }
             Err(CommitError::Conflict) => {}
@@ -57,7 +62,9 @@ pub(super) async fn dead_letter(work: &Work<'_>, failure: Outcome, samples: Vec<
             Err(CommitError::Unfit(_)) if size == Size::Whole => size = Size::Least,
             Err(CommitError::Unfit(reason)) => {
                 let failure = failure.reason().unwrap_or_default();
-                return Outcome::HandedBack(format!("its dead letter can't be stored: {reason}; it was to say: {failure}"));
+                return Outcome::HandedBack(format!(
+                    "its dead letter can't be stored: {reason}; it was to say: {failure}"
+                ));
             }
             Err(CommitError::Bus(error)) => return Outcome::HandedBack(error.to_string()),
         }

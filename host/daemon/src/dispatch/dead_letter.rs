@@ -61,13 +61,15 @@ pub(super) fn change(work: &Work<'_>, outcome: &Outcome, size: Size) -> Change {
 /// For effects that their stream refuses after the commit.
 pub fn undeliverable() -> Undeliverable {
     Arc::new(|effect, reason| {
-        let plugin = effect.headers.iter().find(|(n, _)| n == "Cofferdam-Plugin").map_or("unknown", |(_, v)| v);
+        let plugin =
+            effect.headers.iter().find(|(n, _)| n == "Cofferdam-Plugin").map_or("unknown", |(_, v)| v);
         let data = if effect.data.len() > MAX_EFFECT {
             json!({ "omitted_bytes": effect.data.len() })
         } else {
             payload(&effect.data)
         };
-        let headers: Vec<_> = effect.headers.iter().map(|(n, v)| (n, text::excerpt(v, MAX_KEY))).take(64).collect();
+        let headers: Vec<_> =
+            effect.headers.iter().map(|(n, v)| (n, text::excerpt(v, MAX_KEY))).take(64).collect();
         let body = json!({
             "plugin": plugin,
             "outcome": "undeliverable",
@@ -91,6 +93,8 @@ fn message(plugin: &str, body: &Value) -> Message {
 fn payload(data: &[u8]) -> Value {
     match std::str::from_utf8(data) {
         Ok(text) => json!({ "text": text }),
-        Err(_) => json!({ "base64": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, data) }),
+        Err(_) => {
+            json!({ "base64": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, data) })
+        }
     }
 }

@@ -106,7 +106,11 @@ impl Work<'_> {
                 },
                 outcome => outcome,
             };
-            return if failure.is_final() { commit::dead_letter(self, failure, samples).await } else { failure };
+            return if failure.is_final() {
+                commit::dead_letter(self, failure, samples).await
+            } else {
+                failure
+            };
         }
         Outcome::HandedBack(format!("the cell was changed by others during each of {CONFLICT_RUNS} runs"))
     }

@@ -42,7 +42,9 @@ pub(super) async fn settle(
             endings.handed_back(&finished.event);
             hand_back(delivery, Some(policy.ack_wait / 10)).await;
         }
-        Outcome::Done | Outcome::Duplicate | Outcome::Failure { again: None, .. } => endings.over(&finished.event),
+        Outcome::Done | Outcome::Duplicate | Outcome::Failure { again: None, .. } => {
+            endings.over(&finished.event)
+        }
     }
     log(&finished);
     let fault = finished.outcome.fault().map_or("", super::Fault::name);
