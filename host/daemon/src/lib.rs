@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod dispatch;
 pub mod executor;
+pub mod fault;
 pub mod grants;
 pub mod observe;
 pub mod plugins;

@@ -5,8 +5,8 @@ use cofferdam_sandbox::{ExecutorError, Job, JobPhase, JobStatus};
 
 use super::Run;
 use crate::{
-    dispatch::Fault,
     executor::{QueuedJob, job_header, job_subject, status},
+    fault::Fault,
     grants::Kind,
 };
 

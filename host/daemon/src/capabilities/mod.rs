@@ -24,7 +24,7 @@ pub use state::Cell;
 
 use crate::{
     config::ExecutorConfig,
-    dispatch::Fault,
+    fault::Fault,
     grants::{Denial, Kind},
     observe::{
         metrics::{Metrics, Sample},

@@ -5,7 +5,7 @@ use cofferdam_bus::{Message, subject};
 use cofferdam_sandbox::{EmitError, Pairs};
 
 use super::Run;
-use crate::{dispatch::Fault, grants::Kind, observe::trace};
+use crate::{fault::Fault, grants::Kind, observe::trace};
 
 /// Commits, state and jobs: whatever is granted, a guest does not forge these.
 const OURS: &str = "cd.";

@@ -20,7 +20,7 @@ use tonic::{
 use super::Run;
 use crate::{
     config::{Secret, Upstream},
-    dispatch::Fault,
+    fault::Fault,
     grants::Kind,
     observe::{
         text,

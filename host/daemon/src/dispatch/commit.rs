@@ -6,9 +6,9 @@ use cofferdam_bus::{Change, CommitError, Opened, Snapshot};
 use super::{
     Work,
     dead_letter::{self, Size},
-    outcome::{Failed, Fault, Outcome},
+    outcome::{Failed, Outcome},
 };
-use crate::{capabilities::Residue, observe::metrics::Sample};
+use crate::{capabilities::Residue, fault::Fault, observe::metrics::Sample};
 
 pub(super) enum Ending {
     /// Committed (or found committed) and acked, or handed back.

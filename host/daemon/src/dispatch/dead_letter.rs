@@ -7,7 +7,10 @@ use cofferdam_bus::{Change, Message, Undeliverable};
 use serde_json::{Value, json};
 
 use super::{Work, outcome::Outcome};
-use crate::observe::{text, trace::TraceContext};
+use crate::{
+    fault::Fault,
+    observe::{text, trace::TraceContext},
+};
 
 /// How much of the event a dead letter holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,7 +41,7 @@ pub(super) fn change(work: &Work<'_>, outcome: &Outcome, size: Size) -> Change {
         "version": plugin.version,
         "digest": plugin.digest,
         "outcome": outcome.name(),
-        "fault": outcome.fault().map(super::Fault::name),
+        "fault": outcome.fault().map(Fault::name),
         "reason": outcome.reason(),
         "attempts": work.attempt,
         "deliveries": delivery.count,
@@ -73,7 +76,7 @@ pub fn undeliverable() -> Undeliverable {
         let body = json!({
             "plugin": plugin,
             "outcome": "undeliverable",
-            "fault": super::Fault::Operator.name(),
+            "fault": Fault::Operator.name(),
             "reason": reason,
             "effect": { "subject": effect.subject, "headers": headers, "data": data },
         });

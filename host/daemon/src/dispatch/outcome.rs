@@ -6,31 +6,10 @@ use std::time::Duration;
 use cofferdam_sandbox::{Ending, Failure, Limits};
 
 use super::invoke::Ran;
-use crate::{config::Subscription, observe::text};
+use crate::{config::Subscription, fault::Fault, observe::text};
 
 /// Of a reason in bytes: it is the guest's text, and goes into logs and dead letters.
 const MAX_REASON: usize = 4 << 10;
-
-/// Whose fault a failure is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
-    Guest,
-    Host,
-    Upstream,
-    /// Config: a grant, a stream, an address.
-    Operator,
-}
-
-impl Fault {
-    pub fn name(self) -> &'static str {
-        match self {
-            Fault::Guest => "guest",
-            Fault::Host => "host",
-            Fault::Upstream => "upstream",
-            Fault::Operator => "operator",
-        }
-    }
-}
 
 /// How a run failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

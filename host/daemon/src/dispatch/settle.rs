@@ -10,7 +10,7 @@ use super::{
     endings::Endings,
     outcome::{Outcome, Policy},
 };
-use crate::observe::advisory;
+use crate::{fault::Fault, observe::advisory};
 
 /// An event that came to its end, or goes back to the stream.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ pub(super) async fn settle(
         }
     }
     log(&finished);
-    let fault = finished.outcome.fault().map_or("", super::Fault::name);
+    let fault = finished.outcome.fault().map_or("", Fault::name);
     let metrics = &dispatch.services.metrics;
     metrics.events.with_label_values(&[finished.plugin.as_str(), finished.outcome.name(), fault]).inc();
     metrics.seconds.with_label_values(&[finished.plugin.as_str()]).observe(finished.took.as_secs_f64());
