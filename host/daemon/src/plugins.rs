@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cofferdam_sandbox::{Limits, LoadError, Plugin as Component, Sandbox, SandboxConfig, Source};
+use cofferdam_sandbox::{Limits, LoadError, Plugin as Component, Sandbox, SandboxConfig, Shape, Source};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -42,7 +42,7 @@ pub enum PluginError {
     Load { name: String, path: PathBuf, error: LoadError },
     #[error(
         "plugin {name:?} imports {interface:?} and is granted nothing of that kind; write in the config under \
-         [plugins.{name}.grants]: {line}"
+         [plugins.{name}.grants]: {line}; or, if it does not use it, build it for a world without that import"
     )]
     NotGranted { name: String, interface: String, line: String },
 }
@@ -62,35 +62,26 @@ pub async fn load_all(config: &Config, sandbox: &Sandbox) -> Result<Vec<Arc<Plug
     for plugin in &config.plugins {
         match load(plugin, config, sandbox).await {
             Ok(plugin) => plugins.push(Arc::new(plugin)),
-            Err(error) => errors.push(error),
+            Err(of_plugin) => errors.extend(of_plugin),
         }
     }
     if errors.is_empty() { Ok(plugins) } else { Err(errors) }
 }
 
-async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Result<Plugin, PluginError> {
+async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Result<Plugin, Vec<PluginError>> {
     let name = plugin.name.clone();
     let path = plugin.component.clone();
-    let bytes = read(&path).await.map_err(|error| PluginError::Unreadable {
-        name: name.clone(),
-        path: path.clone(),
-        error,
-    })?;
-    let component =
-        sandbox.load(bytes).await.map_err(|error| PluginError::Load { name: name.clone(), path, error })?;
-    let shape = component.shape();
-    for kind in Kind::ALL {
-        if shape.imports.contains(kind.name()) && plugin.grants.granted.list(kind).is_empty() {
-            let asked = plugin.grants.missing().into_iter().find(|d| d.kind == kind).and_then(|d| d.grant);
-            return Err(PluginError::NotGranted {
-                name,
-                interface: kind.name().to_owned(),
-                line: asked.unwrap_or_else(|| {
-                    format!("{} = [\"...\"], and ask for it in its plugin.toml", kind.name())
-                }),
-            });
-        }
+    let bytes = read(&path)
+        .await
+        .map_err(|error| vec![PluginError::Unreadable { name: name.clone(), path: path.clone(), error }])?;
+    let unloadable = |error| vec![PluginError::Load { name: name.clone(), path: path.clone(), error }];
+    // Before compiling, which may take a while.
+    let ungranted = ungranted(plugin, &Sandbox::inspect(&bytes).map_err(unloadable)?);
+    if !ungranted.is_empty() {
+        return Err(ungranted);
     }
+    let component = sandbox.load(bytes).await.map_err(unloadable)?;
+    let shape = component.shape();
     for denial in plugin.grants.missing() {
         warn_missing(&denial);
     }
@@ -133,6 +124,24 @@ fn limits(own: &LimitsConfig, ceilings: &Ceilings) -> Limits {
         host_calls: own.host_calls.unwrap_or(defaults.host_calls.min(ceilings.host_calls)),
         ..defaults
     }
+}
+
+/// The kinds that the component imports and nothing is granted of.
+fn ungranted(plugin: &PluginConfig, shape: &Shape) -> Vec<PluginError> {
+    let imported = Kind::ALL.into_iter().filter(|kind| shape.imports.contains(kind.name()));
+    let without = imported.filter(|kind| plugin.grants.granted.list(*kind).is_empty());
+    without
+        .map(|kind| {
+            let asked = plugin.grants.missing().into_iter().find(|d| d.kind == kind).and_then(|d| d.grant);
+            PluginError::NotGranted {
+                name: plugin.name.clone(),
+                interface: kind.name().to_owned(),
+                line: asked.unwrap_or_else(|| {
+                    format!("{} = [\"...\"], and ask for it in its plugin.toml", kind.name())
+                }),
+            }
+        })
+        .collect()
 }
 
 async fn read(path: &Path) -> std::io::Result<Bytes> {
