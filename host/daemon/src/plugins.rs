@@ -41,8 +41,8 @@ pub enum PluginError {
     #[error("plugin {name:?} ({path:?}): {error}", path = path.display())]
     Load { name: String, path: PathBuf, error: LoadError },
     #[error(
-        "plugin {name:?} imports {interface:?} and is granted nothing of that kind; write in the config under \
-         [plugins.{name}.grants]: {line}; or, if it does not use it, build it for a world without that import"
+        "plugin {name:?} imports {interface:?} and is granted nothing of that kind; if it does not use it, build it for a \
+         world without that import, else write in the config under [plugins.{name}.grants]: {line}"
     )]
     NotGranted { name: String, interface: String, line: String },
 }

@@ -92,10 +92,39 @@ impl Names {
         self.titles.entry(title_key(&raw.title)).or_insert(index);
     }
 
+    /// The task that the whole text names; if none, the one whose reference it begins with.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         let by_reference = self.references.get(&reference_key(name));
-        by_reference.or_else(|| self.titles.get(&title_key(name))).copied()
+        let whole = by_reference.or_else(|| self.titles.get(&title_key(name)));
+        whole.or_else(|| self.references.get(&leading_label(&reference_key(name))?)).copied()
     }
+}
+
+/// The label in `TASK-001 (schema)`, `TASK-001: Add login`, `TASK-001 Add login` or `TASK-001.`; nothing for a text
+/// that names more than one task.
+fn leading_label(name: &str) -> Option<String> {
+    let mut ids = name
+        .match_indices("task-")
+        .filter(|(at, id)| name[at + id.len()..].starts_with(|c: char| c.is_ascii_digit()));
+    if ids.nth(1).is_some() {
+        return None;
+    }
+    let id = task_id(name).or_else(|| Some(&name[..name.find(['(', ':'])?]));
+    let label = id.unwrap_or(name).trim().trim_end_matches('.');
+    (!label.is_empty()).then(|| label.to_owned())
+}
+
+/// `task-001` at the beginning of a text in lower case.
+fn task_id(name: &str) -> Option<&str> {
+    let number = name.strip_prefix("task-")?;
+    let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+    let mut rest = number[digits..].chars();
+    let goes_on = |c: char| c.is_alphanumeric() || c == '_';
+    let is_whole = match rest.next() {
+        Some('-' | '.') => !rest.next().is_some_and(goes_on),
+        next => !next.is_some_and(goes_on),
+    };
+    (digits > 0 && is_whole).then(|| &name[..name.len() - number.len() + digits])
 }
 
 fn reference_key(reference: &str) -> String {
@@ -162,6 +191,38 @@ mod tests {
         check("T3", Some(2));
         check("T9", None);
         check("", None);
+    }
+
+    #[test]
+    fn a_reference_may_have_more_behind_it() {
+        let batch = batch(&[
+            task("TASK-001", "Add login"),
+            task("TASK-0011", "B"),
+            task("T3", "C: more"),
+            task("Add: it", "D"),
+        ])
+        .unwrap();
+        let check = |name: &str, expect: Option<usize>| assert_eq!(batch.names.find(name), expect, "{name}");
+        check("TASK-001 (schema)", Some(0));
+        check("task-001: Add login", Some(0));
+        check("TASK-001 - Add login", Some(0));
+        check("TASK-001 Add login", Some(0));
+        check("TASK-001: Add task-runner", Some(0));
+        check("TASK-001.", Some(0));
+        check("TASK-0011 (b)", Some(1));
+        check("T3 (c)", Some(2));
+        check("T3: é", Some(2));
+        check("T3.", Some(2));
+        check("C: more", Some(2));
+        check("Add: it", Some(3));
+        check("TASK-001 and TASK-0011", None);
+        check("TASK-001-b", None);
+        check("TASK-001.2", None);
+        check("TASK-00", None);
+        check("TASK- (x)", None);
+        check("(x)", None);
+        check(": x", None);
+        check("é", None);
     }
 
     #[test]

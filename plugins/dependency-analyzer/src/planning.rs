@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use cofferdam_sdk::rpc::{self, Status};
+use cofferdam_sdk::rpc::{self, Code, Status};
 use fleet_proto::task_derivation::v1::{
     CreateTasksRequest, CreateTasksResponse, DependencyEdge, GetPlanContextRequest, GetPlanContextResponse,
     ListStoryTasksRequest, ListStoryTasksResponse, SaveTaskDependenciesRequest, SaveTaskDependenciesResponse,
@@ -30,10 +30,15 @@ impl Trouble {
 }
 
 fn call<Req: Message, Resp: Message + Default>(method: &str, request: &Req) -> Result<Resp, Trouble> {
-    rpc::unary(UPSTREAM, &format!("{SERVICE}/{method}"), request).map_err(|status: Status| Trouble {
-        passing: status.is_transient(),
-        detail: format!("{method}: {status}"),
-    })
+    ask(method, request).map_err(|status| failed(method, &status))
+}
+
+fn ask<Req: Message, Resp: Message + Default>(method: &str, request: &Req) -> Result<Resp, Status> {
+    rpc::unary(UPSTREAM, &format!("{SERVICE}/{method}"), request)
+}
+
+fn failed(method: &str, status: &Status) -> Trouble {
+    Trouble { passing: status.is_transient(), detail: format!("{method}: {status}") }
 }
 
 /// The story that a plan belongs to.
@@ -82,10 +87,14 @@ pub(crate) fn store(plan_id: &str, story_id: &str, analysis: &Analysis) -> Resul
     Ok(new.len())
 }
 
-/// The ids of the story's tasks by title; of several with one title the first.
+/// The ids of the story's tasks by title; of several with one title the first. A story that Planning does not find
+/// has no tasks yet.
 fn existing(story_id: &str) -> Result<HashMap<String, String>, Trouble> {
-    let answer: ListStoryTasksResponse =
-        call("ListStoryTasks", &ListStoryTasksRequest { story_id: story_id.to_owned() })?;
+    let request = ListStoryTasksRequest { story_id: story_id.to_owned() };
+    let answer: ListStoryTasksResponse = match ask("ListStoryTasks", &request) {
+        Err(status) if status.code == Code::NotFound && !status.local => return Ok(HashMap::new()),
+        answer => answer.map_err(|status| failed("ListStoryTasks", &status))?,
+    };
     let mut ids = HashMap::new();
     for task in answer.tasks.into_iter().filter(|task| !task.task_id.is_empty()) {
         ids.entry(title_key(&task.title)).or_insert(task.task_id);

@@ -17,11 +17,6 @@ pub(crate) fn entries(text: &str) -> Vec<Entry> {
     blocks.done
 }
 
-/// Whether a block's title line is in the text.
-pub(crate) fn has_title_line(text: &str) -> bool {
-    text.lines().any(|line| matches!(Line::read(line).field(), Some((Key::Title, _))))
-}
-
 #[derive(Default)]
 struct Blocks {
     done: Vec<Entry>,
@@ -64,6 +59,7 @@ impl Blocks {
                 }
             }
             Open::Value(_) if line.text.is_empty() => {}
+            Open::Value(key) if ends_empty(*key, &line) => self.close(),
             Open::Value(key) => {
                 let key = *key;
                 if line.bullet && matches!(key, Key::Keywords | Key::DependsOn) {
@@ -132,6 +128,21 @@ fn is_task_heading(line: &Line<'_>) -> bool {
         Some(label) => line.heading > 0 || line.text.starts_with("**") || label.text.is_empty(),
         None => false,
     }
+}
+
+/// Whether a line below an empty key is the next task's heading rather than the key's value. `TASK-001` alone is a
+/// value where an id is expected, and a title may be in bold.
+fn ends_empty(key: Key, line: &Line<'_>) -> bool {
+    if !is_task_heading(line) {
+        return false;
+    }
+    let in_bold = !line.is_listed() && line.text.starts_with("**");
+    line.heading > 0
+        || match key {
+            Key::TaskId | Key::DependsOn => in_bold,
+            Key::Title => in_bold && label(line.text).is_some_and(|label| label.text.is_empty()),
+            _ => !line.is_listed(),
+        }
 }
 
 #[cfg(test)]
@@ -208,6 +219,19 @@ mod tests {
     fn an_empty_key_takes_the_next_line_that_is_not_blank() {
         check("TITLE:\n\n  A\nignored\nROLE:\nPRIORITY:\n\n2", json!([["A", "2"]]));
         check("TITLE: A\nKEYWORDS:\n- x\n- y\nDEPENDS_ON:\n- TASK-1", json!([["A", ["x", "y"], ["TASK-1"]]]));
+    }
+
+    #[test]
+    fn an_empty_key_leaves_the_next_task_s_heading_alone() {
+        for key in ["DEPENDS_ON:", "KEYWORDS:", "ROLE:", "**Depends on:**"] {
+            for heading in ["### TASK-002", "\n**TASK-002**", "\n\n## Task 2: more", "**Task 2: more**"] {
+                let text = format!("TITLE: A\n{key}\n{heading}\nTITLE: B\nROLE: QA");
+                check(&text, json!([["A"], ["B", "QA"]]));
+            }
+        }
+        check("TITLE: A\nDEPENDS_ON:\nTASK-001", json!([["A", "TASK-001"]]));
+        check("TITLE: A\nDEPENDS_ON:\n- **TASK-001**", json!([["A", ["TASK-001"]]]));
+        check("TASK_ID:\nTASK-001\nTITLE:\n**Task 2: more**", json!([["TASK-001", "Task 2: more"]]));
     }
 
     #[test]

@@ -68,7 +68,7 @@ pub(crate) fn role(value: &Value) -> Option<&'static str> {
         Value::Array(items) => items.first()?.as_str()?,
         other => other.as_str()?,
     };
-    Role::parse(without_remark(text))?.task()
+    Role::parse(unquote(without_remark(text)))?.task()
 }
 
 pub(crate) fn keywords(value: &Value) -> Vec<String> {
@@ -197,6 +197,8 @@ mod tests {
         check(json!("product_owner (PO)"), Some("PO"));
         check(json!("DevOps"), Some("DEVOPS"));
         check(json!("data"), Some("DATA"));
+        check(json!("`DEV`"), Some("DEVELOPER"));
+        check(json!("`qa` (tests)"), Some("QA"));
         check(json!(["qa"]), Some("QA"));
         for none in [json!("SYSTEM"), json!("admin"), json!("wizard"), json!(""), json!(null), json!(3)] {
             check(none, None);

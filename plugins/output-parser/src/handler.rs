@@ -62,6 +62,8 @@ fn open_record(
         if config::get_or("accept_unrequested", true)? {
             return Ok(Some(Record {
                 story_id: response.story_id.clone().unwrap_or_default(),
+                // Counts, so that as many retries follow it as another derivation has.
+                attempt: response.attempt.unwrap_or(1).max(1),
                 roles: vec![DEFAULT_ROLE.into()],
                 ..Record::open(plan_id, message.cause(), None)
             }));
@@ -81,14 +83,17 @@ fn open_record(
 }
 
 fn answer(message: &Incoming, response: &AgentResponse, record: &mut Record) -> Result<(), Failure> {
-    let attempt = response.attempt.unwrap_or(record.attempt).max(1);
+    let of_deliberation = || Some(record.attempt_of(response.deliberation_id.as_deref()?)?.attempt);
+    let attempt = response.attempt.or_else(of_deliberation).unwrap_or(record.attempt).max(1);
     if let (Some(id), Some(entry)) = (&response.deliberation_id, record.attempt_mut(attempt)) {
         entry.deliberation_id = Some(id.clone());
     }
     let answered = Answered { message, response, attempt, record };
+    let (min_tasks, max_tasks): (u32, u32) =
+        (config::get_or("min_tasks", 3_u8)?, config::get_or("max_tasks", 8_u8)?);
     let settings = Settings {
-        min_tasks: config::get_or("min_tasks", 3_u8)?,
-        max_tasks: config::get_or("max_tasks", 8_u8)?,
+        min_tasks: min_tasks as usize,
+        max_tasks: max_tasks as usize,
         max_hours: config::get_or("max_hours", 40)?,
         roles: answered.record.roles.clone(),
     };

@@ -3,9 +3,8 @@
 use serde_json::Value;
 
 use crate::{
-    blocks::has_title_line,
-    entry::{Entry, fold},
-    lines::{Line, is_fence},
+    entry::{Entry, Key, LONGEST_NAME, fold},
+    lines::{Line, is_fence, is_rule},
     relaxed::{Reading, matching, read},
 };
 
@@ -49,49 +48,92 @@ fn in_whole(text: &str) -> Vec<Entry> {
 
 fn in_fences(text: &str) -> Vec<Entry> {
     let mut found = Vec::new();
-    for block in fenced(text) {
-        match whole(block) {
-            Some(value) => found.extend(Shape::of(value).into_entries()),
-            None => found.extend(in_prose(block)),
+    for (begin, block) in fenced(text) {
+        found.extend(values(block).into_iter().map(|found| found.moved(begin)));
+    }
+    tasks_among(text, found)
+}
+
+fn in_prose(text: &str) -> Vec<Entry> {
+    tasks_among(text, values(text))
+}
+
+/// The tasks that the values of a text mean. Values that belong to a field of the block format are that field's text.
+fn tasks_among(text: &str, values: Vec<Found>) -> Vec<Entry> {
+    if values.is_empty() {
+        return Vec::new();
+    }
+    let fields = Fields::around(text, &values);
+    let mut found = Vec::new();
+    for Found { start, end, value } in values {
+        match Shape::of(value) {
+            Shape::Other => {}
+            shape if fields.hold(start, end, matches!(shape, Shape::One(_))) => drop(shape),
+            shape => found.extend(shape.into_entries()),
         }
     }
     found
 }
 
-/// Values that belong to a field of the block format are that field's text, not tasks.
-fn in_prose(text: &str) -> Vec<Entry> {
-    let mut found = Vec::new();
-    let mut blocks = None;
-    // Whether the last value's line is a field line: asked once per line.
-    let mut line: Option<bool> = None;
-    let mut last = 0;
-    for (start, value) in values(text) {
-        let begin = text[last..start].rfind('\n').map(|at| last + at + 1);
-        last = start;
-        let in_field = match (begin, line) {
-            (None, Some(in_field)) => in_field,
-            (begin, _) => {
-                let begin = begin.unwrap_or(0);
-                let in_field = Line::read(&text[begin..start]).field().is_some();
-                line = Some(in_field);
-                in_field
-            }
-        };
-        if in_field {
-            continue;
-        }
-        match Shape::of(value) {
-            Shape::List(entries) => found.extend(entries),
-            Shape::One(entry) => {
-                // In an answer made of blocks a lone object is an example of data.
-                if !*blocks.get_or_insert_with(|| has_title_line(text)) {
-                    found.push(*entry);
+/// A line `KEY: value` of the block format.
+struct FieldLine {
+    start: usize,
+    end: usize,
+    key: Key,
+    is_empty: bool,
+    /// Where the next rule after it ends its task, if one does.
+    closed: Option<usize>,
+}
+
+/// The field lines of a text, in order, except for those inside its values.
+struct Fields {
+    lines: Vec<FieldLine>,
+    titles: usize,
+    /// There is more to the blocks than titles and descriptions.
+    detailed: bool,
+}
+
+impl Fields {
+    fn around(text: &str, values: &[Found]) -> Self {
+        let mut fields = Self { lines: Vec::new(), titles: 0, detailed: false };
+        let mut values = values.iter().peekable();
+        let mut start = 0;
+        for raw in text.split_inclusive('\n') {
+            let end = start + raw.len();
+            while values.next_if(|value| value.end <= start).is_some() {}
+            let inside = values.peek().is_some_and(|value| value.start < start);
+            if let Some((key, value)) = Line::read(raw).field().filter(|_| !inside) {
+                fields.titles += usize::from(key == Key::Title);
+                fields.detailed |= !matches!(key, Key::Title | Key::Description);
+                fields.lines.push(FieldLine { start, end, key, is_empty: value.is_empty(), closed: None });
+            } else if !inside && is_rule(raw) {
+                if let Some(last) = fields.lines.last_mut() {
+                    last.closed.get_or_insert(start);
                 }
             }
-            Shape::Other => {}
+            start = end;
         }
+        fields
     }
-    found
+
+    /// Whether the value between `start` and `end` is a field's text. It is on the field's own line; or if the blocks
+    /// go on after it; or if it is a lone object at the end of the last description.
+    fn hold(&self, start: usize, end: usize, is_lone: bool) -> bool {
+        let before = self.lines.partition_point(|line| line.start <= start);
+        let Some(last) = before.checked_sub(1).map(|at| &self.lines[at]) else { return false };
+        if start < last.end {
+            return true;
+        }
+        if self.titles == 0 || last.closed.is_some_and(|at| at < start) {
+            return false;
+        }
+        let in_description = last.key == Key::Description;
+        let goes_on = self.lines.last().is_some_and(|line| line.start >= end);
+        // One title may be that of a whole plan; two are of blocks.
+        let in_blocks = self.titles > 1;
+        (goes_on && (in_description || last.is_empty || in_blocks))
+            || (is_lone && in_description && (in_blocks || self.detailed))
+    }
 }
 
 /// The text as one value, with nothing around it.
@@ -103,8 +145,8 @@ fn whole(text: &str) -> Option<Value> {
     }
 }
 
-/// The contents of each fenced block; one that is never closed runs to the end.
-fn fenced(text: &str) -> Vec<&str> {
+/// The contents of each fenced block, with where they begin; one that is never closed runs to the end.
+fn fenced(text: &str) -> Vec<(usize, &str)> {
     let mut blocks = Vec::new();
     let mut open: Option<(usize, &str)> = None;
     let mut at = 0;
@@ -116,7 +158,7 @@ fn fenced(text: &str) -> Vec<&str> {
                 None => open = Some((next, marks)),
                 // Only a bare fence of the same kind, at least as long, closes.
                 Some((start, opening)) if marks.starts_with(opening) && line.trim() == marks => {
-                    blocks.push(&text[start..at]);
+                    blocks.push((start, &text[start..at]));
                     open = None;
                 }
                 Some(_) => {}
@@ -125,7 +167,7 @@ fn fenced(text: &str) -> Vec<&str> {
         at = next;
     }
     if let Some((start, _)) = open {
-        blocks.push(&text[start..]);
+        blocks.push((start, &text[start..]));
     }
     blocks
 }
@@ -136,16 +178,31 @@ fn fence_marks(line: &str) -> &str {
     &line[..line.len() - line.trim_start_matches(mark).len()]
 }
 
-/// The complete arrays and objects of a text, outermost only, with where they begin. What stands inside one
-/// that is spoilt or never closed does not count.
-fn values(text: &str) -> Vec<(usize, Value)> {
+/// A value and where it stands.
+struct Found {
+    start: usize,
+    end: usize,
+    value: Value,
+}
+
+impl Found {
+    fn moved(self, by: usize) -> Self {
+        Self { start: self.start + by, end: self.end + by, ..self }
+    }
+}
+
+/// The complete arrays and objects of a text, outermost only. What stands inside one that is spoilt or never closed
+/// does not count.
+fn values(text: &str) -> Vec<Found> {
     let mut found = Vec::new();
     let mut at = 0;
     let mut patience = text.len().saturating_mul(MAX_PASSES);
+    // Up to here, every bracket is known to be closed again.
+    let mut closed = 0;
     while let Some(start) = next_bracket(text, at) {
         match read(text, start) {
             Reading::Value(value, end) => {
-                found.push((start, value));
+                found.push(Found { start, end, value });
                 at = end;
             }
             Reading::Unclosed => break,
@@ -158,11 +215,35 @@ fn values(text: &str) -> Vec<(usize, Value)> {
                     break;
                 }
                 patience -= seen;
+                if start >= closed && begins_data(&text[start..]) {
+                    match matching(text, start) {
+                        Some(end) => closed = end,
+                        None => break,
+                    }
+                }
                 at = start + 1;
             }
         }
     }
     found
+}
+
+/// Whether what follows a bracket is not JSON but much like it, rather than prose: a comment, an object in an array,
+/// a key of ours without quotes, any key in the wrong ones.
+fn begins_data(text: &str) -> bool {
+    let (bracket, rest) = text.split_at(1);
+    let rest = rest.trim_start();
+    if rest.starts_with("//") || rest.starts_with("/*") {
+        return true;
+    }
+    if bracket == "[" {
+        return rest.starts_with('{');
+    }
+    let is_name = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+    let name = rest.bytes().take(LONGEST_NAME).take_while(is_name).count();
+    let is_key = fold(&rest[..name])
+        .is_some_and(|name| LISTS.contains(&name.as_str()) || Key::from_name(&name).is_some());
+    rest.starts_with('\'') || (is_key && rest[name..].trim_start().starts_with(':'))
 }
 
 fn next_bracket(text: &str, from: usize) -> Option<usize> {
@@ -234,7 +315,9 @@ fn has_quoted_title(text: &str) -> bool {
             rest = &rest[at + 1..];
             let Some(end) = rest.find(quote) else { return false };
             let after = rest[end + 1..].trim_start();
-            let is_title = matches!(fold(&rest[..end]).as_deref(), Some("title" | "name"));
+            // JSON in a string has its quotes escaped.
+            let name = rest[..end].trim_end_matches('\\');
+            let is_title = matches!(fold(name).as_deref(), Some("title" | "name"));
             if is_title && (after.is_empty() || after.starts_with(':')) {
                 return true;
             }
@@ -248,7 +331,6 @@ fn has_quoted_title(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::entry::Key;
 
     fn check(text: &str, expect: &[&str]) {
         let found = entries(text);
@@ -304,12 +386,47 @@ mod tests {
         check("[{\"title\": \"A\"}, {\"title\": B}]", &[]);
         check("[{\"title\": \"A\"}, {\"title\": B}] but [{\"title\": \"C\"}]", &["C"]);
         check("{\"tasks\": [{\"title\": \"A\"}]", &[]);
+        check("[ // tasks\n{\"title\":\"A\"}, {\"title\":\"B\"}, {\"ti", &[]);
+        check("{tasks: [{\"title\": \"A\"}, {\"title\": \"B\"}]", &[]);
+        check("```json\n{tasks: [{\"title\": \"A\"}]\n```", &[]);
+        check("[{'title': 'A'}, {\"title\": \"B\"}", &[]);
+        check("{ 'tasks': [{\"title\": \"A\"}]", &[]);
+    }
+
+    #[test]
+    fn a_bracket_in_prose_spoils_nothing() {
+        for prose in ["[0, 1) ", "Open it with { first: ", "{ or [, ", "On [a, {b}: ", "{name} "] {
+            check(&format!("{prose}[{{\"title\": \"A\"}}]"), &["A"]);
+        }
+        check("{tasks: [{\"title\": \"A\"}]}", &["A"]);
     }
 
     #[test]
     fn data_in_a_block_is_that_blocks_text() {
         check("TITLE: A\nDESCRIPTION: send {\"title\": \"x\"}\nROLE: DEV", &[]);
         check("TITLE: A\nDESCRIPTION: send\n{\"title\": \"x\"}\nROLE: DEV", &[]);
+        check("TITLE: A\nDESCRIPTION: send\n```json\n{\"title\": \"x\"}\n```\nROLE: DEV\n\nTITLE: B", &[]);
+        check("TITLE: A\nDESCRIPTION: returns\n[{\"id\": 1, \"name\": \"bob\"}]\nROLE: DEV", &[]);
+        check("TITLE: A\nDESCRIPTION:\n```\n[\n{\"name\": \"bob\"}\n]\n```\nTITLE: B", &[]);
+        check("TITLE: A\nROLE: DEV\nTITLE: B\nDESCRIPTION: send\n{\"title\": \"x\"}", &[]);
+        check("```\nTITLE: A\nDESCRIPTION: send\n```json\n{\"title\": \"x\"}\n```\nROLE: DEV\n```", &[]);
+    }
+
+    #[test]
+    fn a_line_or_two_above_json_make_no_blocks() {
+        let two = "{\"title\": \"A\",\"hours\":4}\n{\"title\": \"B\"}";
+        for above in [
+            "Title: Login plan\n",
+            "Title: Login plan\nDescription: how to log in\n",
+            "Title: Login plan\nRole: DEV\n",
+            "Description: the plan\n",
+            "Title: Login plan\nDescription: how\n\n---\n",
+        ] {
+            check(&format!("{above}{two}"), &["A", "B"]);
+            check(&format!("{above}```json\n[{}]\n```\nDone.", two.replace('\n', ",")), &["A", "B"]);
+        }
+        check("Description: the plan\n[{\"title\": \"A\"}]\nHours: 8", &["A"]);
+        check("Title: Plan\n[{\"title\": \"A\",\n\"description\": \"x\nROLE: DEV\"}]", &["A"]);
     }
 
     #[test]
@@ -318,6 +435,10 @@ mod tests {
         check("[{\"title\": \"A\"}, {\"ti", true);
         check("Sure: {\"tasks\": [{\"Title\" : \"A", true);
         check("[{\"title\"", true);
+        check(r#""[{\"title\": \"A\""#, true);
+        check(r#""{\"tasks\": [{\\\"name\\\": \"A"#, true);
+        check("[ // tasks\n{\"title\":\"A\"}, {\"ti", true);
+        check("{tasks: [{\"title\": \"A\"}, {\"title\": \"B\"}]", true);
         check("[{'title': 'A'", true);
         check("```json\n[{\"id\": 1, \"name\": \"A\"\n```", true);
         check("[{\"description\": \"A\"", false);
@@ -344,6 +465,13 @@ mod tests {
             "[\"\\\"",
             "]",
             "\",[],[\"",
+            "{a:",
+            "{a:}",
+            "{'",
+            "[//",
+            "[ ",
+            "TITLE: a {} ",
+            "DESCRIPTION: a\n{}\n",
         ] {
             let text = unit.repeat(size / unit.len());
             let started = std::time::Instant::now();

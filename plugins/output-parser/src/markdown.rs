@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::{
     entry::{Entry, Key},
-    lines::{Line, is_fence, is_rule, label},
+    lines::{Line, is_fence, is_rule, label, unbold},
 };
 
 /// A line `Task 2: text` without any marker ranks below every heading.
@@ -114,7 +114,7 @@ impl<'a> Outline<'a> {
                 self.open = Open::Description { item, indent: line.indent, lines: vec![value.to_owned()] };
             }
             _ if value.is_empty() => self.open = Open::Value { item, indent: line.indent, key },
-            _ => fields.set(key, Value::from(value)),
+            _ => fields.set(key, Value::from(unbold(value))),
         }
     }
 
@@ -202,7 +202,7 @@ impl Item<'_> {
 }
 
 fn set(item: &mut Item<'_>, key: Key, value: &str) {
-    item.fields.get_or_insert_default().set(key, Value::from(value));
+    item.fields.get_or_insert_default().set(key, Value::from(unbold(value)));
 }
 
 /// A line that may start a task.
@@ -229,7 +229,9 @@ impl<'a> Found<'a> {
             // Prose may begin with "TASK-001: ", so a line without marker has to prove itself by labelled lines.
             Some(label) if level != UNMARKED || (label.separated && !label.text.is_empty()) => Some(Self {
                 id: Some(label.id),
-                has_id: label.is_id && level != UNMARKED && (label.separated || line.checkbox),
+                has_id: label.is_id
+                    && level != UNMARKED
+                    && (label.separated || line.checkbox || (line.heading > 0 && !label.text.is_empty())),
                 level,
                 text: label.text,
             }),
@@ -341,6 +343,22 @@ mod tests {
     #[test]
     fn an_id_may_follow_in_brackets() {
         check("- Add login (TASK-001)\n- Add (more) things", json!([["TASK-001", "Add login"]]));
+    }
+
+    #[test]
+    fn an_id_in_a_heading_needs_no_colon() {
+        check(
+            "### TASK-001 Add login\nSome prose.\n### **TASK-002** Add logout\n### TASK-003\n### Task 4 Notes\n",
+            json!([["TASK-001", "Add login"], ["TASK-002", "Add logout"]]),
+        );
+    }
+
+    #[test]
+    fn values_in_bold_are_bare() {
+        check(
+            "1. A\n   - Priority: **HIGH**\n   - **Hours**: **4h**\n   - Role:\n     **QA**\n   - Tags: **x**, **y**",
+            json!([["A", "QA", "4h", "HIGH", "**x**, **y**"]]),
+        );
     }
 
     #[test]

@@ -22,24 +22,35 @@ pub(crate) fn handle(message: &Incoming, rejected: &DerivationRejected) -> Resul
         info!("an earlier attempt was rejected, another is out"; plan_id = plan_id, attempt = rejected.stage.attempt);
         return Ok(());
     }
-    let detail: String = rejected.detail.chars().take(DETAIL_CHARS).collect();
+    let attempt = record.attempt;
+    if let (Some(id), Some(entry)) = (&rejected.deliberation_id, record.attempt_mut(attempt)) {
+        entry.deliberation_id = Some(id.clone());
+    }
+    next(message, record, &Settings::load()?, &rejected.kind, &rejected.detail)
+}
+
+/// The attempt that is out has come to nothing: submits the next, or, after the last, fails the derivation.
+pub(crate) fn next(
+    message: &Incoming,
+    mut record: Record,
+    settings: &Settings,
+    kind: &Rejection,
+    detail: &str,
+) -> Result<(), Failure> {
+    let detail: String = detail.chars().take(DETAIL_CHARS).collect();
     let attempt = record.attempt;
     if let Some(entry) = record.attempt_mut(attempt) {
-        entry.rejected = Some(format!("{}: {detail}", rejected.kind));
-        if rejected.deliberation_id.is_some() {
-            entry.deliberation_id.clone_from(&rejected.deliberation_id);
-        }
+        entry.rejected = Some(format!("{kind}: {detail}"));
     }
-    let settings = Settings::load()?;
     // Asking the model again does not mend Planning, and dependency-analyzer has tried often enough.
-    let hopeless = rejected.kind == Rejection::PlanningError;
+    let hopeless = *kind == Rejection::PlanningError;
     if hopeless || record.attempt > settings.max_retries {
         let detail = format!("{detail} (attempt {} of {})", record.attempt, settings.max_retries + 1);
-        return ending::fail(message, record, rejected.kind.as_str(), &detail);
+        return ending::fail(message, record, kind.as_str(), &detail);
     }
-    warn!("asking again"; plan_id = plan_id, kind = rejected.kind, detail = detail, attempt = record.attempt + 1);
-    let started = base_prompt(&mut record, &settings).and_then(|(base, kept)| {
-        submit::submit(&mut record, &settings, &prompt::again(&base, &rejected.kind, &detail))?;
+    warn!("asking again"; plan_id = record.plan_id, kind = kind, detail = detail, attempt = record.attempt + 1);
+    let started = base_prompt(&mut record, settings).and_then(|(base, kept)| {
+        submit::submit(&mut record, settings, &prompt::again(&base, kind, &detail))?;
         Ok((base, kept))
     });
     match started {

@@ -2,11 +2,16 @@
 
 use cofferdam_sdk::{
     Failure,
-    fleet::{DerivationRequested, Incoming, PlanApproved, Record},
+    fleet::{DerivationRequested, Incoming, PlanApproved, Record, Rejection, Timestamp},
     info, metrics,
 };
 
-use crate::{compose, ending, settings::Settings, submit};
+use crate::{compose, ending, retry, settings::Settings, submit};
+
+/// An answer may take this long beyond the executor's own time-out.
+const SLACK_SECONDS: u64 = 30;
+/// The executor's time-out for a job that names none.
+const DEFAULT_TIMEOUT_SECONDS: u32 = 300;
 
 /// Either trigger.
 pub(crate) struct Request {
@@ -42,6 +47,7 @@ pub(crate) fn handle(message: &Incoming, request: Request) -> Result<(), Failure
     message.keyed_by(&request.plan_id)?;
     // Counted when the event is settled, so a request that is tried again is still one.
     metrics::count("task_derivation_requests_received", &[])?;
+    let settings = Settings::load()?;
     let mut earlier = Record::load()?;
     if let Some(record) = &mut earlier {
         if !record.seen.first_time(message) {
@@ -49,6 +55,10 @@ pub(crate) fn handle(message: &Incoming, request: Request) -> Result<(), Failure
             return Ok(());
         }
         if record.is_open() {
+            if let Some(detail) = overdue(record, &settings) {
+                let record = std::mem::take(record);
+                return retry::next(message, record, &settings, &Rejection::Timeout, &detail);
+            }
             info!("a derivation of this plan is open already"; plan_id = request.plan_id, attempt = record.attempt);
             // It was acked, so its repeat after the end of this derivation is a repeat too.
             return Ok(record.save()?);
@@ -60,7 +70,6 @@ pub(crate) fn handle(message: &Incoming, request: Request) -> Result<(), Failure
     record.requested_by = request.requested_by.clone();
     info!("deriving tasks"; plan_id = request.plan_id, story_id = record.story_id, run = record.run);
 
-    let settings = Settings::load()?;
     let started = compose::compose(&mut record, &request.roles, &settings).and_then(|prompt| {
         submit::submit(&mut record, &settings, &prompt)?;
         Ok(prompt)
@@ -72,4 +81,18 @@ pub(crate) fn handle(message: &Incoming, request: Request) -> Result<(), Failure
         }
         Err(trouble) => ending::trouble(message, record, trouble),
     }
+}
+
+/// How long the attempt that is out has been silent, if that is longer than it may be. Until a timer tells, a further
+/// trigger is when a lost answer comes to light.
+fn overdue(record: &Record, settings: &Settings) -> Option<String> {
+    let seconds = match settings.timeout_seconds {
+        0 => DEFAULT_TIMEOUT_SECONDS,
+        seconds => seconds,
+    };
+    // A record that another plugin opened for an unrequested answer has no job.
+    let submitted = record.current_attempt().map(|attempt| attempt.submitted_at).unwrap_or_default();
+    let silent = Timestamp::now().millis_since(submitted.max(record.opened_at)) / 1_000;
+    (silent > u64::from(seconds) + SLACK_SECONDS)
+        .then(|| format!("no answer for {silent} s, timeout_seconds is {seconds}"))
 }

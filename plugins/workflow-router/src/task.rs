@@ -47,16 +47,18 @@ struct Hop {
     feedback: Option<String>,
 }
 
-/// `planning.task.created`: opens the task and assigns it at once.
+/// `planning.task.created`: opens the task and assigns it at once, even where its story opened it before.
 pub(crate) fn created(message: &Incoming, created: TaskCreated) -> Result<(), Failure> {
     message.keyed_by(&created.task_id).map_err(malformed)?;
-    let task = Task {
-        plan_id: created.plan_id,
-        title: created.title,
-        priority: created.priority,
-        depends_on: created.depends_on,
-        ..Task::new(created.task_id, created.story_id)
-    };
+    if let Some(mut task) = Task::load()?.filter(Task::is_untouched) {
+        task.adopt(created);
+        task.apply(&message.cause(), Action::AssignToDeveloper, Actor::System)?;
+        state::save(KEY, &task)?;
+        info!("assigned, its story had opened it"; task_id = task.task_id, story_id = task.story_id);
+        return Ok(());
+    }
+    let mut task = Task::new(created.task_id.clone(), created.story_id.clone());
+    task.adopt(created);
     start(message, task, true)
 }
 
@@ -105,6 +107,33 @@ impl Task {
             retry_count: 0,
             opened_at: now,
             updated_at: now,
+        }
+    }
+
+    /// The task of the event's cell.
+    fn load() -> Result<Option<Self>, Failure> {
+        let task: Option<Self> = state::load(KEY)?;
+        match task {
+            // An older version hands back what it can't read.
+            Some(Self { schema, .. }) if schema > SCHEMA => Err(Failure::retry(format!(
+                "the task has schema {schema}, this version knows up to {SCHEMA}"
+            ))),
+            task => Ok(task),
+        }
+    }
+
+    /// Opened, and nothing since.
+    fn is_untouched(&self) -> bool {
+        self.state == State::Todo && self.history.is_empty()
+    }
+
+    /// What Planning says of the task, which its story does not know.
+    fn adopt(&mut self, created: TaskCreated) {
+        self.plan_id = created.plan_id.or(self.plan_id.take());
+        self.title = created.title.or(self.title.take());
+        self.priority = created.priority.or(self.priority);
+        if !created.depends_on.is_empty() {
+            self.depends_on = created.depends_on;
         }
     }
 

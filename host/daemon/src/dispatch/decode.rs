@@ -78,10 +78,12 @@ fn order_key(sources: &[KeySource], headers: &[(String, String)], data: &[u8]) -
             },
         }?;
         let found = match &source.strip_prefix {
-            Some(prefix) => found.strip_prefix(prefix.as_str())?.to_owned(),
+            Some(prefix) => found.trim().strip_prefix(prefix.as_str())?.to_owned(),
             None => found,
         };
-        (!found.trim().is_empty()).then_some(found)
+        // White space around an id is no part of it: plugins read it so, too.
+        let found = found.trim();
+        (!found.is_empty()).then(|| found.to_owned())
     })
 }
 
@@ -104,6 +106,7 @@ mod tests {
         let sources = [pointer("/a", None), pointer("/b/c", None), pointer("/t", Some("derive-"))];
         check(&sources, r#"{"a": "x", "b": {"c": "y"}}"#, Some("x"));
         check(&sources, r#"{"a": " ", "b": {"c": 7}}"#, Some("7"));
+        check(&sources, r#"{"a": " x\n"}"#, Some("x"));
         check(&sources, r#"{"a": null, "t": "derive-derive-1"}"#, Some("derive-1"));
         check(&sources, r#"{"t": "other-1"}"#, None);
         check(&sources, "not json", None);

@@ -201,13 +201,20 @@ fn passing_trouble_is_tried_again_and_told_in_the_end() {
 
 #[test]
 fn lasting_trouble_is_told_at_once() {
-    for code in [Code::InvalidArgument, Code::NotFound, Code::PermissionDenied, Code::Unimplemented] {
+    for code in [Code::InvalidArgument, Code::PermissionDenied, Code::Unimplemented] {
         let run = run(&mut with_record(fails(host(&[]), "ListStoryTasks", code), "open"), parsed());
         assert_eq!(run.on(REJECTED)[0]["kind"], "planning_error", "{code}");
     }
     let no_plan = json!({"plan_id": "p", "tasks": [{"title": "A"}]});
     let run = run(&mut fails(host(&[]), "GetPlanContext", Code::NotFound), no_plan);
     assert_eq!(run.on(REJECTED)[0]["kind"], "planning_error");
+}
+
+#[test]
+fn a_story_that_is_not_found_has_no_tasks_yet() {
+    let run = run(&mut with_record(fails(host(&[]), "ListStoryTasks", Code::NotFound), "open"), parsed());
+    assert_eq!(called(&run), ["ListStoryTasks", "CreateTasks", "SaveTaskDependencies"]);
+    assert_eq!(run.on(COMPLETED)[0]["task_count"], 3);
 }
 
 #[test]

@@ -233,9 +233,31 @@ fn json_that_breaks_off_is_not_salvaged() {
         "[{\"title\": \"A\"}, {\"title\": \"B\"}, {\"tit",
         "```json\n{\"tasks\": [{\"title\": \"A\", \"role\": \"DEV\"}, {\"title\": \"B\"\n```\n",
         "Role: all\nThe tasks are [{\"name\": \"A\"},",
+        "[ // tasks\n{\"title\":\"A\"}, {\"title\":\"B\"}, {\"ti",
+        "{tasks: [{\"title\": \"A\"}, {\"title\": \"B\"}]",
+        r#""[{\"title\": \"A\""#,
     ] {
         check_rejected(text, Kind::TruncatedJson);
     }
+}
+
+#[test]
+fn data_in_a_description_stays_there() {
+    check(
+        "TITLE: Add endpoint\nDESCRIPTION: Accept this body:\n```json\n{\"title\": \"Buy milk\"}\n```\nROLE: DEV\n\nTITLE: Second\nROLE: `QA`",
+        json!([
+            {"title": "Add endpoint", "description": "Accept this body:\n{\"title\": \"Buy milk\"}"},
+            {"title": "Second", "role": "QA"}
+        ]),
+    );
+    check(
+        "TITLE: X\nDESCRIPTION: returns\n[{\"id\": 1, \"name\": \"bob\"}]\nROLE: DEV",
+        json!([{"title": "X", "description": "returns\n[{\"id\": 1, \"name\": \"bob\"}]"}]),
+    );
+    check(
+        "Title: Login plan\n{\"title\": \"Add login\",\"hours\":4}\n{\"title\": \"Add logout\"}",
+        json!([{"title": "Add login", "estimated_hours": 4}, {"title": "Add logout"}]),
+    );
 }
 
 #[test]

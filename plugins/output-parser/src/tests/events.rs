@@ -170,6 +170,32 @@ fn unrequested_answers_are_read_unless_the_operator_says_otherwise() {
     assert!(run(&mut host, COMPLETED, data).acked_without_effect());
     let record: Value = host.value("derivation/p", "record").unwrap();
     assert_eq!((&record["status"], &record["story_id"]), (&json!("open"), &json!("s")));
+    assert_eq!(record["attempt"], 1);
+}
+
+#[test]
+fn an_unrequested_answer_opens_the_record_with_its_own_attempt() {
+    let mut host = Host::from_manifest(include_str!("../../plugin.toml"));
+    let data = json!({"task_id": "derive-p", "metadata": {"attempt": "3"}, "proposal": "Sorry."});
+    assert_eq!(run(&mut host, COMPLETED, data).on(REJECTED)[0]["attempt"], 3);
+    let record: Value = host.value("derivation/p", "record").unwrap();
+    assert_eq!(record["attempt"], 3);
+}
+
+#[test]
+fn an_answer_belongs_to_the_attempt_of_its_deliberation_or_job() {
+    let mut record = record();
+    record["attempt"] = json!(3);
+    record["attempts"] = json!([
+        {"attempt": 1, "job_id": "j1", "deliberation_id": "d1"},
+        {"attempt": 2, "job_id": "j2"},
+        {"attempt": 3, "job_id": "j3"},
+    ]);
+    for (id, attempt) in [("d1", 1), ("j1", 1), ("j2", 2), ("other", 3)] {
+        let data = json!({"task_id": "derive-p", "deliberation_id": id, "proposal": "Sorry."});
+        let run = run(&mut host_with(&record), COMPLETED, data);
+        assert_eq!(run.on(REJECTED)[0]["attempt"], attempt, "{id}");
+    }
 }
 
 #[test]

@@ -1,9 +1,32 @@
 //! Triggers: which open a derivation, and what the executor gets.
 
-use cofferdam_sdk::{Failure, testing::event};
-use serde_json::json;
+use cofferdam_sdk::{
+    Event, Failure,
+    testing::{Host, Run, event},
+};
+use serde_json::{Value, json};
 
 use super::support::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Opens a derivation; when that was.
+fn open_at(host: &mut Host) -> u64 {
+    let event = event(APPROVED, json!({"plan_id": "plan-1"}));
+    let at = event.timestamp;
+    assert_eq!(run(host, event).jobs.len(), 1);
+    at
+}
+
+/// A request so many seconds after a point in time.
+fn later(at: u64, seconds: u64, data: Value) -> Event {
+    Event { timestamp: at + seconds * SECOND, ..event(REQUESTED, data) }
+}
+
+/// Another request within the time of an attempt that was submitted then.
+fn run_again(host: &mut Host, at: u64, number: usize) -> Run {
+    run(host, later(at, 100, json!({"plan_id": "plan-1", "soon": number})))
+}
 
 #[test]
 fn an_approved_plan_becomes_one_job() {
@@ -47,12 +70,59 @@ fn a_request_opens_one_too_enveloped_or_bare() {
 #[test]
 fn a_second_trigger_while_one_is_open_has_no_effect() {
     let mut host = host();
-    open(&mut host);
-    let second = run(&mut host, event(REQUESTED, json!({"plan_id": "plan-1"})));
+    let opened = open_at(&mut host);
+    let second = run(&mut host, later(opened, 150, json!({"plan_id": "plan-1"})));
     assert_eq!(second.result, Ok(()));
     assert!(second.jobs.is_empty() && second.published.is_empty() && second.calls.is_empty());
     assert_eq!(second.metric("task_derivation_requests_received"), 1.0);
     assert_eq!(record(&host)["run"], 1);
+}
+
+#[test]
+fn a_trigger_after_the_time_out_is_taken_for_it() {
+    let mut host = host();
+    let mut at = open_at(&mut host);
+    for attempt in 2..=4 {
+        let run = run(&mut host, later(at, 152, json!({"plan_id": "plan-1", "n": attempt})));
+        assert_eq!((run.result.clone(), run.jobs.len()), (Ok(()), 1), "attempt {attempt}");
+        assert_eq!((metadata(&run, "attempt"), metadata(&run, "run")), (attempt.to_string().as_str(), "1"));
+        assert!(run.published.is_empty());
+        let rejected = record(&host)["attempts"][attempt - 2]["rejected"].clone();
+        assert!(rejected.as_str().unwrap().starts_with("timeout: no answer for 15"), "{rejected}");
+        at += 152 * SECOND;
+        let soon = run_again(&mut host, at, attempt);
+        assert!(soon.jobs.is_empty() && soon.published.is_empty(), "the next attempt has its own time");
+    }
+    let last = run(&mut host, later(at, 152, json!({"plan_id": "plan-1", "n": 5})));
+    assert_eq!((last.subjects(), last.jobs.len()), (vec![FAILED], 0));
+    let message = last.published[0].json();
+    assert!(message["reason"].as_str().unwrap().starts_with("timeout: "), "{message}");
+    assert_eq!(last.metric("task_derivation_failed"), 1.0);
+    let anew = run(&mut host, later(at, 153, json!({"plan_id": "plan-1", "n": 6})));
+    assert_eq!((anew.jobs.len(), metadata(&anew, "run")), (1, "2"));
+}
+
+#[test]
+fn the_time_out_is_configuration() {
+    let mut host = host().config("timeout_seconds", 10);
+    let at = open_at(&mut host);
+    assert!(run(&mut host, later(at, 40, json!({"plan_id": "plan-1"}))).jobs.is_empty());
+    assert_eq!(run(&mut host, later(at, 42, json!({"plan_id": "plan-1", "n": 1}))).jobs.len(), 1);
+    let mut host = self::host().config("timeout_seconds", 0);
+    let at = open_at(&mut host);
+    assert!(run(&mut host, later(at, 330, json!({"plan_id": "plan-1"}))).jobs.is_empty());
+}
+
+#[test]
+fn a_record_without_a_job_times_out_from_its_opening() {
+    let mut host = host();
+    let at = open_at(&mut host);
+    let mut record = record(&host);
+    record["attempts"] = json!([]);
+    host.set_value("derivation/plan-1", "record", &record);
+    assert!(run(&mut host, later(at, 100, json!({"plan_id": "plan-1"}))).jobs.is_empty());
+    let run = run(&mut host, later(at, 152, json!({"plan_id": "plan-1", "n": 1})));
+    assert_eq!((run.jobs.len(), metadata(&run, "attempt")), (1, "2"));
 }
 
 #[test]
@@ -107,7 +177,6 @@ fn a_message_without_identity_is_rejected() {
         (APPROVED, json!({"story_id": "s"}).to_string()),
         (REQUESTED, json!({"plan_id": "  "}).to_string()),
         (REQUESTED, json!({"plan_id": null}).to_string()),
-        (APPROVED, json!({"plan_id": " plan-1"}).to_string()),
         (REJECTED, json!({"kind": "no_tasks"}).to_string()),
     ] {
         let run = run(&mut host(), event(subject, &message));

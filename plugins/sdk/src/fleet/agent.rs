@@ -7,7 +7,7 @@ use super::{DERIVE_PREFIX, Incoming, Record};
 /// `agent.response.completed` or `agent.response.failed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentResponse {
-    /// As sent, with its prefix.
+    /// As sent, with its prefix; where several places name one, that of a derivation.
     pub task_id: Option<String>,
     pub plan_id: Option<String>,
     pub story_id: Option<String>,
@@ -38,12 +38,7 @@ impl AgentResponse {
     /// Never fails: what is not there is left out, and whether the answer is anybody's business is for
     /// [`AgentResponse::is_ours`] to say.
     pub fn read(message: &Incoming) -> Self {
-        let task_id = message.text(&[
-            "task_id",
-            "metadata.task_id",
-            "constraints.metadata.task_id",
-            "constraints.task_id",
-        ]);
+        let task_id = task_id(message);
         let plan = message.text(&["plan_id", "constraints.plan_id", "constraints.metadata.plan_id"]);
         let from_task = || task_id.as_deref()?.strip_prefix(DERIVE_PREFIX).filter(|id| !id.is_empty());
         let number = |paths: &[&str]| {
@@ -78,10 +73,17 @@ impl AgentResponse {
         let by_task = self.task_id.as_deref().is_some_and(|id| id.starts_with(DERIVE_PREFIX));
         let by_deliberation = || {
             let (Some(record), Some(id)) = (record, &self.deliberation_id) else { return false };
-            record.is_open() && record.attempts.iter().any(|a| a.deliberation_id.as_ref() == Some(id))
+            record.is_open() && record.attempt_of(id).is_some()
         };
         by_task || by_deliberation() || self.plan_and_proposal
     }
+}
+
+/// The first that is a derivation's, for a worker may put an id of its own before it; else the first of all.
+fn task_id(message: &Incoming) -> Option<String> {
+    let paths = ["task_id", "metadata.task_id", "constraints.metadata.task_id", "constraints.task_id"];
+    let ids = || paths.iter().filter_map(|path| message.text(&[path]));
+    ids().find(|id| id.starts_with(DERIVE_PREFIX)).or_else(|| ids().next())
 }
 
 /// The first of the places where the fleet's versions put the text that holds any.
@@ -92,8 +94,8 @@ fn text(message: &Incoming) -> String {
         .unwrap_or_default()
 }
 
-/// A string is itself; an object is its content, proposal or text, or else, with none of these, itself as JSON, as an
-/// array is. Nothing for what is empty.
+/// A string is itself; an object is its content, proposal or text, or else, with none of these or only `null`, itself
+/// as JSON, as an array is. Nothing for what is empty.
 fn text_of(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => (!text.trim().is_empty()).then(|| text.clone()),
@@ -102,8 +104,8 @@ fn text_of(value: &Value) -> Option<String> {
             if let Some(text) = keys.iter().find_map(|key| object.get(*key).and_then(text_of)) {
                 return Some(text);
             }
-            let named = keys.iter().any(|key| object.contains_key(*key));
-            (!named && !object.is_empty()).then(|| value.to_string())
+            let named = keys.iter().any(|key| object.get(*key).is_some_and(|value| !value.is_null()));
+            (!named && object.values().any(|value| !value.is_null())).then(|| value.to_string())
         }
         Value::Array(values) => (!values.is_empty()).then(|| value.to_string()),
         Value::Null | Value::Bool(_) | Value::Number(_) => None,
@@ -147,6 +149,8 @@ mod tests {
         check_text(json!({"proposal": [{"title": "a"}]}), "[{\"title\":\"a\"}]");
         check_text(json!({"proposal": {"content": ""}, "output": "x"}), "x");
         check_text(json!({"proposal": {"content": "", "author_id": "x"}}), "");
+        check_text(json!({"proposal": {"content": null, "tasks": []}}), "{\"content\":null,\"tasks\":[]}");
+        check_text(json!({"proposal": {"content": null}, "output": "x"}), "x");
         check_text(json!({"task_id": "derive-p"}), "");
     }
 
@@ -166,6 +170,19 @@ mod tests {
     }
 
     #[test]
+    fn a_derivations_task_id_counts_wherever_it_is() {
+        let ours = completed(
+            json!({"task_id": "T-1", "metadata": {"task_id": "derive-p"}, "proposal": {"content": "TITLE: A"}}),
+        );
+        assert!(ours.is_ours(None));
+        assert_eq!((ours.task_id.as_deref(), ours.plan_id.as_deref()), (Some("derive-p"), Some("p")));
+        let deep = completed(json!({"metadata": {"task_id": "T-1"}, "constraints": {"task_id": "derive-q"}}));
+        assert_eq!((deep.is_ours(None), deep.plan_id.as_deref()), (true, Some("q")));
+        let others = completed(json!({"metadata": {"task_id": "T-1"}, "constraints": {"task_id": "T-2"}}));
+        assert_eq!((others.is_ours(None), others.task_id.as_deref()), (false, Some("T-1")));
+    }
+
+    #[test]
     fn answers_to_others_are_not_ours() {
         assert!(completed(json!({"task_id": "derive-p"})).is_ours(None));
         assert!(completed(json!({"plan_id": "p", "result": {"proposal": "x"}})).is_ours(None));
@@ -179,11 +196,15 @@ mod tests {
     #[test]
     fn an_open_deliberation_is_ours_whatever_the_task_id() {
         let mut record = Record { plan_id: "p".into(), ..Record::default() };
-        record
-            .attempts
-            .push(super::super::Attempt { deliberation_id: Some("d".into()), ..Default::default() });
+        record.attempts.push(super::super::Attempt {
+            deliberation_id: Some("d".into()),
+            job_id: "j".into(),
+            ..Default::default()
+        });
         let answer = completed(json!({"task_id": "T-1", "deliberation_id": "d"}));
         assert!(answer.is_ours(Some(&record)));
+        assert!(completed(json!({"task_id": "T-1", "deliberation_id": "j"})).is_ours(Some(&record)));
+        assert!(!completed(json!({"task_id": "T-1", "deliberation_id": "x"})).is_ours(Some(&record)));
         record.status = super::super::RecordStatus::Completed;
         assert!(!answer.is_ours(Some(&record)));
     }

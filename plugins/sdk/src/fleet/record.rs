@@ -150,6 +150,13 @@ impl Record {
         self.attempts.iter().find(|known| known.attempt == self.attempt)
     }
 
+    /// The entry of the attempt with this deliberation. The host's own executor answers with the job's id for it.
+    pub fn attempt_of(&self, deliberation_id: &str) -> Option<&Attempt> {
+        self.attempts.iter().find(|known| {
+            known.deliberation_id.as_deref() == Some(deliberation_id) || known.job_id == deliberation_id
+        })
+    }
+
     /// What messages between stages say about `attempt`.
     pub fn stage(&self, attempt: u32) -> Stage {
         Stage {

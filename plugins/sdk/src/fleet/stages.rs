@@ -7,6 +7,9 @@ use serde_json::Value;
 
 use super::{Incoming, Malformed, Outgoing, derivation_id, lenient};
 
+const TOP_PRIORITY: i32 = 1;
+const LAST_PRIORITY: i32 = 10;
+
 /// What every message between stages says.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stage {
@@ -50,21 +53,45 @@ pub struct ParsedTask {
 }
 
 impl ParsedTask {
-    /// `None` for what has no title.
+    /// `None` for what has no title, or one that is no text.
     fn read(value: &Value) -> Option<Self> {
         let text = |key: &str| lenient::at(value, key).and_then(lenient::text);
-        let int = |key: &str| lenient::at(value, key).and_then(lenient::int).and_then(|n| n.try_into().ok());
-        let list = |key: &str| lenient::at(value, key).and_then(lenient::list);
+        let list = |key: &str| lenient::at(value, key).and_then(names);
         Some(Self {
             reference: text("ref").unwrap_or_default(),
-            title: text("title")?,
+            title: lenient::at(value, "title").filter(|title| title.is_string()).and_then(lenient::text)?,
             description: text("description").unwrap_or_default(),
             role: text("role").unwrap_or_default(),
-            estimated_hours: int("estimated_hours").unwrap_or(0),
-            priority: int("priority").unwrap_or(1),
+            // Begun hours count.
+            estimated_hours: lenient::at(value, "estimated_hours")
+                .and_then(number)
+                .map_or(0, |hours| hours.ceil() as i32),
+            priority: lenient::at(value, "priority")
+                .and_then(number)
+                .map_or(TOP_PRIORITY, |priority| (priority as i32).clamp(TOP_PRIORITY, LAST_PRIORITY)),
             keywords: list("keywords").unwrap_or_default(),
             depends_on: list("depends_on"),
         })
+    }
+}
+
+/// A number of whatever size, as such or as a string.
+fn number(value: &Value) -> Option<f64> {
+    let number = match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    number.filter(|number| number.is_finite())
+}
+
+/// The texts of a list, or of a string with commas between.
+fn names(value: &Value) -> Option<Vec<String>> {
+    match value {
+        Value::String(text) if text.contains(',') => {
+            Some(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect())
+        }
+        other => lenient::list(other),
     }
 }
 
@@ -94,11 +121,17 @@ pub struct DerivationParsed {
 impl DerivationParsed {
     pub fn read(message: &Incoming) -> Result<Self, Malformed> {
         let array = |path| message.at(path).and_then(Value::as_array).map_or(&[] as &[Value], Vec::as_slice);
+        let stage = Stage::read(message)?;
+        let tasks: Vec<_> = array("tasks").iter().filter_map(ParsedTask::read).collect();
+        let skipped = array("tasks").len() - tasks.len();
+        if skipped > 0 {
+            crate::warn!("skipped tasks without a title that is text"; plan_id = stage.plan_id, skipped = skipped);
+        }
         Ok(Self {
-            stage: Stage::read(message)?,
+            stage,
             source: message.text(&["source"]).unwrap_or_else(|| "llm".into()),
             roles: message.list("roles").unwrap_or_default(),
-            tasks: array("tasks").iter().filter_map(ParsedTask::read).collect(),
+            tasks,
             dropped: array("dropped")
                 .iter()
                 .map(|value| Dropped {
@@ -218,7 +251,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::testing::event;
+    use crate::testing::{Host, event};
 
     #[test]
     fn parsed_tasks_of_a_third_party_are_read_tolerantly() {
@@ -238,6 +271,42 @@ mod tests {
         assert_eq!((login.keywords.as_slice(), &login.depends_on), (&["auth".to_owned()][..], &None));
         assert_eq!((&logout.depends_on, logout.priority), (&Some(vec!["TASK-001".into()]), 3));
         assert_eq!(docs.depends_on, Some(vec![]));
+    }
+
+    #[test]
+    fn amounts_and_lists_of_a_third_party_are_read_as_it_will_have_meant() {
+        let message = Incoming::read(&event(
+            DerivationParsed::SUBJECT,
+            json!({"plan_id": "p", "tasks": [
+                {"title": "A", "estimated_hours": 4.5, "priority": 1e30, "keywords": "auth, login,", "depends_on": "B,C"},
+                {"title": "B", "estimated_hours": "4.5", "priority": 99_999_999_999_u64, "depends_on": ["C, D"]},
+                {"title": "C", "estimated_hours": 1e30, "priority": -5},
+            ]}),
+        ));
+        let parsed = DerivationParsed::read(&message.unwrap()).unwrap();
+        let [a, b, c] = parsed.tasks.as_slice() else { panic!("{:?}", parsed.tasks) };
+        assert_eq!((a.estimated_hours, a.priority), (5, 10));
+        assert_eq!((b.estimated_hours, b.priority), (5, 10));
+        assert_eq!((c.estimated_hours, c.priority), (i32::MAX, 1));
+        assert_eq!(a.keywords, ["auth", "login"]);
+        assert_eq!(a.depends_on, Some(vec!["B".into(), "C".into()]));
+        assert_eq!(b.depends_on, Some(vec!["C, D".into()]));
+    }
+
+    #[test]
+    fn tasks_whose_title_is_no_text_are_skipped_and_counted() {
+        let read = |event: crate::Event| {
+            let parsed = DerivationParsed::read(&Incoming::read(&event)?)?;
+            assert_eq!(parsed.tasks.iter().map(|task| task.title.as_str()).collect::<Vec<_>>(), ["A"]);
+            Ok(())
+        };
+        let tasks = json!([{"title": 42}, {"title": "A"}, {"title": ["B"]}, {"title": null}]);
+        let run =
+            Host::new().run(read, event(DerivationParsed::SUBJECT, json!({"plan_id": "p", "tasks": tasks})));
+        assert_eq!(run.result, Ok(()));
+        let [line] = run.logs.as_slice() else { panic!("{:?}", run.logs) };
+        assert_eq!(line.level, crate::log::Level::Warn);
+        assert!(line.fields.contains(&("skipped".into(), "3".into())), "{line:?}");
     }
 
     #[test]

@@ -150,11 +150,12 @@ impl Source {
                     (None, header) => event.header(header.as_deref()?)?.to_owned(),
                 };
                 match strip_prefix {
-                    Some(prefix) => text.strip_prefix(prefix.as_str())?.to_owned(),
+                    Some(prefix) => text.trim().strip_prefix(prefix.as_str())?.to_owned(),
                     None => text,
                 }
             }
         };
-        (!key.is_empty()).then_some(key)
+        let key = key.trim();
+        (!key.is_empty()).then(|| key.to_owned())
     }
 }

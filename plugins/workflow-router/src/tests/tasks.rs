@@ -121,12 +121,31 @@ fn an_existing_task_is_left_alone() {
 }
 
 #[test]
+fn a_task_that_its_story_opened_is_completed_and_assigned() {
+    let mut host = host();
+    let open = |assign: bool| json!({"task_id": "T-1", "story_id": "S-1", "assign": assign});
+    assert_eq!(run(&mut host, OPEN, open(false)).subjects(), [OPENED]);
+    let late = run(&mut host, CREATED, created());
+    assert_eq!((late.result.clone(), late.subjects()), (Ok(()), vec![CHANGED, ASSIGNED]));
+    let task: Value = host.value("task/T-1", "task").unwrap();
+    assert_eq!((&task["state"], &task["plan_id"]), (&json!("implementing"), &json!("P-1")));
+    assert_eq!(
+        (&task["title"], &task["depends_on"], &task["priority"]),
+        (&json!("Login"), &json!(["T-0"]), &json!(2))
+    );
+    assert!(run(&mut host, CREATED, created()).acked_without_effect());
+
+    let mut assigned = self::host();
+    run(&mut assigned, OPEN, open(true));
+    assert!(run(&mut assigned, CREATED, created()).acked_without_effect());
+}
+
+#[test]
 fn a_message_without_identity_is_rejected_and_counted() {
     for (subject, message) in [
         (CREATED, "{\"task_id\":".to_owned()),
         (CREATED, json!({"task_id": "T-1"}).to_string()),
         (CREATED, json!({"story_id": "S-1"}).to_string()),
-        (CREATED, json!({"task_id": " T-1", "story_id": "S-1"}).to_string()),
         (TRANSITIONED, json!({"to_state": "READY_FOR_EXECUTION"}).to_string()),
         (TRANSITIONED, json!({"story_id": "S-1"}).to_string()),
         (DERIVED, json!({"plan_id": "P-1", "task_count": 3}).to_string()),
