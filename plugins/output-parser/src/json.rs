@@ -106,10 +106,11 @@ impl Fields {
                 fields.titles += usize::from(key == Key::Title);
                 fields.detailed |= !matches!(key, Key::Title | Key::Description);
                 fields.lines.push(FieldLine { start, end, key, is_empty: value.is_empty(), closed: None });
-            } else if !inside && is_rule(raw) {
-                if let Some(last) = fields.lines.last_mut() {
-                    last.closed.get_or_insert(start);
-                }
+            } else if !inside
+                && is_rule(raw)
+                && let Some(last) = fields.lines.last_mut()
+            {
+                last.closed.get_or_insert(start);
             }
             start = end;
         }
