@@ -33,8 +33,10 @@ const EXPIRES: Duration = Duration::from_secs(30);
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Two heartbeats missed: the pull is taken for lost.
 const SILENCE: Duration = Duration::from_secs(11);
-/// How long a close waits for messages under way.
-const CLOSING: Duration = Duration::from_secs(2);
+/// How long a close waits for messages under way: milliseconds on a healthy connection, seconds on a starved machine.
+const CLOSING: Duration = Duration::from_secs(10);
+/// How long a close waits until what it handed back has left this process.
+const FLUSHING: Duration = Duration::from_secs(2);
 
 /// What the caller and the task share.
 struct Shared {
@@ -61,7 +63,7 @@ impl Shared {
 pub(super) struct Pull {
     shared: Arc<Shared>,
     stop: CancellationToken,
-    /// Dropped without `close`, the task hands back what it holds all the same.
+    /// Dropped without `close`, the task does its best to hand back what it holds.
     _stop_on_drop: DropGuard,
     task: Option<JoinHandle<()>>,
 }
@@ -201,6 +203,7 @@ impl Task {
         let end = self.pump(epoch, &inbox, &mut subscriber).await;
         // Open pulls end with the subscription. What was on its way already is taken, not left to the ack wait.
         if subscriber.drain().await.is_ok() {
+            let (bus, durable) = (self.bus.clone(), self.shared.origin.durable.clone());
             let rest = async {
                 while let Some(message) = subscriber.next().await {
                     if message.status.is_none() {
@@ -208,8 +211,16 @@ impl Task {
                     }
                 }
             };
-            if tokio::time::timeout(CLOSING, rest).await.is_err() {
-                tracing::debug!(durable = self.shared.origin.durable, "gave up on messages under way");
+            tokio::select! {
+                () = rest => {}
+                // Nothing more comes over a lost connection.
+                () = bus.link.lost(epoch) => {}
+                () = tokio::time::sleep(CLOSING) => {
+                    tracing::warn!(
+                        durable,
+                        "the server is slow to end a subscription; what is under way comes again after the ack wait"
+                    );
+                }
             }
         }
         end
@@ -367,7 +378,7 @@ impl Task {
                 tracing::debug!(%e, "not flushed");
             }
         };
-        if tokio::time::timeout(CLOSING, naks).await.is_err() {
+        if tokio::time::timeout(FLUSHING, naks).await.is_err() {
             tracing::debug!(durable = self.shared.origin.durable, "not handed back: no connection");
         }
     }
