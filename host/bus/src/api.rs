@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use crate::error::{CommitError, Error};
@@ -97,6 +98,14 @@ pub struct Origin {
     pub durable: String,
     pub filter: String,
     pub ack_wait: Duration,
+}
+
+impl Origin {
+    /// The `id` of what comes from a durable.
+    pub(crate) fn identity(stream: &str, stream_created: u64, durable: &str, durable_created: u64) -> String {
+        let hash = Sha256::digest(format!("{stream}\n{stream_created}\n{durable}\n{durable_created}"));
+        hash.iter().take(12).map(|b| format!("{b:02x}")).collect()
+    }
 }
 
 /// One event, taken from a durable and not yet settled. Dropping it settles nothing: it comes again after the
@@ -283,6 +292,22 @@ pub trait Bus: Send + Sync + 'static {
         change: Change,
     ) -> Result<Committed, CommitError>;
 
+    /// Every stream there is, sorted by name; our own among them.
+    async fn streams(&self) -> Result<Vec<StreamInfo>, Error>;
+
+    /// Reads what `stream` stores under `filter`, in its order. Consumes nothing, leaves nothing behind.
+    async fn read(&self, stream: &str, filter: &str, start: Start) -> Result<Box<dyn Reader>, Error>;
+
+    /// Hears what is published under `filter` from now on, stored or not. What comes while the connection is down, or
+    /// faster than it is taken, is missed: whoever must not miss anything reads.
+    async fn listen(&self, filter: &str) -> Result<Box<dyn Listener>, Error>;
+
+    /// Deletes a stream with all that it holds and its durables; `Err(Gone)` if there is none.
+    async fn delete_stream(&self, name: &str) -> Result<(), Error>;
+
+    /// Deletes a durable; one that is made anew begins with all that its stream holds.
+    async fn delete_durable(&self, stream: &str, durable: &str) -> Result<(), Error>;
+
     /// A key-value bucket, created if it is missing.
     async fn bucket(&self, name: &str) -> Result<Arc<dyn Bucket>, Error>;
 
@@ -291,6 +316,32 @@ pub trait Bus: Send + Sync + 'static {
 
     /// Tells whoever listens right now; stored nowhere, lost without a listener.
     async fn advise(&self, subject: &str, data: Bytes);
+}
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// With the first message of this sequence or a later one; 0 and 1: with all there is.
+    Sequence(u64),
+    /// With the first message stored at this time or later, in nanoseconds since the epoch.
+    Time(u64),
+    /// With what is stored from now on.
+    End,
+}
+
+/// Stored messages one after another. Over a lost connection it goes on where it was.
+#[async_trait]
+pub trait Reader: Send {
+    /// Waits for the next.
+    async fn next(&mut self) -> Result<Stored, Error>;
+    /// The next, or `None` if all that is stored by now has been read.
+    async fn stored(&mut self) -> Result<Option<Stored>, Error>;
+}
+
+/// Messages as they are published.
+#[async_trait]
+pub trait Listener: Send {
+    async fn next(&mut self) -> Result<Message, Error>;
 }
 
 /// One value of a bucket. `value` is `None` where the key was deleted.

@@ -1,8 +1,12 @@
 //! The bus: events, subjects, streams, durable consumers, commit points and key-value buckets behind one trait.
 
 mod api;
+mod change;
 mod error;
+pub mod local;
+mod names;
 pub mod nats;
+mod outgoing;
 pub mod subject;
 
 pub use api::*;

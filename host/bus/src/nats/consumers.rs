@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::json;
-use sha2::{Digest, Sha256};
+use serde_json::{Value, json};
 
 use super::{
     jsapi::{CallError, ConsumerAnswer, ConsumerConfig, CreateConsumer, code, duration_ns},
@@ -13,19 +12,15 @@ use super::{
 use crate::{
     api::{ConsumerSpec, Origin},
     error::Error,
-    subject,
+    names,
 };
 
 /// Finds or creates the durable. The second value is its time of creation.
 pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Origin>, u64), Error> {
-    subject::check_filter(&spec.filter)?;
-    if !subject::is_plain_token(&spec.durable) {
-        return Err(Error::Refused(format!(
-            "durable {:?}: a name is made of letters, digits, - and _",
-            spec.durable
-        )));
+    names::check_durable(spec)?;
+    if !streams::is_name(&spec.stream) {
+        return Err(streams::gone(&spec.stream));
     }
-    let stream_gone = || Error::Gone { what: "stream", name: spec.stream.clone() };
     let ours = config(spec);
     let create = CreateConsumer { stream_name: &spec.stream, config: &ours, action: "create" };
     // "create" also succeeds on one that exists and is the same. Its answer is not used: after a restart nats-server
@@ -34,7 +29,7 @@ pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Orig
     match link.call::<ConsumerAnswer>(&path, &create).await {
         Ok(_) => {}
         Err(e) if e.is(code::CONSUMER_EXISTS) => {}
-        Err(e) if e.is(code::STREAM_NOT_FOUND) => return Err(stream_gone()),
+        Err(e) if e.is(code::STREAM_NOT_FOUND) => return Err(streams::gone(&spec.stream)),
         Err(e) => return Err(e.into()),
     }
     let answer = info(link, &spec.stream, &spec.durable).await?;
@@ -43,13 +38,9 @@ pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Orig
         let name = format!("{}/{}", spec.stream, spec.durable);
         return Err(Error::Differs { what: "durable", name, difference: differences.join("; ") });
     }
-    let stream = match streams::info(link, &spec.stream).await {
-        Ok(stream) => stream,
-        Err(e) if e.is(code::STREAM_NOT_FOUND) => return Err(stream_gone()),
-        Err(e) => return Err(e.into()),
-    };
+    let stream = streams::existing(link, &spec.stream).await?;
     let origin = Origin {
-        id: origin_id(&spec.stream, stream.created.0, &answer.name, answer.created.0),
+        id: Origin::identity(&spec.stream, stream.created.0, &answer.name, answer.created.0),
         stream: spec.stream.clone(),
         stream_created: stream.created.0,
         durable: answer.name,
@@ -57,6 +48,22 @@ pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Orig
         ack_wait: spec.ack_wait,
     };
     Ok((Arc::new(origin), answer.created.0))
+}
+
+pub(super) async fn delete(link: &Link, stream: &str, durable: &str) -> Result<(), Error> {
+    let gone = || Error::Gone { what: "durable", name: format!("{stream}/{durable}") };
+    if !streams::is_name(stream) {
+        return Err(streams::gone(stream));
+    }
+    if !streams::is_name(durable) {
+        return Err(gone());
+    }
+    match link.call::<Value>(&format!("CONSUMER.DELETE.{stream}.{durable}"), &json!({})).await {
+        Ok(_) => Ok(()),
+        Err(e) if e.is(code::CONSUMER_NOT_FOUND) => Err(gone()),
+        Err(e) if e.is(code::STREAM_NOT_FOUND) => Err(streams::gone(stream)),
+        Err(e) => Err(e.into()),
+    }
 }
 
 pub(super) async fn info(link: &Link, stream: &str, durable: &str) -> Result<ConsumerAnswer, CallError> {
@@ -113,10 +120,4 @@ fn differences(ours: &ConsumerConfig, theirs: &ConsumerConfig) -> Vec<String> {
     compare("backoff", format!("{:?}", ours.backoff), format!("{:?}", theirs.backoff));
     compare("headers_only", ours.headers_only.to_string(), theirs.headers_only.to_string());
     differences
-}
-
-fn origin_id(stream: &str, stream_created: u64, durable: &str, durable_created: u64) -> String {
-    let mut hash = Sha256::new();
-    hash.update(format!("{stream}\n{stream_created}\n{durable}\n{durable_created}"));
-    hash.finalize().iter().take(12).map(|b| format!("{b:02x}")).collect()
 }

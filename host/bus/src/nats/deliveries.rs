@@ -294,13 +294,14 @@ impl Task {
     /// What the server says instead of a message; `Some` ends the session.
     fn status(&mut self, message: &NatsMessage) -> Option<End> {
         let status = message.status.unwrap_or(StatusCode::OK);
-        // A pull that ended tells how many messages it still owed.
+        // A pull that lapsed tells how many messages it still owed. One that ended with its leader tells too, but asking
+        // again at once may meet nobody, and where somebody listens to all subjects the server doesn't say so.
         let owed = message.headers.as_ref().and_then(|h| h.get("Nats-Pending-Messages"));
         let owed = owed.and_then(|v| v.as_str().parse::<usize>().ok());
         if status == StatusCode::IDLE_HEARTBEAT {
             return None;
         }
-        if let Some(owed) = owed {
+        if let Some(owed) = owed.filter(|_| status == StatusCode::TIMEOUT) {
             self.expected = self.expected.saturating_sub(owed);
             return None;
         }

@@ -84,6 +84,17 @@ impl Floors {
         self.lock().get(origin).cloned()
     }
 
+    /// The durables of a stream, or the one of this name, were deleted.
+    pub(super) fn forget(&self, stream: &str, durable: Option<&str>) {
+        self.lock().retain(|_, origin| {
+            let deleted = origin.stream == stream && durable.is_none_or(|d| origin.durable == d);
+            if deleted {
+                origin.gone.send_replace(true);
+            }
+            !deleted
+        });
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Arc<OriginState>>> {
         self.origins.lock().unwrap_or_else(PoisonError::into_inner)
     }

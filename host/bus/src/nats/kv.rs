@@ -3,15 +3,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{HeaderMap, Message as NatsMessage, StatusCode, Subscriber};
+use async_nats::{Message as NatsMessage, StatusCode, Subscriber};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use super::{
-    NatsBus,
-    headers::{self, EXPECTED},
+    NatsBus, headers,
     jsapi::{ConsumerAnswer, ConsumerConfig, CreateConsumer, StreamConfig, code, duration_ns},
     link::{ANSWER, Backoff},
     publish::{Sent, send},
@@ -20,7 +19,8 @@ use super::{
 use crate::{
     api::{Bucket, Entry, Headers, Watch},
     error::Error,
-    subject,
+    names,
+    outgoing::{self, EXPECTED},
 };
 
 const OPERATION: &str = "KV-Operation";
@@ -34,9 +34,7 @@ pub(super) struct NatsBucket {
 }
 
 pub(super) async fn open(bus: Arc<NatsBus>, name: &str) -> Result<Arc<dyn Bucket>, Error> {
-    if !subject::is_plain_token(name) {
-        return Err(Error::Refused(format!("bucket {name:?}: a name is made of letters, digits, - and _")));
-    }
+    names::check_bucket(name)?;
     let stream = format!("KV_{name}");
     match streams::info(&bus.link, &stream).await {
         Ok(_) => {}
@@ -63,13 +61,8 @@ pub(super) async fn open(bus: Arc<NatsBus>, name: &str) -> Result<Arc<dyn Bucket
 
 impl NatsBucket {
     fn subject(&self, key: &str) -> Result<String, Error> {
-        let fine = |c: char| c.is_ascii_alphanumeric() || "-_/=.".contains(c);
-        let subject = format!("$KV.{}.{key}", self.name);
-        if key.chars().all(fine) && subject::check(&subject).is_ok() {
-            Ok(subject)
-        } else {
-            Err(Error::InvalidSubject(key.to_owned()))
-        }
+        names::check_key(&self.name, key)?;
+        Ok(names::key_subject(&self.name, key))
     }
 
     async fn store(
@@ -79,19 +72,15 @@ impl NatsBucket {
         operation: Option<&'static str>,
         expected: Option<u64>,
     ) -> Result<u64, Error> {
-        let mut map = HeaderMap::new();
-        if let Some(operation) = operation {
-            map.insert(OPERATION, operation);
-        }
-        if let Some(expected) = expected {
-            map.insert(EXPECTED, expected.to_string());
-        }
-        let (size, max) = (headers::weight(&map) + value.len() as u64, self.bus.link.max_payload());
+        let mut headers = Headers::new();
+        headers.extend(operation.map(|operation| (OPERATION.into(), operation.into())));
+        headers.extend(expected.map(|expected| (EXPECTED.into(), expected.to_string())));
+        let (size, max) = (outgoing::weight(&headers) + value.len() as u64, self.bus.link.max_payload());
         let too_large = || Error::TooLarge { subject: subject.to_owned(), size, max };
         if size > max {
             return Err(too_large());
         }
-        match send(&self.bus.link, subject, map, value).await {
+        match send(&self.bus.link, subject, headers::map(&headers), value).await {
             Sent::Stored(ack) => Ok(ack.sequence),
             Sent::WrongLast => Err(Error::WrongLastSequence {
                 subject: subject.to_owned(),

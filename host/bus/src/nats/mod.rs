@@ -9,8 +9,10 @@ mod headers;
 mod jsapi;
 mod kv;
 mod link;
+mod listener;
 mod publish;
 mod read;
+mod reader;
 mod streams;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -23,8 +25,9 @@ use tokio::sync::watch;
 
 use crate::{
     api::{
-        Bucket, Bus, Change, Committed, Connection, ConsumerSpec, Deliveries, Delivery, Message, Opened,
-        Origin, Point, Publish, PublishAck, Snapshot, Stored, StreamInfo, StreamSpec, Undeliverable,
+        Bucket, Bus, Change, Committed, Connection, ConsumerSpec, Deliveries, Delivery, Listener, Message,
+        Opened, Origin, Point, Publish, PublishAck, Reader, Snapshot, Start, Stored, StreamInfo, StreamSpec,
+        Undeliverable,
     },
     error::{CommitError, Error},
 };
@@ -301,6 +304,33 @@ impl Bus for NatsBus {
 
     async fn bucket(&self, name: &str) -> Result<Arc<dyn Bucket>, Error> {
         kv::open(self.arc()?, name).await
+    }
+
+    async fn streams(&self) -> Result<Vec<StreamInfo>, Error> {
+        streams::all(&self.link).await
+    }
+
+    async fn read(&self, stream: &str, filter: &str, start: Start) -> Result<Box<dyn Reader>, Error> {
+        reader::open(self.arc()?, stream, filter, start).await
+    }
+
+    async fn listen(&self, filter: &str) -> Result<Box<dyn Listener>, Error> {
+        listener::open(&self.link, filter).await
+    }
+
+    async fn delete_stream(&self, name: &str) -> Result<(), Error> {
+        self.streams.delete(&self.link, name).await?;
+        self.floors.forget(name, None);
+        if name == streams::OURS {
+            self.applied.forget();
+        }
+        Ok(())
+    }
+
+    async fn delete_durable(&self, stream: &str, durable: &str) -> Result<(), Error> {
+        consumers::delete(&self.link, stream, durable).await?;
+        self.floors.forget(stream, Some(durable));
+        Ok(())
     }
 
     async fn flush(&self) {

@@ -4,8 +4,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 
 use super::{
-    NatsBus,
-    headers::{self, Added},
+    NatsBus, headers,
     jsapi::{self, CallError, Fault, PubAck, code},
     link::{Link, Silence},
     streams::Facts,
@@ -13,7 +12,7 @@ use super::{
 use crate::{
     api::{Message, Publish, PublishAck},
     error::Error,
-    subject,
+    outgoing::{self, Added, check_subject, outgoing},
 };
 
 /// What became of a send.
@@ -52,19 +51,6 @@ pub(super) async fn send(link: &Link, subject: &str, headers: HeaderMap, data: B
     }
 }
 
-/// Subjects that no caller may store under: commit points and floors, and the server's own. The rest of our stream is
-/// the daemon's, for its jobs.
-const RESERVED: [&str; 6] = ["cd.c.", "cd.s.", "cd.f.", "$JS.", "$SYS.", "_INBOX."];
-
-/// Refuses what is malformed or reserved.
-pub(super) fn check_subject(subject: &str) -> Result<(), Error> {
-    subject::check(subject)?;
-    if RESERVED.iter().any(|p| subject.starts_with(p)) {
-        return Err(Error::Refused(format!("the subject {subject:?} is reserved; publish under another")));
-    }
-    Ok(())
-}
-
 /// Whether the server and the stream take a message of this weight.
 pub(super) fn check_size(link: &Link, facts: &Facts, subject: &str, weight: u64) -> Result<(), Error> {
     let max = facts.info.max_message_size.unwrap_or(u64::MAX).min(link.max_payload());
@@ -83,13 +69,13 @@ pub(super) async fn publish(bus: &NatsBus, message: Message, how: Publish) -> Re
         expected: how.expected_last_subject_sequence,
         ..Added::default()
     };
-    let headers = headers::outgoing(&message, added)?;
+    let headers = outgoing(&message, added)?;
     let no_stream = || Error::NoStream { subject: subject.clone() };
     // Asked first, because a plain subscriber to the subject would swallow the publish without an answer.
     let facts = bus.streams.covering(&bus.link, subject).await?.ok_or_else(no_stream)?;
-    let size = headers::weight(&headers) + data.len() as u64;
+    let size = outgoing::weight(&headers) + data.len() as u64;
     check_size(&bus.link, &facts, subject, size)?;
-    match send(&bus.link, subject, headers, data.clone()).await {
+    match send(&bus.link, subject, headers::map(&headers), data.clone()).await {
         Sent::Stored(ack) => Ok(ack),
         Sent::WrongLast => Err(Error::WrongLastSequence {
             subject: subject.clone(),

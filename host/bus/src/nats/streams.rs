@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     api::{StreamInfo, StreamSpec},
     error::Error,
-    subject,
+    names, subject,
 };
 
 /// Holds commits and state (docs: delivery). Subjects under [`OURS_PREFIX`] are nobody else's.
@@ -97,17 +97,23 @@ impl Streams {
         Ok(facts.into_iter().find(|f| f.covers(filter)))
     }
 
+    /// Deletes a stream.
+    pub(super) async fn delete(&self, link: &Link, name: &str) -> Result<(), Error> {
+        if !is_name(name) {
+            return Err(gone(name));
+        }
+        let deleted = link.call::<Value>(&format!("STREAM.DELETE.{name}"), &json!({})).await;
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        match deleted {
+            Ok(_) => Ok(()),
+            Err(e) if e.is(code::STREAM_NOT_FOUND) => Err(gone(name)),
+            Err(e) => Err(e.into()),
+        }
+    }
+
     /// The stream that covers the subjects, or a new one.
     pub(super) async fn ensure(&self, link: &Link, spec: &StreamSpec) -> Result<StreamInfo, Error> {
-        for filter in &spec.subjects {
-            subject::check_filter(filter)?;
-        }
-        if spec.subjects.is_empty() || !subject::is_plain_token(&spec.name) {
-            return Err(Error::Refused(format!(
-                "stream {:?} of subjects {:?}: a name is made of letters, digits, - and _, and there is at least one subject",
-                spec.name, spec.subjects
-            )));
-        }
+        names::check_stream(spec)?;
         // Another host may create it between our look and our request, or another that overlaps.
         for _ in 0..4 {
             if let Some(facts) = self.existing(link, spec).await? {
@@ -257,11 +263,43 @@ pub(super) async fn info(link: &Link, name: &str) -> Result<StreamAnswer, CallEr
     Ok(answer)
 }
 
+/// The same of one that is to be there.
+pub(super) async fn existing(link: &Link, name: &str) -> Result<StreamAnswer, Error> {
+    if !is_name(name) {
+        return Err(gone(name));
+    }
+    match info(link, name).await {
+        Err(e) if e.is(code::STREAM_NOT_FOUND) => Err(gone(name)),
+        other => Ok(other?),
+    }
+}
+
+/// Whether a stream or durable may be called so; a call with another name would be another call.
+pub(super) fn is_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() <= subject::MAX_LEN
+        && !name.chars().any(|c| c.is_whitespace() || c.is_control() || ".*>/\\".contains(c))
+}
+
+pub(super) fn gone(name: &str) -> Error {
+    Error::Gone { what: "stream", name: name.to_owned() }
+}
+
+/// All there are, by name.
+pub(super) async fn all(link: &Link) -> Result<Vec<StreamInfo>, Error> {
+    let mut infos: Vec<StreamInfo> =
+        overlapping(link, "").await?.iter().map(|a| Facts::from(a).info).collect();
+    infos.sort_by(|a, b| a.name.cmp(&b.name));
+    // One that was made while we turned the page comes twice.
+    infos.dedup_by(|a, b| a.name == b.name);
+    Ok(infos)
+}
+
 pub(super) async fn state(link: &Link, name: &str) -> Result<StreamState, CallError> {
     Ok(info(link, name).await?.state)
 }
 
-/// Streams that store something of what `filter` stands for.
+/// Streams that store something of what `filter` stands for; all with an empty filter.
 async fn overlapping(link: &Link, filter: &str) -> Result<Vec<StreamAnswer>, CallError> {
     let mut all = Vec::new();
     loop {
@@ -272,6 +310,21 @@ async fn overlapping(link: &Link, filter: &str) -> Result<Vec<StreamAnswer>, Cal
         all.extend(streams);
         if done || all.len() as u64 >= page.total {
             return Ok(all);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_one_token_of_a_call() {
+        for fine in ["S", "KV_bucket", "a-b_1", "ü"] {
+            assert!(is_name(fine), "{fine}");
+        }
+        for bad in ["", "a.b", "*", ">", "a b", "a/b", "a\r\nb"] {
+            assert!(!is_name(bad), "{bad}");
         }
     }
 }

@@ -9,14 +9,14 @@ use crate::{
     api::{Message, Refused},
     error::Error,
     nats::{
-        NatsBus,
-        headers::{self, Added, MESSAGE_ID},
+        NatsBus, headers,
         jsapi::CallError,
         link::Backoff,
         publish::{Sent, check_size, send},
         read, streams,
         streams::Facts,
     },
+    outgoing::{self, Added, MESSAGE_ID, outgoing},
 };
 
 /// Leaders of two streams may disagree by this much about the time.
@@ -88,11 +88,11 @@ async fn one(
 
 /// What no stream would ever take of a dead letter is left out of it.
 async fn cut_down(bus: &NatsBus, mut letter: Message) -> Message {
-    let Ok(map) = headers::outgoing(&letter, Added::default()) else {
+    let Ok(headers) = outgoing(&letter, Added::default()) else {
         return Message { headers: Vec::new(), ..letter };
     };
     // Room for what we add ourselves.
-    let weight = headers::weight(&map) + letter.data.len() as u64 + 512;
+    let weight = outgoing::weight(&headers) + letter.data.len() as u64 + 512;
     if let Ok(Some(facts)) = target(bus, &letter).await
         && check_size(&bus.link, &facts, &letter.subject, weight).is_err()
     {
@@ -111,8 +111,9 @@ pub(super) async fn store(
     committed: u64,
 ) -> Result<bool, String> {
     let added = Added { cause: Some(event), message_id: Some(id), expected: None };
-    let map = headers::outgoing(message, added).map_err(|e| e.to_string())?;
-    let weight = headers::weight(&map) + message.data.len() as u64;
+    let headers = outgoing(message, added).map_err(|e| e.to_string())?;
+    let weight = outgoing::weight(&headers) + message.data.len() as u64;
+    let map = headers::map(&headers);
     // Since when it is certain that the target's memory of ids covers every send of this message.
     let mut certain = committed;
     let mut backoff = Backoff::new();

@@ -17,18 +17,13 @@ use std::{
     },
 };
 
-use super::{
-    NatsBus,
-    headers::{self, Added},
-    publish::{check_size, check_subject},
-};
+use super::{NatsBus, publish::check_size};
 use crate::{
-    api::{Change, Committed, Delivery, Message, Opened, Point, Snapshot, Write},
+    api::{Change, Committed, Delivery, Message, Opened, Point, Snapshot},
+    change,
     error::{CommitError, Error},
+    outgoing::{self, Added, check_subject, outgoing},
 };
-
-/// Of a key of a cell's state, in bytes.
-const MAX_KEY: usize = 512;
 
 pub(super) async fn open(bus: &NatsBus, delivery: &Delivery, point: &Point) -> Result<Opened, Error> {
     match point {
@@ -72,33 +67,16 @@ pub(super) fn max_size(bus: &NatsBus) -> usize {
 
 /// What can be known to be wrong before anything happens.
 async fn check(bus: &NatsBus, event: &str, point: &Point, change: &Change) -> Result<(), CommitError> {
-    let unfit = |why: String| Err(CommitError::Unfit(why));
-    if !matches!(point, Point::Cell { .. }) && !change.writes.is_empty() {
-        return unfit(
-            "state is written, but the event has no cell: its subscription needs an order key".into(),
-        );
-    }
-    if *point == Point::Publish && change.effects.len() > 1 {
-        return unfit(format!(
-            "{} messages are published; with commit = \"publish\" an event may publish one",
-            change.effects.len()
-        ));
-    }
-    for write in &change.writes {
-        let (Write::Put { key, .. } | Write::Delete { key }) = write;
-        if key.is_empty() || key.len() > MAX_KEY {
-            return unfit(format!("a state key has 1 to {MAX_KEY} bytes, not {}", key.len()));
-        }
-    }
+    change::check(point, change)?;
     let mut total = 0;
     for (ordinal, effect) in change.effects.iter().enumerate() {
         total += check_effect(bus, event, ordinal, effect).await?;
     }
     let max = store::max_commit(bus);
     if total > max && *point != Point::Publish {
-        return unfit(format!(
+        return Err(CommitError::Unfit(format!(
             "effects of {total} bytes together are over the limit of {max} for one commit"
-        ));
+        )));
     }
     Ok(())
 }
@@ -113,8 +91,7 @@ async fn check_effect(
     check_subject(&effect.subject).map_err(unfit)?;
     let id = format!("{event}.{ordinal}");
     let added = Added { cause: Some(event), message_id: Some(&id), expected: None };
-    let weight =
-        headers::weight(&headers::outgoing(effect, added).map_err(unfit)?) + effect.data.len() as u64;
+    let weight = outgoing::weight(&outgoing(effect, added).map_err(unfit)?) + effect.data.len() as u64;
     let mut backoff = super::link::Backoff::new();
     loop {
         match bus.streams.covering(&bus.link, &effect.subject).await {
@@ -151,6 +128,11 @@ impl Applied {
             known.clear();
         }
         known.insert(subject.to_owned(), revision);
+    }
+
+    /// Revisions begin anew.
+    pub(super) fn forget(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     fn holds(&self, subject: &str, revision: u64) -> bool {

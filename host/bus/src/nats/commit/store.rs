@@ -8,13 +8,13 @@ use crate::{
     api::{Delivery, Message, Stored},
     error::{CommitError, Error},
     nats::{
-        NatsBus,
-        headers::{self, Added},
+        NatsBus, headers,
         jsapi::code,
         link::Backoff,
         publish::{Sent, send},
         read, streams,
     },
+    outgoing::{self, Added, outgoing},
 };
 
 /// Left free in a message for what a later version may add.
@@ -75,17 +75,15 @@ impl Write {
     ) -> Result<Write, CommitError> {
         let bare = Message { subject: subject.to_owned(), headers: Vec::new(), data: Bytes::new() };
         // No message id: repeated with one, a write that was stored is answered in different ways by one node and three.
-        let headers = headers::outgoing(
-            &bare,
-            Added { cause: Some(event), message_id: None, expected: Some(expected) },
-        )?;
-        let (size, max) = (headers::weight(&headers) + data.len() as u64, max_commit(bus));
+        let headers =
+            outgoing(&bare, Added { cause: Some(event), message_id: None, expected: Some(expected) })?;
+        let (size, max) = (outgoing::weight(&headers) + data.len() as u64, max_commit(bus));
         if size > max {
             return Err(CommitError::Unfit(format!(
                 "state and effects of event {event} take {size} bytes together, over the limit of {max} for one commit"
             )));
         }
-        Ok(Write { subject: subject.to_owned(), headers, data })
+        Ok(Write { subject: subject.to_owned(), headers: headers::map(&headers), data })
     }
 
     pub(super) async fn attempt(&self, bus: &NatsBus) -> Result<Attempt, Error> {

@@ -1,0 +1,157 @@
+//! Deliveries of a durable to whoever takes them, and how each is settled.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    durable::Arrival,
+    handle::Handle,
+    op::{Op, Settle as How},
+    tables::DurableId,
+};
+use crate::{
+    api::{Connection, Deliveries, Delivery, Origin, Settle},
+    error::Error,
+};
+
+pub(super) struct Local {
+    handle: Arc<Handle>,
+    origin: Arc<Origin>,
+    buffer: usize,
+    place: Option<Place>,
+    closed: bool,
+}
+
+/// Our place among a durable's subscribers.
+struct Place {
+    durable: DurableId,
+    subscriber: u64,
+    arrivals: mpsc::UnboundedReceiver<Arrival>,
+}
+
+impl Local {
+    pub(super) async fn start(
+        handle: Arc<Handle>,
+        origin: &Arc<Origin>,
+        buffer: usize,
+    ) -> Result<Local, Error> {
+        let mut local =
+            Local { handle, origin: origin.clone(), buffer: buffer.max(1), place: None, closed: false };
+        local.join().await?;
+        Ok(local)
+    }
+
+    async fn join(&mut self) -> Result<(), Error> {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        let subscriber = COUNT.fetch_add(1, Ordering::Relaxed);
+        let (sender, arrivals) = mpsc::unbounded_channel();
+        let (origin, credit) = (self.origin.id.clone(), self.buffer);
+        let subscribe = |answer| Op::Subscribe { origin, subscriber, credit, arrivals: sender, answer };
+        match self.handle.ask(subscribe).await? {
+            Some(durable) => {
+                self.place = Some(Place { durable, subscriber, arrivals });
+                Ok(())
+            }
+            None => Err(Error::Gone {
+                what: "durable",
+                name: format!("{}/{}", self.origin.stream, self.origin.durable),
+            }),
+        }
+    }
+
+    fn leave(&mut self, answer: Option<tokio::sync::oneshot::Sender<()>>) {
+        if let Some(place) = self.place.take() {
+            let (durable, subscriber) = (place.durable, place.subscriber);
+            self.handle.send(Op::Unsubscribe { durable, subscriber, answer });
+        }
+    }
+}
+
+#[async_trait]
+impl Deliveries for Local {
+    async fn next(&mut self) -> Result<Delivery, Error> {
+        if self.closed {
+            return std::future::pending().await;
+        }
+        loop {
+            let Some(place) = &mut self.place else {
+                // The durable is gone, or the bus had to read its data anew.
+                match self.join().await {
+                    Ok(()) => continue,
+                    Err(Error::Unavailable(_)) => {
+                        let mut connection = self.handle.shared.connection();
+                        let up = connection.wait_for(|c| *c == Connection::Up).await;
+                        up.map_err(|_| self.handle.shared.down())?;
+                        continue;
+                    }
+                    Err(e) => return Err(e),
+                }
+            };
+            let Some(Arrival { stored, count }) = place.arrivals.recv().await else {
+                self.place = None;
+                continue;
+            };
+            let (durable, subscriber, sequence) = (place.durable, place.subscriber, stored.sequence);
+            self.handle.send(Op::Taken { durable, subscriber, sequence, at: Instant::now() });
+            let settle = Settling { handle: self.handle.clone(), durable, sequence, count };
+            return Ok(Delivery {
+                origin: self.origin.clone(),
+                stored: Arc::unwrap_or_clone(stored),
+                count,
+                settle: Box::new(settle),
+            });
+        }
+    }
+
+    async fn close(&mut self) {
+        self.closed = true;
+        let (answer, answered) = tokio::sync::oneshot::channel();
+        self.leave(Some(answer));
+        // Where nobody answers, all have been handed back.
+        drop(answered.await);
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        self.leave(None);
+    }
+}
+
+struct Settling {
+    handle: Arc<Handle>,
+    durable: DurableId,
+    sequence: u64,
+    count: u32,
+}
+
+impl Settling {
+    fn tell(&self, how: How) -> Result<(), Error> {
+        let Settling { durable, sequence, count, .. } = *self;
+        self.handle.send(Op::Settle { durable, sequence, count, how });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Settle for Settling {
+    async fn ack(&self) -> Result<(), Error> {
+        self.tell(How::Ack)
+    }
+
+    async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
+        self.tell(How::Nak(delay))
+    }
+
+    async fn in_progress(&self) -> Result<(), Error> {
+        self.tell(How::InProgress)
+    }
+}

@@ -1,0 +1,432 @@
+//! A durable: what has been delivered, to whom, and what is to come again. An event below `next` that is not pending is
+//! settled.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{sync::mpsc::UnboundedSender, time::Instant};
+
+use super::{
+    fault::Fault,
+    settled::Settled,
+    state::Now,
+    stream::{Stream, nanos},
+    tables::{DurableId, DurableRow, StreamId, Tables},
+};
+use crate::{
+    api::{ConsumerSpec, Origin, Stored},
+    subject,
+};
+
+/// Messages looked at for one durable in one group, so that a filter that matches little does not hold up the rest.
+const LOOKS: usize = 4096;
+/// How far the cursor may be ahead of what is on disk where nothing was delivered.
+const SKIPPED: u64 = 65_536;
+
+/// A message on its way to a subscriber.
+#[derive(Debug, Clone)]
+pub(super) struct Arrival {
+    pub(super) stored: Arc<Stored>,
+    pub(super) count: u32,
+}
+
+/// Somebody who takes deliveries.
+#[derive(Debug)]
+pub(super) struct Subscriber {
+    pub(super) id: u64,
+    /// How many more it can hold.
+    pub(super) credit: usize,
+    pub(super) arrivals: UnboundedSender<Arrival>,
+}
+
+#[derive(Debug)]
+struct Pending {
+    count: u32,
+    state: State,
+    /// There is a row about it in `again`.
+    noted: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// To be delivered as soon as somebody can take it.
+    Ready,
+    /// Waits in a subscriber's buffer.
+    Sent(u64),
+    /// Taken; comes again unless it is settled by then.
+    Held(Instant),
+    /// Handed back; comes again then.
+    Delayed(Instant),
+}
+
+#[derive(Debug)]
+pub(super) struct Durable {
+    pub(super) origin: Arc<Origin>,
+    stream: StreamId,
+    row: DurableRow,
+    settled: Settled,
+    pending: BTreeMap<u64, Pending>,
+    /// Those that are [`State::Ready`], in the order in which they became so.
+    ready: VecDeque<u64>,
+    /// Those that are held or delayed, by time.
+    due: BTreeSet<(Instant, u64)>,
+    subscribers: Vec<Subscriber>,
+    /// Who is next.
+    turn: usize,
+    /// There may be more to look at than one group may.
+    unfinished: bool,
+    changed: bool,
+    saved_next: u64,
+}
+
+impl Durable {
+    pub(super) fn create(
+        tables: &mut Tables<'_>,
+        stream: &Stream,
+        spec: &ConsumerSpec,
+        now: u64,
+    ) -> Result<Durable, Fault> {
+        let row = DurableRow {
+            id: tables.new_id()?,
+            filter: spec.filter.clone(),
+            ack_wait: nanos(spec.ack_wait),
+            max_deliver: spec.max_deliver,
+            max_ack_pending: spec.max_ack_pending,
+            created: now,
+            floor: 0,
+            next: 1,
+        };
+        tables.put_durable(stream.id(), &spec.durable, &row)?;
+        Ok(Durable::new(stream, &spec.durable, row))
+    }
+
+    fn new(stream: &Stream, name: &str, row: DurableRow) -> Durable {
+        let origin = Origin {
+            id: Origin::identity(&stream.name, stream.created(), name, row.created),
+            stream: stream.name.clone(),
+            stream_created: stream.created(),
+            durable: name.to_owned(),
+            filter: row.filter.clone(),
+            ack_wait: Duration::from_nanos(row.ack_wait),
+        };
+        Durable {
+            origin: Arc::new(origin),
+            stream: stream.id(),
+            settled: Settled::default(),
+            pending: BTreeMap::new(),
+            ready: VecDeque::new(),
+            due: BTreeSet::new(),
+            subscribers: Vec::new(),
+            turn: 0,
+            unfinished: false,
+            changed: false,
+            saved_next: row.next,
+            row,
+        }
+    }
+
+    /// From disk: whoever held events is gone, so they are ready again.
+    pub(super) fn load(
+        tables: &Tables<'_>,
+        stream: &Stream,
+        name: &str,
+        row: DurableRow,
+        now: Now,
+    ) -> Result<Durable, Fault> {
+        let mut durable = Durable::new(stream, name, row);
+        durable.settled = Settled::load(tables, durable.row.id)?;
+        let again = tables.again(durable.row.id)?;
+        let mut from = durable.row.floor + 1;
+        while let Some(stored) = stream.message_from(tables, from)?
+            && stored.sequence < durable.row.next
+        {
+            let sequence = stored.sequence;
+            from = sequence + 1;
+            if durable.settled.contains(sequence) || !durable.wants(&stored) {
+                continue;
+            }
+            let noted = again.get(&sequence).copied();
+            let (count, not_before) = noted.unwrap_or((1, 0));
+            let wait = Duration::from_nanos(not_before.saturating_sub(now.wall));
+            let state = if wait.is_zero() { State::Ready } else { State::Delayed(now.steady + wait) };
+            durable.enter(sequence, state);
+            durable.pending.insert(sequence, Pending { count, state, noted: noted.is_some() });
+        }
+        Ok(durable)
+    }
+
+    pub(super) fn id(&self) -> DurableId {
+        self.row.id
+    }
+
+    pub(super) fn stream(&self) -> StreamId {
+        self.stream
+    }
+
+    fn wants(&self, stored: &Stored) -> bool {
+        subject::covers(&self.row.filter, &stored.message.subject)
+    }
+
+    /// What the durable is and what it was to be, if they differ.
+    pub(super) fn differences(&self, spec: &ConsumerSpec) -> Vec<String> {
+        let deliver = |most: Option<u32>| most.map_or("unlimited".to_owned(), |n| n.to_string());
+        let pairs = [
+            ("filter", self.row.filter.clone(), spec.filter.clone()),
+            (
+                "ack_wait",
+                format!("{:?}", Duration::from_nanos(self.row.ack_wait)),
+                format!("{:?}", spec.ack_wait),
+            ),
+            ("max_deliver", deliver(self.row.max_deliver), deliver(spec.max_deliver)),
+            ("max_ack_pending", self.row.max_ack_pending.to_string(), spec.max_ack_pending.to_string()),
+        ];
+        let differing = pairs.into_iter().filter(|(_, its, ours)| its != ours);
+        differing.map(|(what, its, ours)| format!("its {what} is {its}, ours is to be {ours}")).collect()
+    }
+
+    pub(super) fn subscribe(&mut self, subscriber: Subscriber) {
+        self.subscribers.push(subscriber);
+    }
+
+    /// What it has not taken goes to others.
+    pub(super) fn unsubscribe(&mut self, id: u64) {
+        self.subscribers.retain(|s| s.id != id);
+        let back: Vec<u64> =
+            self.pending.iter().filter(|(_, p)| p.state == State::Sent(id)).map(|(seq, _)| *seq).collect();
+        for sequence in back {
+            self.change(sequence, State::Ready);
+        }
+    }
+
+    /// A subscriber has taken an event out of its buffer.
+    pub(super) fn taken(&mut self, subscriber: u64, sequence: u64, at: Instant) {
+        if let Some(s) = self.subscribers.iter_mut().find(|s| s.id == subscriber) {
+            s.credit += 1;
+        }
+        let sent = self.pending.get(&sequence).is_some_and(|p| p.state == State::Sent(subscriber));
+        if sent {
+            self.change(sequence, State::Held(at + self.origin.ack_wait));
+        }
+    }
+
+    /// Whether the event is settled: delivered before, and not pending.
+    pub(super) fn is_settled(&self, sequence: u64) -> bool {
+        sequence < self.row.next && !self.pending.contains_key(&sequence)
+    }
+
+    pub(super) fn settle(&mut self, tables: &mut Tables<'_>, sequence: u64) -> Result<(), Fault> {
+        let Some(pending) = self.pending.remove(&sequence) else { return Ok(()) };
+        self.leave(sequence, pending.state);
+        self.settled.insert(sequence);
+        self.changed = true;
+        if pending.noted {
+            tables.delete_again(self.row.id, sequence)?;
+        }
+        Ok(())
+    }
+
+    /// Hands back the delivery with this count; a later one is somebody else's.
+    pub(super) fn nak(
+        &mut self,
+        tables: &mut Tables<'_>,
+        sequence: u64,
+        count: u32,
+        delay: Option<Duration>,
+        now: Now,
+    ) -> Result<(), Fault> {
+        if !self.is_at(sequence, count) {
+            return Ok(());
+        }
+        match delay.filter(|d| !d.is_zero()) {
+            None => self.change(sequence, State::Ready),
+            Some(delay) => {
+                self.change(sequence, State::Delayed(now.steady + delay));
+                self.note(sequence);
+                tables.put_again(self.row.id, sequence, count, now.wall.saturating_add(nanos(delay)))?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn in_progress(&mut self, sequence: u64, count: u32, now: Instant) {
+        let held = self.pending.get(&sequence).is_some_and(|p| matches!(p.state, State::Held(_)));
+        if held && self.is_at(sequence, count) {
+            self.change(sequence, State::Held(now + self.origin.ack_wait));
+        }
+    }
+
+    fn is_at(&self, sequence: u64, count: u32) -> bool {
+        self.pending.get(&sequence).is_some_and(|p| p.count == count)
+    }
+
+    fn note(&mut self, sequence: u64) {
+        if let Some(pending) = self.pending.get_mut(&sequence) {
+            pending.noted = true;
+        }
+    }
+
+    fn change(&mut self, sequence: u64, state: State) {
+        let Some(pending) = self.pending.get_mut(&sequence) else { return };
+        let before = std::mem::replace(&mut pending.state, state);
+        self.leave(sequence, before);
+        self.enter(sequence, state);
+    }
+
+    fn enter(&mut self, sequence: u64, state: State) {
+        match state {
+            State::Ready => self.ready.push_back(sequence),
+            State::Held(at) | State::Delayed(at) => {
+                self.due.insert((at, sequence));
+            }
+            State::Sent(_) => {}
+        }
+    }
+
+    fn leave(&mut self, sequence: u64, state: State) {
+        match state {
+            State::Held(at) | State::Delayed(at) => {
+                self.due.remove(&(at, sequence));
+            }
+            // `ready` is looked through when it is taken from.
+            State::Ready | State::Sent(_) => {}
+        }
+    }
+
+    /// What has waited long enough is ready.
+    pub(super) fn wake(&mut self, now: Instant) {
+        while let Some((at, sequence)) = self.due.first().copied()
+            && at <= now
+        {
+            self.change(sequence, State::Ready);
+        }
+    }
+
+    /// When [`wake`](Self::wake) has something to do again.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.unfinished
+    }
+
+    /// Finds the next deliveries for those who can take them: what comes again first. Each is noted on disk before it
+    /// leaves. The sends are the caller's, once that is synced.
+    pub(super) fn assign(
+        &mut self,
+        tables: &mut Tables<'_>,
+        stream: &Stream,
+        send: &mut Vec<(UnboundedSender<Arrival>, Arrival)>,
+    ) -> Result<(), Fault> {
+        self.drop_discarded(tables, stream)?;
+        self.unfinished = false;
+        let mut looks = 0;
+        while let Some(subscriber) = self.whose_turn() {
+            let (stored, count) = match self.next_again(tables, stream)? {
+                Some(again) => again,
+                None if self.pending.len() >= self.row.max_ack_pending as usize => break,
+                None => match self.next_new(tables, stream, &mut looks)? {
+                    Some(stored) => (stored, 1),
+                    None => break,
+                },
+            };
+            let Some(subscriber) = self.subscribers.get_mut(subscriber) else { break };
+            subscriber.credit -= 1;
+            let (id, arrivals) = (subscriber.id, subscriber.arrivals.clone());
+            let pending = Pending { count, state: State::Sent(id), noted: count > 1 };
+            self.pending.insert(stored.sequence, pending);
+            send.push((arrivals, Arrival { stored, count }));
+        }
+        Ok(())
+    }
+
+    fn whose_turn(&mut self) -> Option<usize> {
+        let count = self.subscribers.len();
+        let ready = |at: &usize| self.subscribers.get(*at).is_some_and(|s| s.credit > 0);
+        let found = (0..count).map(|n| (self.turn + n) % count).find(ready)?;
+        self.turn = found + 1;
+        Some(found)
+    }
+
+    fn next_again(
+        &mut self,
+        tables: &mut Tables<'_>,
+        stream: &Stream,
+    ) -> Result<Option<(Arc<Stored>, u32)>, Fault> {
+        while let Some(sequence) = self.ready.pop_front() {
+            let Some(pending) = self.pending.get(&sequence).filter(|p| p.state == State::Ready) else {
+                continue;
+            };
+            let count = pending.count + 1;
+            let most = self.row.max_deliver.unwrap_or(u32::MAX);
+            let stored = stream.message_from(tables, sequence)?.filter(|s| s.sequence == sequence);
+            match stored {
+                Some(stored) if count <= most => {
+                    self.note(sequence);
+                    tables.put_again(self.row.id, sequence, count, 0)?;
+                    return Ok(Some((stored, count)));
+                }
+                Some(_) => tracing::warn!(
+                    durable = self.origin.durable,
+                    sequence,
+                    deliveries = most,
+                    "delivered as often as the durable allows; it will not come again"
+                ),
+                // Its stream has discarded it.
+                None => {}
+            }
+            self.settle(tables, sequence)?;
+        }
+        Ok(None)
+    }
+
+    fn next_new(
+        &mut self,
+        tables: &Tables<'_>,
+        stream: &Stream,
+        looks: &mut usize,
+    ) -> Result<Option<Arc<Stored>>, Fault> {
+        while let Some(stored) = stream.message_from(tables, self.row.next)? {
+            if *looks == LOOKS {
+                self.unfinished = true;
+                return Ok(None);
+            }
+            *looks += 1;
+            self.row.next = stored.sequence + 1;
+            if self.wants(&stored) {
+                self.changed = true;
+                return Ok(Some(stored));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What its stream has discarded will not come again, and need not be remembered.
+    fn drop_discarded(&mut self, tables: &mut Tables<'_>, stream: &Stream) -> Result<(), Fault> {
+        while let Some(sequence) = self.pending.keys().next().copied().filter(|seq| *seq < stream.first()) {
+            // In somebody's hands: let it be settled there.
+            if self.pending.get(&sequence).is_some_and(|p| matches!(p.state, State::Held(_) | State::Sent(_)))
+            {
+                break;
+            }
+            self.settle(tables, sequence)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what this group changed.
+    pub(super) fn save(&mut self, tables: &mut Tables<'_>) -> Result<(), Fault> {
+        if !self.changed && self.row.next - self.saved_next < SKIPPED {
+            return Ok(());
+        }
+        self.row.floor = self.pending.keys().next().map_or(self.row.next, |first| *first) - 1;
+        self.settled.save(tables, self.row.id, self.row.floor)?;
+        tables.put_durable(self.stream, &self.origin.durable, &self.row)?;
+        self.changed = false;
+        self.saved_next = self.row.next;
+        Ok(())
+    }
+}

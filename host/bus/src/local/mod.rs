@@ -1,0 +1,263 @@
+//! The embedded bus: durable in one directory, for one process. What a server would do for many hosts, one thread does
+//! here: it writes ([`writer`]), everybody else reads.
+
+mod backend;
+mod bucket;
+mod deliveries;
+mod directory;
+mod durable;
+mod fault;
+mod handle;
+mod ids;
+mod op;
+mod reader;
+mod settled;
+mod shared;
+mod state;
+mod stream;
+mod tables;
+mod writer;
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use crate::{
+    api::{
+        Bucket, Bus, CellState, Change, Committed, Connection, ConsumerSpec, Deliveries, Delivery, Listener,
+        Message, Opened, Origin, Point, Publish, PublishAck, Reader, Snapshot, Start, Stored, StreamInfo,
+        StreamSpec,
+    },
+    change,
+    error::{CommitError, Error},
+    names,
+    outgoing::{self, Added, outgoing},
+    subject,
+};
+use directory::Directory;
+use fault::Fault;
+use handle::Handle;
+use op::{Commit, Op, Store};
+use tables::CellRow;
+
+/// Where the bus keeps its data.
+#[derive(Debug, Clone)]
+pub struct LocalConfig {
+    /// Created if it is missing. One process at a time.
+    pub directory: PathBuf,
+}
+
+/// What the data is stored on; a file, unless a test brings something that fails.
+pub trait Storage: Send + Sync + 'static {
+    /// Opened at the start, and again after a failure.
+    fn open(&self) -> io::Result<Box<dyn redb::StorageBackend>>;
+    /// How large it is, in bytes. What is 0 is never compacted.
+    fn size(&self) -> io::Result<u64> {
+        Ok(0)
+    }
+    /// For messages.
+    fn name(&self) -> String;
+}
+
+/// Opens the bus in its directory. Dropping everything that came from it closes it.
+pub async fn open(config: LocalConfig) -> Result<Arc<dyn Bus>, Error> {
+    open_on(Arc::new(Directory::take(&config.directory)?)).await
+}
+
+/// The same on any storage.
+pub async fn open_on(storage: Arc<dyn Storage>) -> Result<Arc<dyn Bus>, Error> {
+    Ok(Arc::new(LocalBus { handle: Arc::new(Handle::open(storage).await?) }))
+}
+
+struct LocalBus {
+    handle: Arc<Handle>,
+}
+
+impl LocalBus {
+    fn named(&self, stream: &str) -> Result<stream::Facts, Error> {
+        let named = self.handle.shared.named(stream);
+        named.ok_or_else(|| Error::Gone { what: "stream", name: stream.to_owned() })
+    }
+
+    async fn is_settled(&self, delivery: &Delivery) -> Result<bool, Error> {
+        let (origin, sequence) = (&delivery.origin, delivery.stored.sequence);
+        loop {
+            let id = origin.id.clone();
+            match self.handle.ask(|answer| Op::IsSettled { origin: id, sequence, answer }).await {
+                Ok(Some(settled)) => return Ok(settled),
+                Ok(None) => {
+                    let name = format!("{}/{}", origin.stream, origin.durable);
+                    return Err(Error::Gone { what: "durable", name });
+                }
+                Err(_) => self.up().await?,
+            }
+        }
+    }
+
+    async fn cell(&self, space: &str, cell: &str) -> Result<CellRow, Error> {
+        names::check_cell(space, cell)?;
+        loop {
+            match self.handle.shared.view().and_then(|view| view.cell(space, cell)) {
+                Ok(row) => return Ok(row.unwrap_or_default()),
+                Err(Fault::Damaged(reason)) => {
+                    return Err(Error::Unreadable { subject: format!("cell {space}/{cell}"), reason });
+                }
+                Err(_) => self.up().await?,
+            }
+        }
+    }
+
+    /// Waits until the data is in reach.
+    async fn up(&self) -> Result<(), Error> {
+        let mut connection = self.handle.shared.connection();
+        connection.wait_for(|c| *c == Connection::Up).await.map_err(|_| self.handle.shared.down())?;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Bus for LocalBus {
+    fn kind(&self) -> &'static str {
+        "local"
+    }
+
+    fn connection(&self) -> watch::Receiver<Connection> {
+        self.handle.shared.connection()
+    }
+
+    async fn ensure_stream(&self, spec: &StreamSpec) -> Result<StreamInfo, Error> {
+        names::check_stream(spec)?;
+        self.handle.ask(|answer| Op::EnsureStream(spec.clone(), answer)).await?
+    }
+
+    async fn covering(&self, filter: &str) -> Result<Option<StreamInfo>, Error> {
+        subject::check_filter(filter)?;
+        Ok(self.handle.shared.covering(filter).map(|facts| (*facts.info).clone()))
+    }
+
+    async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<Arc<Origin>, Error> {
+        names::check_durable(spec)?;
+        self.handle.ask(|answer| Op::EnsureDurable(spec.clone(), answer)).await?
+    }
+
+    async fn deliveries(&self, origin: &Arc<Origin>, buffer: usize) -> Result<Box<dyn Deliveries>, Error> {
+        Ok(Box::new(deliveries::Local::start(self.handle.clone(), origin, buffer).await?))
+    }
+
+    async fn publish(&self, message: Message, how: Publish) -> Result<PublishAck, Error> {
+        outgoing::check_subject(&message.subject)?;
+        let Publish { message_id: id, expected_last_subject_sequence: expected } = how;
+        let headers = outgoing(&message, Added { cause: None, message_id: id.as_deref(), expected })?;
+        let store = Store { message: Message { headers, ..message }, id, expected };
+        self.handle.ask(|answer| Op::Store(store, answer)).await?
+    }
+
+    async fn last(&self, subject: &str) -> Result<Option<Stored>, Error> {
+        subject::check(subject)?;
+        let stream = self.handle.shared.covering(subject);
+        let stream = stream.ok_or_else(|| Error::NoStream { subject: subject.to_owned() })?;
+        Ok(self.handle.shared.view()?.last(stream.id, subject)?)
+    }
+
+    fn max_commit(&self) -> usize {
+        state::MAX_COMMIT
+    }
+
+    /// An event that came once has not settled, as far as is known; the commit knows for sure.
+    async fn open(&self, delivery: &Delivery, point: &Point) -> Result<Opened, Error> {
+        if delivery.count > 1 && self.is_settled(delivery).await? {
+            return Ok(Opened::Settled);
+        }
+        let mut snapshot =
+            Snapshot { point: point.clone(), state: CellState::default(), revision: 0, notes: None };
+        if let Point::Cell { space, cell } = point {
+            let row = self.cell(space, cell).await?;
+            snapshot.revision = row.revision;
+            snapshot.state.entries = row.entries;
+        }
+        Ok(Opened::Fresh(snapshot))
+    }
+
+    async fn commit(
+        &self,
+        delivery: &Delivery,
+        base: Snapshot,
+        change: Change,
+    ) -> Result<Committed, CommitError> {
+        change::check(&base.point, &change)?;
+        let id = delivery.id();
+        let unfit = |e: Error| CommitError::Unfit(e.to_string());
+        let mut effects = Vec::with_capacity(change.effects.len());
+        for (ordinal, effect) in change.effects.into_iter().enumerate() {
+            outgoing::check_subject(&effect.subject).map_err(unfit)?;
+            let message_id = format!("{id}.{ordinal}");
+            let added = Added { cause: Some(&id), message_id: Some(&message_id), expected: None };
+            let headers = outgoing(&effect, added).map_err(unfit)?;
+            effects.push(Message { headers, ..effect });
+        }
+        let commit = Commit {
+            origin: delivery.origin.clone(),
+            sequence: delivery.stored.sequence,
+            point: base.point,
+            revision: base.revision,
+            writes: change.writes,
+            effects,
+        };
+        let mut unknown = false;
+        loop {
+            let attempt = Box::new(commit.clone());
+            match self.handle.ask(|answer| Op::Commit(attempt, answer)).await {
+                // By the attempt before, whose answer was lost with the disk.
+                Ok(Err(CommitError::Settled)) if unknown => return Ok(Committed::default()),
+                Ok(committed) => return committed.map(|()| Committed::default()),
+                // Whether it happened is unknown: once the data is in reach again, the same commit tells.
+                Err(_) => {
+                    unknown = true;
+                    self.up().await?;
+                }
+            }
+        }
+    }
+
+    async fn streams(&self) -> Result<Vec<StreamInfo>, Error> {
+        Ok(self.handle.shared.streams().iter().map(|facts| (*facts.info).clone()).collect())
+    }
+
+    async fn read(&self, stream: &str, filter: &str, start: Start) -> Result<Box<dyn Reader>, Error> {
+        subject::check_filter(filter)?;
+        let facts = self.named(stream)?;
+        Ok(Box::new(reader::LocalReader::start(self.handle.clone(), facts, filter, start)?))
+    }
+
+    async fn listen(&self, filter: &str) -> Result<Box<dyn Listener>, Error> {
+        subject::check_filter(filter)?;
+        Ok(Box::new(reader::LocalListener::start(self.handle.clone(), filter)))
+    }
+
+    async fn delete_stream(&self, name: &str) -> Result<(), Error> {
+        self.handle.ask(|answer| Op::DeleteStream(name.to_owned(), answer)).await?
+    }
+
+    async fn delete_durable(&self, stream: &str, durable: &str) -> Result<(), Error> {
+        let (stream, durable) = (stream.to_owned(), durable.to_owned());
+        self.handle.ask(|answer| Op::DeleteDurable { stream, durable, answer }).await?
+    }
+
+    async fn bucket(&self, name: &str) -> Result<Arc<dyn Bucket>, Error> {
+        names::check_bucket(name)?;
+        Ok(Arc::new(bucket::LocalBucket::new(self.handle.clone(), name)))
+    }
+
+    async fn flush(&self) {
+        if let Err(e) = self.handle.ask(Op::Flush).await {
+            tracing::warn!(%e, "not flushed");
+        }
+    }
+
+    async fn advise(&self, subject: &str, data: Bytes) {
+        let message = Message { subject: subject.to_owned(), headers: Vec::new(), data };
+        self.handle.shared.say(std::iter::once(&message));
+    }
+}

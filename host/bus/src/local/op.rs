@@ -1,0 +1,111 @@
+//! What the writer is asked to do. An answer comes once it is synced; none at all if the group failed.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc::UnboundedSender, oneshot},
+    time::Instant,
+};
+
+use super::{durable::Arrival, tables::DurableId};
+use crate::{
+    api::{ConsumerSpec, Message, Origin, Point, PublishAck, StreamInfo, StreamSpec, Write},
+    error::{CommitError, Error},
+};
+
+type Answer<T> = oneshot::Sender<T>;
+
+pub(super) enum Op {
+    Store(Store, Answer<Result<PublishAck, Error>>),
+    Commit(Box<Commit>, Answer<Result<(), CommitError>>),
+    /// Answers `None` if the durable is gone.
+    IsSettled {
+        origin: String,
+        sequence: u64,
+        answer: Answer<Option<bool>>,
+    },
+    Settle {
+        durable: DurableId,
+        sequence: u64,
+        count: u32,
+        how: Settle,
+    },
+    Taken {
+        durable: DurableId,
+        subscriber: u64,
+        sequence: u64,
+        at: Instant,
+    },
+    EnsureStream(StreamSpec, Answer<Result<StreamInfo, Error>>),
+    EnsureDurable(ConsumerSpec, Answer<Result<Arc<Origin>, Error>>),
+    /// Answers `None` if the durable is gone.
+    Subscribe {
+        origin: String,
+        subscriber: u64,
+        credit: usize,
+        arrivals: UnboundedSender<Arrival>,
+        answer: Answer<Option<DurableId>>,
+    },
+    Unsubscribe {
+        durable: DurableId,
+        subscriber: u64,
+        answer: Option<Answer<()>>,
+    },
+    DeleteStream(String, Answer<Result<(), Error>>),
+    DeleteDurable {
+        stream: String,
+        durable: String,
+        answer: Answer<Result<(), Error>>,
+    },
+    /// Without a value it is deleted.
+    PutKey {
+        bucket: String,
+        key: String,
+        value: Option<Bytes>,
+        expected: Option<u64>,
+        answer: Answer<Result<u64, Error>>,
+    },
+    /// Everything before it is synced.
+    Flush(Answer<()>),
+}
+
+/// A message that was checked, with all its headers.
+pub(super) struct Store {
+    pub(super) message: Message,
+    pub(super) id: Option<String>,
+    pub(super) expected: Option<u64>,
+}
+
+/// The end of an event.
+#[derive(Clone)]
+pub(super) struct Commit {
+    pub(super) origin: Arc<Origin>,
+    pub(super) sequence: u64,
+    pub(super) point: Point,
+    /// Of the cell, when the run began.
+    pub(super) revision: u64,
+    pub(super) writes: Vec<Write>,
+    /// Checked, with all their headers.
+    pub(super) effects: Vec<Message>,
+}
+
+/// What becomes of a delivery.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Settle {
+    Ack,
+    Nak(Option<Duration>),
+    InProgress,
+}
+
+impl Op {
+    /// About how much it adds to a group, in bytes.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Op::Store(store, _) => store.message.data.len(),
+            Op::Commit(commit, _) => commit.effects.iter().map(|e| e.data.len()).sum(),
+            Op::PutKey { value, .. } => value.as_ref().map_or(0, Bytes::len),
+            _ => 0,
+        }
+    }
+}

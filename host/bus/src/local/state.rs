@@ -1,0 +1,469 @@
+//! What the bus holds, and each operation on it inside one write transaction. An operation that is refused has written
+//! nothing; one that meets a [`Fault`] takes its whole group with it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    sync::{mpsc::UnboundedSender, oneshot},
+    time::Instant,
+};
+
+use super::{
+    durable::{Arrival, Durable, Subscriber},
+    fault::Fault,
+    op::{Commit, Op, Settle, Store},
+    stream::{Facts, MAX_MESSAGE, Stream},
+    tables::{DurableId, StreamId, Tables},
+};
+use crate::{
+    api::{ConsumerSpec, Message, Origin, Point, PublishAck, Stored, StreamInfo, StreamSpec, Write},
+    error::{CommitError, Error},
+    names,
+    outgoing::weight,
+};
+
+/// The stream of jobs and whatever else is the daemon's own.
+const OURS: &str = "COFFERDAM";
+const OUR_SUBJECTS: &str = "cd.>";
+/// Of effects and state together: as on a server, whose limit also holds what is written around them.
+pub(super) const MAX_COMMIT: usize = 1024 * 1024 - 64 * 1024;
+/// Messages of one stream that go for age in one group.
+const EXPIRED: usize = 4096;
+
+/// The time as both clocks have it: nanoseconds since the epoch, and one that never jumps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Now {
+    pub(super) wall: u64,
+    pub(super) steady: Instant,
+}
+
+/// What is told once the group is synced.
+#[derive(Default)]
+pub(super) struct Outcome {
+    answers: Vec<Box<dyn FnOnce() + Send>>,
+    /// Whoever asked for what failed. Dropped with the rest, so that all hear of it when the reason is known.
+    unanswered: Vec<Box<dyn Send>>,
+    pub(super) sends: Vec<(UnboundedSender<Arrival>, Arrival)>,
+    pub(super) stored: Vec<Arc<Stored>>,
+    /// Keys were written.
+    pub(super) keys: bool,
+}
+
+impl Outcome {
+    fn answer<T: Send + 'static>(
+        &mut self,
+        to: oneshot::Sender<T>,
+        value: Result<T, Fault>,
+    ) -> Result<(), Fault> {
+        match value {
+            // Whoever asked may have gone.
+            Ok(value) => self.answers.push(Box::new(move || drop(to.send(value)))),
+            Err(fault) => {
+                self.unanswered.push(Box::new(to));
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn tell(&mut self) {
+        for answer in self.answers.drain(..) {
+            answer();
+        }
+        for (arrivals, arrival) in self.sends.drain(..) {
+            // One that has gone says so by itself.
+            drop(arrivals.send(arrival));
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct State {
+    streams: BTreeMap<StreamId, Stream>,
+    durables: BTreeMap<DurableId, Durable>,
+    /// By the identity of their events.
+    origins: HashMap<String, DurableId>,
+}
+
+impl State {
+    /// From disk, with our own stream.
+    pub(super) fn load(tables: &mut Tables<'_>, now: Now) -> Result<State, Fault> {
+        tables.check_format()?;
+        let mut state = State::default();
+        for (name, row) in tables.streams()? {
+            let stream = Stream::load(tables, name, row, now.wall)?;
+            for (name, row) in tables.durables(stream.id())? {
+                let durable = Durable::load(tables, &stream, &name, row, now)?;
+                state.add(durable);
+            }
+            state.streams.insert(stream.id(), stream);
+        }
+        if !state.streams.values().any(|s| s.name == OURS) {
+            let spec = StreamSpec {
+                name: OURS.to_owned(),
+                subjects: vec![OUR_SUBJECTS.to_owned()],
+                max_age: None,
+                max_messages: None,
+                max_bytes: None,
+                duplicate_window: None,
+            };
+            let ours = Stream::create(tables, &spec, true, now.wall)?;
+            state.streams.insert(ours.id(), ours);
+        }
+        Ok(state)
+    }
+
+    fn add(&mut self, durable: Durable) {
+        self.origins.insert(durable.origin.id.clone(), durable.id());
+        self.durables.insert(durable.id(), durable);
+    }
+
+    pub(super) fn facts(&self) -> Vec<Facts> {
+        let mut facts: Vec<Facts> = self.streams.values().map(Stream::facts).collect();
+        facts.sort_by(|a, b| a.info.name.cmp(&b.info.name));
+        facts
+    }
+
+    /// About how much there is, in bytes.
+    pub(super) fn size(&self) -> u64 {
+        self.streams.values().map(Stream::bytes).sum()
+    }
+
+    pub(super) fn run(
+        &mut self,
+        tables: &mut Tables<'_>,
+        op: Op,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        match op {
+            Op::Store(store, answer) => {
+                let stored = self.store(tables, store, now, outcome);
+                outcome.answer(answer, stored)?;
+            }
+            Op::Commit(commit, answer) => {
+                let committed = self.commit(tables, *commit, now, outcome);
+                outcome.answer(answer, committed)?;
+            }
+            Op::IsSettled { origin, sequence, answer } => {
+                let settled = self.by_origin(&origin).map(|d| d.is_settled(sequence));
+                outcome.answer(answer, Ok(settled))?;
+            }
+            Op::Settle { durable, sequence, count, how } => {
+                if let Some(durable) = self.durables.get_mut(&durable) {
+                    match how {
+                        Settle::Ack => durable.settle(tables, sequence)?,
+                        Settle::Nak(delay) => durable.nak(tables, sequence, count, delay, now)?,
+                        Settle::InProgress => durable.in_progress(sequence, count, now.steady),
+                    }
+                }
+            }
+            Op::Taken { durable, subscriber, sequence, at } => {
+                if let Some(durable) = self.durables.get_mut(&durable) {
+                    durable.taken(subscriber, sequence, at);
+                }
+            }
+            Op::EnsureStream(spec, answer) => {
+                let ensured = self.ensure_stream(tables, &spec, now);
+                outcome.answer(answer, ensured)?;
+            }
+            Op::EnsureDurable(spec, answer) => {
+                let ensured = self.ensure_durable(tables, &spec, now);
+                outcome.answer(answer, ensured)?;
+            }
+            Op::Subscribe { origin, subscriber, credit, arrivals, answer } => {
+                let found = self.by_origin(&origin);
+                let subscribed = found.map(|durable| {
+                    durable.subscribe(Subscriber { id: subscriber, credit, arrivals });
+                    durable.id()
+                });
+                outcome.answer(answer, Ok(subscribed))?;
+            }
+            Op::Unsubscribe { durable, subscriber, answer } => {
+                if let Some(durable) = self.durables.get_mut(&durable) {
+                    durable.unsubscribe(subscriber);
+                }
+                if let Some(answer) = answer {
+                    outcome.answer(answer, Ok(()))?;
+                }
+            }
+            Op::DeleteStream(name, answer) => {
+                let deleted = self.delete_stream(tables, &name);
+                outcome.answer(answer, deleted)?;
+            }
+            Op::DeleteDurable { stream, durable, answer } => {
+                let deleted = self.delete_durable(tables, &stream, &durable);
+                outcome.answer(answer, deleted)?;
+            }
+            Op::PutKey { bucket, key, value, expected, answer } => {
+                let put = put_key(tables, &bucket, &key, value, expected);
+                outcome.keys |= matches!(put, Ok(Ok(_)));
+                outcome.answer(answer, put)?;
+            }
+            Op::Flush(answer) => outcome.answer(answer, Ok(()))?,
+        }
+        Ok(())
+    }
+
+    /// What time brings: messages end, events come again, whoever can take one gets one. Then all that changed is
+    /// written.
+    pub(super) fn end_group(
+        &mut self,
+        tables: &mut Tables<'_>,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<(), Fault> {
+        for stream in self.streams.values_mut() {
+            stream.expire(tables, now.wall, EXPIRED)?;
+        }
+        for durable in self.durables.values_mut() {
+            durable.wake(now.steady);
+            if let Some(stream) = self.streams.get(&durable.stream()) {
+                durable.assign(tables, stream, &mut outcome.sends)?;
+            }
+        }
+        for stream in self.streams.values_mut() {
+            stream.save(tables)?;
+        }
+        for durable in self.durables.values_mut() {
+            durable.save(tables)?;
+        }
+        Ok(())
+    }
+
+    /// How long nothing will happen by itself.
+    pub(super) fn idle(&self, tables: &Tables<'_>, now: Now) -> Result<Option<Duration>, Fault> {
+        if self.durables.values().any(Durable::is_unfinished) {
+            return Ok(Some(Duration::ZERO));
+        }
+        let due = self.durables.values().filter_map(Durable::next_due).min();
+        let mut idle = due.map(|at| at.saturating_duration_since(now.steady));
+        for stream in self.streams.values() {
+            if let Some(at) = stream.next_expiry(tables)? {
+                let wait = Duration::from_nanos(at.saturating_sub(now.wall));
+                idle = Some(idle.map_or(wait, |idle| idle.min(wait)));
+            }
+        }
+        Ok(idle)
+    }
+
+    fn by_origin(&mut self, origin: &str) -> Option<&mut Durable> {
+        self.durables.get_mut(self.origins.get(origin)?)
+    }
+
+    fn covering(&mut self, subject: &str) -> Option<&mut Stream> {
+        self.streams.values_mut().find(|s| s.covers(subject))
+    }
+
+    fn store(
+        &mut self,
+        tables: &mut Tables<'_>,
+        store: Store,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<Result<PublishAck, Error>, Fault> {
+        let Store { message, id, expected } = store;
+        let subject = &message.subject;
+        let Some(stream) = self.covering(subject) else {
+            return Ok(Err(Error::NoStream { subject: subject.clone() }));
+        };
+        if let Err(e) = check_size(&message).and_then(|_| stream.check(&message)) {
+            return Ok(Err(e));
+        }
+        if let Some(sequence) = id.as_ref().and_then(|id| stream.duplicate(id, now.wall)) {
+            return Ok(Ok(PublishAck { stream: stream.name.clone(), sequence, duplicate: true }));
+        }
+        if let Some(expected) = expected
+            && tables.last_of(stream.id(), subject)?.unwrap_or(0) != expected
+        {
+            return Ok(Err(Error::WrongLastSequence { subject: subject.clone(), expected }));
+        }
+        let stored = stream.append(tables, message, id.as_deref(), now.wall)?;
+        let ack = PublishAck { stream: stream.name.clone(), sequence: stored.sequence, duplicate: false };
+        outcome.stored.push(stored);
+        Ok(Ok(ack))
+    }
+
+    /// State, effects and ack in one transaction: there is nothing to apply later.
+    fn commit(
+        &mut self,
+        tables: &mut Tables<'_>,
+        commit: Commit,
+        now: Now,
+        outcome: &mut Outcome,
+    ) -> Result<Result<(), CommitError>, Fault> {
+        let Commit { origin, sequence, point, revision, writes, effects } = commit;
+        let Some(durable) = self.origins.get(&origin.id).copied() else {
+            let name = format!("{}/{}", origin.stream, origin.durable);
+            return Ok(Err(Error::Gone { what: "durable", name }.into()));
+        };
+        if self.durables.get(&durable).is_some_and(|d| d.is_settled(sequence)) {
+            return Ok(Err(CommitError::Settled));
+        }
+        let mut size = 0;
+        for effect in &effects {
+            let Some(stream) = self.covering(&effect.subject) else {
+                let subject = effect.subject.clone();
+                return Ok(Err(CommitError::Unfit(Error::NoStream { subject }.to_string())));
+            };
+            match check_size(effect).and_then(|weight| stream.check(effect).map(|()| weight)) {
+                Ok(weight) => size += weight as usize,
+                Err(e) => return Ok(Err(CommitError::Unfit(e.to_string()))),
+            }
+        }
+        let mut cell = None;
+        if let Point::Cell { space, cell: name } = &point {
+            let mut row = tables.cell(space, name)?.unwrap_or_default();
+            if row.revision != revision {
+                return Ok(Err(CommitError::Conflict));
+            }
+            if !writes.is_empty() {
+                for write in writes {
+                    match write {
+                        Write::Put { key, value } => row.entries.insert(key, value),
+                        Write::Delete { key } => row.entries.remove(&key),
+                    };
+                }
+                row.revision += 1;
+                size += row.entries.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+                cell = Some((space, name, row));
+            }
+        }
+        if size > MAX_COMMIT {
+            return Ok(Err(CommitError::Unfit(format!(
+                "effects and state of {size} bytes together are over the limit of {MAX_COMMIT} for one commit"
+            ))));
+        }
+        if let Some((space, name, row)) = cell {
+            tables.put_cell(space, name, &row)?;
+        }
+        for effect in effects {
+            if let Some(stream) = self.covering(&effect.subject) {
+                // Its id needs no window: this transaction is the only one that stores it.
+                let stored = stream.append(tables, effect, None, now.wall)?;
+                outcome.stored.push(stored);
+            }
+        }
+        if let Some(durable) = self.durables.get_mut(&durable) {
+            durable.settle(tables, sequence)?;
+        }
+        Ok(Ok(()))
+    }
+
+    fn ensure_stream(
+        &mut self,
+        tables: &mut Tables<'_>,
+        spec: &StreamSpec,
+        now: Now,
+    ) -> Result<Result<StreamInfo, Error>, Fault> {
+        let all = |stream: &&Stream| spec.subjects.iter().all(|s| stream.covers(s));
+        if let Some(stream) = self.streams.values().find(all) {
+            return Ok(Ok(stream.info().clone()));
+        }
+        let some = |stream: &&Stream| stream.name == spec.name || stream.overlaps(&spec.subjects);
+        if let Some(stream) = self.streams.values().find(some) {
+            let (its, ours) = (stream.info().subjects.join(", "), spec.subjects.join(", "));
+            let difference = format!("it stores {its}; ours is to store {ours}");
+            return Ok(Err(Error::Differs { what: "stream", name: stream.name.clone(), difference }));
+        }
+        let stream = Stream::create(tables, spec, false, now.wall)?;
+        let info = stream.info().clone();
+        self.streams.insert(stream.id(), stream);
+        Ok(Ok(info))
+    }
+
+    fn ensure_durable(
+        &mut self,
+        tables: &mut Tables<'_>,
+        spec: &ConsumerSpec,
+        now: Now,
+    ) -> Result<Result<Arc<Origin>, Error>, Fault> {
+        let Some(stream) = self.streams.values().find(|s| s.name == spec.stream) else {
+            return Ok(Err(Error::Gone { what: "stream", name: spec.stream.clone() }));
+        };
+        let same = |d: &&Durable| d.stream() == stream.id() && d.origin.durable == spec.durable;
+        if let Some(durable) = self.durables.values().find(same) {
+            let differences = durable.differences(spec);
+            if differences.is_empty() {
+                return Ok(Ok(durable.origin.clone()));
+            }
+            let name = format!("{}/{}", spec.stream, spec.durable);
+            return Ok(Err(Error::Differs { what: "durable", name, difference: differences.join("; ") }));
+        }
+        let durable = Durable::create(tables, stream, spec, now.wall)?;
+        let origin = durable.origin.clone();
+        self.add(durable);
+        Ok(Ok(origin))
+    }
+
+    fn delete_stream(&mut self, tables: &mut Tables<'_>, name: &str) -> Result<Result<(), Error>, Fault> {
+        let Some(id) = self.streams.values().find(|s| s.name == name).map(Stream::id) else {
+            return Ok(Err(Error::Gone { what: "stream", name: name.to_owned() }));
+        };
+        if name == OURS {
+            return Ok(Err(Error::Refused(format!("the stream {OURS} is the bus's own"))));
+        }
+        let durables: BTreeSet<DurableId> =
+            self.durables.values().filter(|d| d.stream() == id).map(Durable::id).collect();
+        for durable in durables {
+            self.remove_durable(tables, durable)?;
+        }
+        self.streams.remove(&id);
+        tables.delete_stream(name, id)?;
+        Ok(Ok(()))
+    }
+
+    fn delete_durable(
+        &mut self,
+        tables: &mut Tables<'_>,
+        stream: &str,
+        durable: &str,
+    ) -> Result<Result<(), Error>, Fault> {
+        let found = self.durables.values().find(|d| d.origin.stream == stream && d.origin.durable == durable);
+        let Some(id) = found.map(Durable::id) else {
+            return Ok(Err(Error::Gone { what: "durable", name: format!("{stream}/{durable}") }));
+        };
+        self.remove_durable(tables, id)?;
+        Ok(Ok(()))
+    }
+
+    /// Its subscribers notice, since nobody will send to them any more.
+    fn remove_durable(&mut self, tables: &mut Tables<'_>, id: DurableId) -> Result<(), Fault> {
+        let Some(durable) = self.durables.remove(&id) else { return Ok(()) };
+        self.origins.remove(&durable.origin.id);
+        tables.delete_durable(durable.stream(), &durable.origin.durable, id)
+    }
+}
+
+fn put_key(
+    tables: &mut Tables<'_>,
+    bucket: &str,
+    key: &str,
+    value: Option<Bytes>,
+    expected: Option<u64>,
+) -> Result<Result<u64, Error>, Fault> {
+    let now = tables.key(bucket, key)?;
+    let revision = now.as_ref().map_or(0, |k| k.revision);
+    // A deleted key counts as never set, too.
+    let absent = now.is_none_or(|k| k.value.is_none());
+    match expected {
+        Some(expected) if expected != revision && !(expected == 0 && absent) => {
+            Ok(Err(Error::WrongLastSequence { subject: names::key_subject(bucket, key), expected }))
+        }
+        _ => tables.put_key(bucket, key, value).map(Ok),
+    }
+}
+
+/// What a message weighs, if it is not too much.
+fn check_size(message: &Message) -> Result<u64, Error> {
+    let size = weight(&message.headers) + message.data.len() as u64;
+    if size > MAX_MESSAGE {
+        return Err(Error::TooLarge { subject: message.subject.clone(), size, max: MAX_MESSAGE });
+    }
+    Ok(size)
+}
