@@ -1,5 +1,6 @@
-//! The fleet's gRPC contract as Rust types, generated from the `.proto` files beside `src/`. Messages are always
-//! there (guests use nothing else); clients and servers come with the features `client` and `server`.
+//! The fleet's gRPC contract and the daemon's way in as Rust types, generated from the `.proto` files beside `src/`.
+//! Messages are always there (guests use nothing else); clients and servers come with the features `client` and
+//! `server`.
 //!
 //! Nothing is written by hand here but this list. After a change to a `.proto` file run
 //! `UPDATE=1 cargo test -p fleet-proto` and commit what it writes to `src/generated/`.
@@ -54,6 +55,10 @@ package!(
 package!(
     /// How people and tests work the stand-ins of `examples/fleet`.
     standin::v1, "fleet.standin.v1"
+);
+package!(
+    /// The way in from outside: what a daemon's bus takes and gives, on its admin port.
+    bus::v1, "cofferdam.bus.v1"
 );
 
 /// All files with their imports as an encoded `google.protobuf.FileDescriptorSet`, for server reflection and for

@@ -10,7 +10,8 @@ use std::{
 
 use prost::Message as _;
 
-const PROTOS: [&str; 7] = [
+const PROTOS: [&str; 8] = [
+    "cofferdam/bus/v1/bus.proto",
     "fleet/context/v1/context.proto",
     "fleet/orchestrator/v1/orchestrator.proto",
     "fleet/planning/v2/planning.proto",
@@ -35,6 +36,8 @@ fn generate() -> BTreeMap<String, Vec<u8>> {
     let gate = |feature: &str| (".", format!("#[cfg(feature = \"{feature}\")]"));
     let (client, server) = (gate("client"), gate("server"));
     tonic_prost_build::configure()
+        // Payloads of up to a mebibyte pass through: shared, not copied.
+        .bytes(".cofferdam.bus.v1")
         .client_mod_attribute(client.0, client.1)
         .server_mod_attribute(server.0, server.1)
         .btree_map(".")

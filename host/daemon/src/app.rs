@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::{self, Status},
     capabilities::{Services, Upstreams},
-    config::Config,
+    config::{BusKind, Config},
     dispatch::{self, Admission, Dispatch, Route, Subscriber},
     executor,
     observe::metrics::Metrics,
@@ -62,11 +62,9 @@ impl App {
             advisories: config.advisories,
         });
         let subscribers = subscribe(&shared, &plugins).await?;
-        let admin = TcpListener::bind(config.admin).await.with_context(|| {
-            format!(
-                "the admin port {} can't be bound; free it, or set [admin] listen to another",
-                config.admin
-            )
+        let listen = config.admin.listen;
+        let admin = TcpListener::bind(listen).await.with_context(|| {
+            format!("the admin port {listen} can't be bound; free it, or set [admin] listen (or COFFERDAM_LISTEN) to another")
         })?;
         Ok(Self { config, services, plugins, subscribers, admin })
     }
@@ -74,6 +72,11 @@ impl App {
     /// Where the admin port is.
     pub fn admin(&self) -> std::io::Result<SocketAddr> {
         self.admin.local_addr()
+    }
+
+    /// `local` or `nats`.
+    pub fn bus(&self) -> &'static str {
+        self.services.bus.kind()
     }
 
     /// Runs until `shutdown`, then drains: no new events, what runs may finish, at most as long as the config says.
@@ -97,7 +100,8 @@ impl App {
                 .map(|p| (p.name.clone(), p.version.clone(), p.digest.clone()))
                 .collect(),
         };
-        let mut admin = tokio::spawn(admin::serve(self.admin, status, close.clone()));
+        let (bus, token) = (self.services.bus.clone(), self.config.admin.token.clone());
+        let mut admin = tokio::spawn(admin::serve(self.admin, status, bus, token, close.clone()));
         if let Some(config) = self.services.executor.clone() {
             let envelope = self.config.envelope.clone();
             let (stop, abort) = (stop.clone(), abort.clone());
@@ -134,6 +138,11 @@ impl App {
         close.cancel();
         match failed {
             None => {
+                // Whoever still listens or reads hears that we stop.
+                match admin.await {
+                    Ok(Ok(())) => {}
+                    other => tracing::warn!(?other, "the admin port did not end well"),
+                }
                 tracing::info!("stopped");
                 Ok(())
             }
@@ -153,15 +162,23 @@ async fn all(conditions: Vec<watch::Receiver<bool>>) {
 }
 
 async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
-    let nats = cofferdam_bus::nats::NatsConfig {
-        urls: config.bus.nats.iter().map(|url| url.reveal().to_owned()).collect(),
-        credentials: config.bus.credentials.clone(),
-        root_ca: config.bus.ca.clone(),
-        client_certificate: config.bus.certificate.clone(),
-        connect_timeout: config.bus.connect_timeout,
-        name: "cofferdam".to_owned(),
-    };
-    Ok(cofferdam_bus::nats::connect(nats, dispatch::undeliverable()).await?)
+    match &config.bus.kind {
+        BusKind::Local { directory } => {
+            let local = cofferdam_bus::local::LocalConfig { directory: directory.clone() };
+            Ok(cofferdam_bus::local::open(local).await?)
+        }
+        BusKind::Nats(settings) => {
+            let nats = cofferdam_bus::nats::NatsConfig {
+                urls: settings.urls.iter().map(|url| url.reveal().to_owned()).collect(),
+                credentials: settings.credentials.clone(),
+                root_ca: settings.ca.clone(),
+                client_certificate: settings.certificate.clone(),
+                connect_timeout: settings.connect_timeout,
+                name: "cofferdam".to_owned(),
+            };
+            Ok(cofferdam_bus::nats::connect(nats, dispatch::undeliverable()).await?)
+        }
+    }
 }
 
 /// The durables of every plugin. All that fail are told at once.

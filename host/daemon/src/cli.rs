@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
+
+use crate::client::{PubArgs, SubArgs};
 
 /// Runs events of a fleet through sandboxed WASM plugins.
 #[derive(Debug, Parser)]
@@ -15,9 +17,34 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Runs the daemon until SIGTERM or Ctrl-C, then drains.
-    Run {
-        /// The configuration; see docs/configuration.md.
-        #[arg(long, default_value = "cofferdam.toml")]
-        config: PathBuf,
+    Run(ConfigArgs),
+    /// Checks the configuration against the plugins that it names. Connects to nothing and binds nothing.
+    Check {
+        #[command(flatten)]
+        config: ConfigArgs,
+        /// One JSON object instead of text.
+        #[arg(long)]
+        json: bool,
     },
+    /// Tells about the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Publishes a message through a running daemon.
+    Pub(PubArgs),
+    /// Prints messages as a running daemon's bus has them.
+    Sub(SubArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Prints the effective configuration as TOML, each value with where it comes from.
+    Show(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ConfigArgs {
+    /// The configuration; see docs/configuration.md. Default: cofferdam.toml of the working directory, else the built-in
+    /// one.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
 }

@@ -39,6 +39,12 @@ impl Kind {
         }
     }
 
+    /// Is there something that both entries may cover?
+    fn meets(self, one: &str, other: &str) -> bool {
+        let overlap = self == Kind::Publish && subject::overlaps(one, other);
+        overlap || self.covers(one, other) || self.covers(other, one)
+    }
+
     /// Why an entry is not well-formed, if it isn't.
     pub fn fault(self, entry: &str) -> Option<String> {
         match self {
@@ -137,6 +143,16 @@ impl Grants {
         }
         denials
     }
+
+    /// Grants without effect: the manifest never asked for anything of the kind.
+    pub fn idle(&self) -> Vec<(Kind, &str)> {
+        let entries = Kind::ALL
+            .into_iter()
+            .flat_map(|kind| self.granted.list(kind).iter().map(move |granted| (kind, granted.as_str())));
+        let met =
+            |kind: Kind, granted: &str| self.asked.list(kind).iter().any(|ask| kind.meets(ask, granted));
+        entries.filter(|(kind, granted)| !met(*kind, granted)).collect()
+    }
 }
 
 fn line(kind: Kind, entries: &[String], thing: &str) -> String {
@@ -199,6 +215,12 @@ mod tests {
     fn a_denial_prints_the_whole_line_to_write() {
         let denial = grants(&["a.>"], &["a.x"]).check(Kind::Publish, "a.y").unwrap_err();
         assert!(denial.to_string().ends_with(r#"[plugins.p.grants]: publish = ["a.x", "a.y"]"#), "{denial}");
+    }
+
+    #[test]
+    fn a_grant_is_idle_if_nothing_that_was_asked_for_meets_it() {
+        let g = grants(&["a.>", "*.b"], &["a.x", "c.*", "d.c", "a.>"]);
+        assert_eq!(g.idle(), [(Kind::Publish, "d.c")]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ pub mod admin;
 pub mod app;
 pub mod capabilities;
 pub mod cli;
+pub mod client;
+pub mod commands;
 pub mod config;
 pub mod dispatch;
 pub mod executor;

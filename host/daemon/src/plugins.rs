@@ -7,17 +7,16 @@ use std::{
 };
 
 use bytes::Bytes;
-use cofferdam_sandbox::{Limits, LoadError, Plugin as Component, Sandbox, SandboxConfig, Shape, Source};
+use cofferdam_sandbox::{
+    Limits, LoadError, Plugin as Component, Sandbox, SandboxConfig, SandboxError, Shape, Source,
+};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::{Ceilings, Config, LimitsConfig, MetricSpec, PluginConfig, Subscription},
+    config::{Config, MetricSpec, PluginConfig, PluginLimits, Subscription},
     grants::{Denial, Grants, Kind},
 };
-
-/// Events of one plugin running at once, unless its limits say otherwise.
-const CONCURRENCY: u32 = 64;
 
 pub struct Plugin {
     pub name: String,
@@ -47,9 +46,18 @@ pub enum PluginError {
     NotGranted { name: String, interface: String, line: String },
 }
 
-pub fn sandbox(config: &Config) -> Result<Sandbox, cofferdam_sandbox::SandboxError> {
+pub fn sandbox(config: &Config) -> Result<Sandbox, SandboxError> {
+    sandbox_with(config, config.sandbox.cache.clone())
+}
+
+/// The same for a look at the plugins: it leaves nothing behind.
+pub fn sandbox_without_cache(config: &Config) -> Result<Sandbox, SandboxError> {
+    sandbox_with(config, None)
+}
+
+fn sandbox_with(config: &Config, cache: Option<PathBuf>) -> Result<Sandbox, SandboxError> {
     Sandbox::new(SandboxConfig {
-        cache_dir: config.sandbox.cache.clone(),
+        cache_dir: cache,
         max_instances: config.sandbox.instances,
         max_memory: config.sandbox.memory,
         ..SandboxConfig::default()
@@ -78,7 +86,7 @@ async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Resu
     // Before compiling, which may take a while.
     let ungranted = ungranted(plugin, &Sandbox::inspect(&bytes).map_err(unloadable)?);
     if !ungranted.is_empty() {
-        return Err(ungranted);
+        return Err(ungranted.into_iter().map(|kind| not_granted(plugin, kind)).collect());
     }
     let component = sandbox.load(bytes).await.map_err(unloadable)?;
     let shape = component.shape();
@@ -98,7 +106,6 @@ async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Resu
     );
     let mut values = plugin.values.clone();
     values.entry("wire.envelope".to_owned()).or_insert_with(|| Value::String(config.envelope.clone()));
-    let concurrency = plugin.limits.concurrency.unwrap_or(CONCURRENCY.min(config.limits.concurrency));
     Ok(Plugin {
         name,
         version: plugin.manifest.version.clone(),
@@ -108,40 +115,37 @@ async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Resu
         grants: plugin.grants.clone(),
         values,
         metrics: plugin.manifest.metrics.clone(),
-        limits: limits(&plugin.limits, &config.limits),
-        permits: Arc::new(Semaphore::new(concurrency as usize)),
+        limits: limits(&plugin.limits),
+        permits: Arc::new(Semaphore::new(plugin.limits.concurrency as usize)),
         component,
     })
 }
 
-/// What the config says, else the defaults, as far as the ceilings let them.
-fn limits(own: &LimitsConfig, ceilings: &Ceilings) -> Limits {
-    let defaults = Limits::default();
+/// What has no setting is the sandbox's own.
+fn limits(own: &PluginLimits) -> Limits {
     Limits {
-        cpu: own.cpu.unwrap_or(defaults.cpu.min(ceilings.cpu)),
-        wall: own.wall.unwrap_or(defaults.wall.min(ceilings.wall)),
-        memory: own.memory.unwrap_or(defaults.memory.min(ceilings.memory)),
-        host_calls: own.host_calls.unwrap_or(defaults.host_calls.min(ceilings.host_calls)),
-        ..defaults
+        cpu: own.cpu,
+        wall: own.wall,
+        memory: own.memory,
+        host_calls: own.host_calls,
+        ..Limits::default()
     }
 }
 
 /// The kinds that the component imports and nothing is granted of.
-fn ungranted(plugin: &PluginConfig, shape: &Shape) -> Vec<PluginError> {
+pub fn ungranted(plugin: &PluginConfig, shape: &Shape) -> Vec<Kind> {
     let imported = Kind::ALL.into_iter().filter(|kind| shape.imports.contains(kind.name()));
-    let without = imported.filter(|kind| plugin.grants.granted.list(*kind).is_empty());
-    without
-        .map(|kind| {
-            let asked = plugin.grants.missing().into_iter().find(|d| d.kind == kind).and_then(|d| d.grant);
-            PluginError::NotGranted {
-                name: plugin.name.clone(),
-                interface: kind.name().to_owned(),
-                line: asked.unwrap_or_else(|| {
-                    format!("{} = [\"...\"], and ask for it in its plugin.toml", kind.name())
-                }),
-            }
-        })
-        .collect()
+    imported.filter(|kind| plugin.grants.granted.list(*kind).is_empty()).collect()
+}
+
+fn not_granted(plugin: &PluginConfig, kind: Kind) -> PluginError {
+    let asked = plugin.grants.missing().into_iter().find(|d| d.kind == kind).and_then(|d| d.grant);
+    PluginError::NotGranted {
+        name: plugin.name.clone(),
+        interface: kind.name().to_owned(),
+        line: asked
+            .unwrap_or_else(|| format!("{} = [\"...\"], and ask for it in its plugin.toml", kind.name())),
+    }
 }
 
 async fn read(path: &Path) -> std::io::Result<Bytes> {
@@ -151,26 +155,4 @@ async fn read(path: &Path) -> std::io::Result<Bytes> {
 /// It may cope; the operator should know before the first denial.
 fn warn_missing(denial: &Denial) {
     tracing::warn!(plugin = denial.plugin, "asked for and not granted: {denial}");
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn the_operators_limit_counts_and_what_nobody_sets_stays_below_the_ceilings() {
-        let ceilings = Ceilings {
-            cpu: Duration::from_millis(100),
-            wall: Duration::from_secs(300),
-            memory: 1 << 20,
-            host_calls: 7,
-            concurrency: 1,
-        };
-        let own = LimitsConfig { cpu: Some(Duration::from_secs(60)), ..LimitsConfig::default() };
-        let limits = limits(&own, &ceilings);
-        assert_eq!((limits.cpu, limits.wall), (Duration::from_secs(60), Limits::default().wall));
-        assert_eq!((limits.memory, limits.host_calls), (1 << 20, 7));
-    }
 }

@@ -1,11 +1,23 @@
 //! The environment variables of the fleet, which override the file, and the place where its faults are gathered.
 
-use std::{cell::RefCell, collections::BTreeMap, ffi::OsString, fmt, path::PathBuf};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use super::fault::Fault;
+use toml::Value;
 
-/// Where variables are looked up, each when it is needed: none is kept, and none but those asked for is read.
-pub struct Environment(Variables);
+use super::{fault::Fault, reader::Table, settings::Origin};
+
+/// What surrounds the process: its variables, each looked up when it is needed (none is kept, and none but those asked for
+/// is read), and the program's own file.
+pub struct Environment {
+    variables: Variables,
+    program: Option<PathBuf>,
+}
 
 enum Variables {
     Process,
@@ -21,17 +33,23 @@ pub(super) const UPSTREAMS: [(&str, &str); 3] = [
 
 impl Environment {
     pub fn of_process() -> Self {
-        Self(Variables::Process)
+        Self { variables: Variables::Process, program: std::env::current_exe().ok() }
     }
 
-    /// For tests: these variables and no other.
+    /// For tests: these variables and no other, and a program that is nowhere.
     pub fn of<const N: usize>(variables: [(&str, &str); N]) -> Self {
-        Self(Variables::Given(variables.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect()))
+        let variables = variables.into_iter().map(|(k, v)| (k.to_owned(), v.into())).collect();
+        Self { variables: Variables::Given(variables), program: None }
+    }
+
+    /// For tests: the same for a program of this path.
+    pub fn with_program(self, program: impl Into<PathBuf>) -> Self {
+        Self { program: Some(program.into()), ..self }
     }
 
     /// An empty variable counts as not set. The error is the value that is not UTF-8, not to be shown.
     fn get(&self, name: &str) -> Result<Option<String>, OsString> {
-        let value = match &self.0 {
+        let value = match &self.variables {
             Variables::Process => std::env::var_os(name),
             Variables::Given(variables) => variables.get(name).cloned(),
         };
@@ -74,6 +92,23 @@ impl<'a> Surroundings<'a> {
         })
     }
 
+    /// Is it set, to whatever?
+    pub(super) fn has(&self, name: &str) -> bool {
+        !matches!(self.environment.get(name), Ok(None))
+    }
+
+    /// A variable that stands in the way of a key, which is recorded.
+    pub(super) fn overriding(&self, table: &Table<'_>, key: &str, name: &str) -> Option<String> {
+        let value = self.variable(name)?;
+        table.set(key, Value::from(value.as_str()), Origin::Variable(name.to_owned()));
+        Some(value)
+    }
+
+    /// The program's own file.
+    pub(super) fn program(&self) -> Option<&Path> {
+        self.environment.program.as_deref()
+    }
+
     /// A fault of the environment.
     pub(super) fn fault(&self, message: String) {
         self.extend([Fault::of_environment(message)]);
@@ -98,7 +133,7 @@ mod tests {
     #[test]
     fn a_variable_that_is_not_text_is_a_fault_and_no_panic() {
         let broken = BTreeMap::from([("NATS_URL".to_owned(), OsString::from_vec(vec![b'a', 0xff]))]);
-        let environment = Environment(Variables::Given(broken));
+        let environment = Environment { variables: Variables::Given(broken), program: None };
         let surroundings = Surroundings::new(PathBuf::new(), &environment);
         assert_eq!(surroundings.variable("NATS_URL"), None);
         assert_eq!(surroundings.variable("LOG_LEVEL"), None);

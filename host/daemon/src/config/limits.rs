@@ -2,14 +2,22 @@
 
 use std::time::Duration;
 
+use cofferdam_sandbox::Limits;
+use toml::Value;
+
 use super::{
-    manifest::Place,
-    reader::{Table, show_size},
+    literal::{self, show_size},
+    reader::Table,
+    settings::{Origin, Settings},
 };
 
 /// No run may last longer, whoever asks: an event that takes an hour is a job, not an event.
 const LONGEST: Duration = Duration::from_secs(3600);
 const SHORTEST: Duration = Duration::from_millis(1);
+
+const MOST_AT_ONCE: u32 = 100_000;
+/// Events of one plugin running at once, unless its limits say otherwise.
+const CONCURRENCY: u32 = 64;
 
 /// Limits where the author or the operator sets them; the rest are the host's defaults.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -35,34 +43,18 @@ impl LimitsConfig {
     /// `[limits]` of a manifest or of a plugin in the config.
     pub(super) fn read(table: &Table<'_>) -> Self {
         Self {
-            cpu: table.duration_within("cpu", SHORTEST, LONGEST),
-            wall: table.duration_within("wall", SHORTEST, LONGEST),
-            memory: table.size("memory"),
-            host_calls: table.integer("host-calls", 1, u32::MAX.into()).map(|n| n as u32),
-            concurrency: table.integer("concurrency", 1, 100_000).map(|n| n as u32),
+            cpu: table.duration_within("cpu", SHORTEST, LONGEST).optional(),
+            wall: table.duration_within("wall", SHORTEST, LONGEST).optional(),
+            memory: table.size("memory").optional(),
+            host_calls: table.integer("host-calls", 1, u32::MAX).optional(),
+            concurrency: table.integer("concurrency", 1, MOST_AT_ONCE).optional(),
         }
     }
 
-    /// Nobody gets more memory than the sandbox has.
-    pub(super) fn check_memory(&self, table: &Table<'_>, sandbox: usize) {
-        if let Some(memory) = self.memory.filter(|m| *m > sandbox) {
-            table.fault_of(
-                "memory",
-                format!(
-                    "{} is {}, and the sandbox gives {}; lower it, or raise [sandbox] memory",
-                    table.name("memory"),
-                    show_size(memory),
-                    show_size(sandbox)
-                ),
-            );
-        }
-    }
-
-    /// The manifest's: what the operator doesn't set himself must be below the ceilings.
-    pub(super) fn of_author(table: &Table<'_>, place: &Place<'_>) -> Self {
+    /// The manifest's, for the plugin of this name: what the operator doesn't set himself must be below the ceilings.
+    pub(super) fn of_author(table: &Table<'_>, name: &str, own: &Self, ceilings: &Ceilings) -> Self {
         let asked = Self::read(table);
         let time = |d: Duration| humantime::format_duration(d).to_string();
-        let (own, ceilings) = (place.limits, place.ceilings);
         let checks = [
             above("cpu", asked.cpu, own.cpu, ceilings.cpu, time),
             above("wall", asked.wall, own.wall, ceilings.wall, time),
@@ -76,23 +68,99 @@ impl LimitsConfig {
                 key,
                 format!(
                     "limits.{key} is {asked}, and a manifest may ask for {ceiling} here; lower it, or in the config raise {key} \
-                     in [limits] or set it for this plugin in [plugins.{}.limits]{within}",
-                    place.name
+                     in [limits] or set it for this plugin in [plugins.{name}.limits]{within}"
                 ),
             );
         }
         asked
     }
+}
 
-    /// The operator's word counts, then the author's.
-    pub(super) fn or(&self, author: &Self) -> Self {
+/// What a plugin may use here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PluginLimits {
+    pub cpu: Duration,
+    pub wall: Duration,
+    pub memory: usize,
+    pub host_calls: u32,
+    /// Its events running at once on this host.
+    pub concurrency: u32,
+}
+
+impl PluginLimits {
+    /// The operator's word counts, then the author's, then the defaults, as far as the ceilings let them. `table` is the
+    /// operator's, `manifest` what was read of the author's.
+    pub(super) fn of(
+        table: &Table<'_>,
+        own: &LimitsConfig,
+        author: &LimitsConfig,
+        manifest: &Settings,
+        ceilings: &Ceilings,
+    ) -> Self {
+        let defaults = Limits::default();
+        let choice = Choice { table, manifest };
+        let time = literal::duration;
         Self {
-            cpu: self.cpu.or(author.cpu),
-            wall: self.wall.or(author.wall),
-            memory: self.memory.or(author.memory),
-            host_calls: self.host_calls.or(author.host_calls),
-            concurrency: self.concurrency.or(author.concurrency),
+            cpu: choice.of("cpu", own.cpu, author.cpu, defaults.cpu.min(ceilings.cpu), time),
+            wall: choice.of("wall", own.wall, author.wall, defaults.wall.min(ceilings.wall), time),
+            memory: choice.of(
+                "memory",
+                own.memory,
+                author.memory,
+                defaults.memory.min(ceilings.memory),
+                literal::size,
+            ),
+            host_calls: choice.of(
+                "host-calls",
+                own.host_calls,
+                author.host_calls,
+                defaults.host_calls.min(ceilings.host_calls),
+                literal::integer,
+            ),
+            concurrency: choice.of(
+                "concurrency",
+                own.concurrency,
+                author.concurrency,
+                CONCURRENCY.min(ceilings.concurrency),
+                literal::integer,
+            ),
         }
+    }
+}
+
+struct Choice<'a> {
+    table: &'a Table<'a>,
+    manifest: &'a Settings,
+}
+
+impl Choice<'_> {
+    /// One limit. What the operator set has been recorded as it was read.
+    fn of<T>(&self, key: &str, own: Option<T>, author: Option<T>, default: T, write: fn(&T) -> Value) -> T {
+        let (value, origin) = match (own, author) {
+            (Some(own), _) => return own,
+            (None, Some(author)) => {
+                let origin = self.manifest.get("limits", key).map(|s| s.origin.clone().of_manifest());
+                (author, origin.unwrap_or(Origin::Default))
+            }
+            (None, None) => (default, Origin::Default),
+        };
+        self.table.set(key, write(&value), origin);
+        value
+    }
+}
+
+/// Nobody gets more memory than the sandbox has.
+pub(super) fn check_memory(table: &Table<'_>, memory: usize, sandbox: usize) {
+    if memory > sandbox {
+        table.fault_of(
+            "memory",
+            format!(
+                "{} is {}, and the sandbox gives {}; lower it, or raise [sandbox] memory",
+                table.name("memory"),
+                show_size(memory),
+                show_size(sandbox)
+            ),
+        );
     }
 }
 
@@ -109,18 +177,17 @@ fn above<T: PartialOrd + Copy>(
 
 impl Ceilings {
     /// `[limits]` of the config. `memory` is what the sandbox gives.
-    pub(super) fn read(table: Option<&Table<'_>>, memory: usize) -> Self {
+    pub(super) fn read(table: &Table<'_>, memory: usize) -> Self {
         let defaults = Self::of_sandbox(memory);
-        let Some(table) = table else { return defaults };
-        let own = LimitsConfig::read(table);
-        own.check_memory(table, memory);
-        Self {
-            cpu: own.cpu.unwrap_or(defaults.cpu),
-            wall: own.wall.unwrap_or(defaults.wall),
-            memory: own.memory.unwrap_or(defaults.memory),
-            host_calls: own.host_calls.unwrap_or(defaults.host_calls),
-            concurrency: own.concurrency.unwrap_or(defaults.concurrency),
-        }
+        let ceilings = Self {
+            cpu: table.duration_within("cpu", SHORTEST, LONGEST).or(defaults.cpu),
+            wall: table.duration_within("wall", SHORTEST, LONGEST).or(defaults.wall),
+            memory: table.size("memory").or(defaults.memory),
+            host_calls: table.integer("host-calls", 1, u32::MAX).or(defaults.host_calls),
+            concurrency: table.integer("concurrency", 1, MOST_AT_ONCE).or(defaults.concurrency),
+        };
+        check_memory(table, ceilings.memory, memory);
+        ceilings
     }
 
     pub(super) fn of_sandbox(memory: usize) -> Self {
@@ -141,7 +208,43 @@ impl Ceilings {
 
 #[cfg(test)]
 mod tests {
-    use super::super::manifest::tests::{check, parse};
+    use std::path::Path;
+
+    use super::{
+        super::{
+            manifest::tests::{check, parse},
+            reader,
+            source::Source,
+        },
+        *,
+    };
+
+    #[test]
+    fn the_operators_limit_counts_then_the_authors_and_what_nobody_sets_stays_below_the_ceilings() {
+        let ceilings = Ceilings {
+            cpu: Duration::from_millis(100),
+            wall: Duration::from_secs(300),
+            memory: 1 << 20,
+            host_calls: 7,
+            concurrency: 1,
+        };
+        let author = LimitsConfig {
+            cpu: Some(Duration::from_secs(1)),
+            host_calls: Some(5),
+            ..LimitsConfig::default()
+        };
+        let source = Source::new(Path::new("c.toml"), "cpu = \"60s\"\n".to_owned());
+        let parsed = reader::parse(&source, |top| {
+            let own = LimitsConfig::read(top);
+            PluginLimits::of(top, &own, &author, &Settings::default(), &ceilings)
+        });
+        let limits = parsed.value;
+        assert_eq!((limits.cpu, limits.wall), (Duration::from_secs(60), Limits::default().wall));
+        assert_eq!((limits.memory, limits.host_calls, limits.concurrency), (1 << 20, 5, 1));
+        let shown = |key| parsed.settings.get("", key).and_then(|s| s.value.clone());
+        assert_eq!(shown("cpu"), Some(Value::from("60s")));
+        assert_eq!(shown("memory"), Some(Value::from("1MiB")));
+    }
 
     #[test]
     fn an_author_may_ask_for_no_more_than_the_ceilings() {

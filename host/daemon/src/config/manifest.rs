@@ -6,27 +6,17 @@ use std::{collections::BTreeMap, path::Path};
 use serde_json::Value;
 
 use super::{
-    fault::{Fault, Faults},
-    limits::{Ceilings, LimitsConfig},
-    reader::{Source, Table},
+    fault::Faults,
+    limits::LimitsConfig,
+    place::Place,
+    reader::{self, Table},
+    source::{Parsed, Source},
     subscription::{Subscription, subscription},
+    words::{bad_name, is_name},
 };
 use crate::grants::{Kind, Permissions};
 
-/// What the operator's config says of a plugin, as far as its manifest has to fit in.
-pub(super) struct Place<'a> {
-    /// The plugin's name on this cluster. Its durables, its dead letters and its own space follow it.
-    pub name: &'a str,
-    /// What the author may ask for.
-    pub ceilings: &'a Ceilings,
-    /// What the operator sets; the author's wish for it does not count.
-    pub limits: &'a LimitsConfig,
-    pub max_deliveries: u32,
-    /// Durables taken so far, by the plugin that has them.
-    pub durables: &'a mut BTreeMap<String, String>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Manifest {
     /// As its author calls it; the operator may call it otherwise.
     pub name: String,
@@ -95,27 +85,14 @@ pub struct MetricSpec {
 }
 
 impl Manifest {
-    pub(super) fn read(file: &Path, place: &mut Place<'_>) -> Result<Self, Faults> {
-        checked(Source::read(file)?.parse(|top| read(top, place)))
+    /// What there is of it, if there is a file.
+    pub(super) fn read(file: &Path, place: &mut Place<'_>) -> Result<Parsed<Self>, Faults> {
+        Ok(reader::parse(&Source::read(file)?, |top| read(top, place)))
     }
 }
 
-fn checked((manifest, faults): (Manifest, Vec<Fault>)) -> Result<Manifest, Faults> {
-    if faults.is_empty() { Ok(manifest) } else { Err(Faults(faults)) }
-}
-
 fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
-    let mut manifest = Manifest {
-        name: String::new(),
-        version: String::new(),
-        description: String::new(),
-        subscriptions: Vec::new(),
-        space: String::new(),
-        asks: Permissions::default(),
-        limits: LimitsConfig::default(),
-        config: BTreeMap::new(),
-        metrics: Vec::new(),
-    };
+    let mut manifest = Manifest::default();
     match top.table("plugin") {
         None => top.fault("[plugin] is missing; add it with name, version, description and wit"),
         Some(table) => {
@@ -126,7 +103,7 @@ fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
                 manifest.name = name.value;
             }
             manifest.version = table.required("version", "\"0.1.0\"").map(|v| v.value).unwrap_or_default();
-            manifest.description = table.string("description").map(|v| v.value).unwrap_or_default();
+            manifest.description = table.text("description").or(String::new());
             if let Some(wit) = table.string("wit")
                 && wit.value != "0.1"
             {
@@ -153,7 +130,7 @@ fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
         manifest.asks.state.push(manifest.space.clone());
     }
     if let Some(limits) = top.table("limits") {
-        manifest.limits = LimitsConfig::of_author(&limits, place);
+        manifest.limits = LimitsConfig::of_author(&limits, place.name, place.limits, place.ceilings);
         limits.finish();
     }
     for table in top.tables("subscriptions") {
@@ -178,8 +155,8 @@ fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
             {
                 table.fault_at(default, format!("config.{key}.default is not of the type that it declares"));
             }
-            let description = table.string("description").map(|d| d.value).unwrap_or_default();
-            let required = table.boolean("required").unwrap_or(false);
+            let description = table.text("description").or(String::new());
+            let required = table.boolean("required").or(false);
             let default = default.map(|d| d.value);
             manifest.config.insert(key, ConfigKey { kind, default, required, description });
             table.finish();
@@ -205,7 +182,11 @@ pub(super) fn permissions(
     let mut all = Permissions::default();
     for kind in kinds {
         for entry in table.strings(kind.name()) {
-            if let Some(fault) = kind.fault(&entry.value).or_else(|| check(*kind, &entry.value)) {
+            if let Some(fault) = kind.fault(&entry.value) {
+                table.fault_at(&entry, fault);
+                continue;
+            }
+            if let Some(fault) = check(*kind, &entry.value) {
                 table.fault_at(&entry, fault);
             }
             all.list_mut(*kind).push(entry.value);
@@ -249,27 +230,16 @@ fn metric(name: String, table: &Table<'_>) -> MetricSpec {
         });
     }
     MetricSpec {
-        help: table.string("help").map(|h| h.value).unwrap_or_else(|| name.clone()),
+        help: table.text("help").or(name.clone()),
         labels: table.strings("labels").into_iter().map(|l| l.value).collect(),
         name,
         buckets,
     }
 }
 
-/// Names become tokens of subjects, durables and file names.
-pub(super) fn is_name(name: &str) -> bool {
-    !name.is_empty()
-        && name.len() <= 64
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_')
-}
-
-pub(super) fn bad_name(name: &str) -> String {
-    format!("{name:?} is not a name; use up to 64 letters, digits, - and _")
-}
-
 #[cfg(test)]
 pub(super) mod tests {
-    use super::*;
+    use super::{super::limits::Ceilings, *};
 
     /// A manifest of this text, for a plugin that the operator calls `p`.
     pub(in crate::config) fn parse(text: &str) -> Result<Manifest, Faults> {
@@ -282,7 +252,8 @@ pub(super) mod tests {
         };
         // Below the text, whose lines are counted from 1.
         let text = format!("{text}\n[plugin]\nname = \"theirs\"\nversion = \"0.1.0\"\n");
-        checked(Source::new(Path::new("plugin.toml"), text).parse(|top| read(top, &mut place)))
+        let parsed = reader::parse(&Source::new(Path::new("plugin.toml"), text), |top| read(top, &mut place));
+        if parsed.faults.is_empty() { Ok(parsed.value) } else { Err(Faults(parsed.faults)) }
     }
 
     /// The text has one fault, there, that says this.
@@ -309,7 +280,7 @@ pub(super) mod tests {
             max_deliveries: 25,
             durables: &mut durables,
         };
-        let (_, faults) = empty.parse(|top| read(top, &mut place));
+        let faults = reader::parse(&empty, |top| read(top, &mut place)).faults;
         assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [1, 2, 3].map(Some));
     }
 

@@ -1,21 +1,33 @@
 //! What the operator decides: `cofferdam.toml`, then the environment, then flags. Everything is checked here, before
-//! anything is bound, and all faults are told at once.
+//! anything is bound, and all faults are told at once. Every key that is read is recorded, so that the whole can be shown.
 
+mod bundled;
+mod bus;
 mod env;
+mod executor;
 mod fault;
 mod file;
 mod limits;
+mod literal;
 mod manifest;
+mod paths;
+mod place;
 mod plugin;
 mod reader;
 mod secret;
+mod settings;
+mod show;
+mod source;
 mod subscription;
 #[cfg(test)]
 mod tests;
+mod token;
 mod upstreams;
+mod words;
 
 use std::{
     collections::BTreeMap,
+    fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
@@ -23,18 +35,19 @@ use std::{
 
 pub use env::Environment;
 pub use fault::{Fault, Faults};
-pub use limits::{Ceilings, LimitsConfig};
+pub use limits::{Ceilings, LimitsConfig, PluginLimits};
 pub use manifest::{Manifest, MetricSpec};
 pub use secret::{Secret, Url};
 use serde_json::Value;
+pub use settings::{Origin, Setting, Settings};
 pub use subscription::{Class, EXECUTOR_DURABLE, KeyPlace, KeySource, Subscription};
 
-use crate::grants::Grants;
+use crate::grants::{Grants, Kind};
 
 #[derive(Debug, Clone)]
 pub struct Config {
     pub bus: BusConfig,
-    pub admin: SocketAddr,
+    pub admin: AdminConfig,
     /// Handed to every plugin as the config key `wire.envelope`.
     pub envelope: String,
     pub log: LogConfig,
@@ -51,14 +64,35 @@ pub struct Config {
 
 #[derive(Debug, Clone)]
 pub struct BusConfig {
-    pub nats: Vec<Url>,
+    pub kind: BusKind,
+    /// Create the streams of the fleet contract that nobody created yet.
+    pub create_streams: bool,
+}
+
+#[derive(Debug, Clone)]
+pub enum BusKind {
+    /// Embedded, in this directory.
+    Local {
+        directory: PathBuf,
+    },
+    Nats(NatsSettings),
+}
+
+#[derive(Debug, Clone)]
+pub struct NatsSettings {
+    pub urls: Vec<Url>,
     pub credentials: Option<PathBuf>,
     pub ca: Option<PathBuf>,
     /// Our certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,
     pub connect_timeout: Duration,
-    /// Create the streams of the fleet contract that nobody created yet.
-    pub create_streams: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct AdminConfig {
+    pub listen: SocketAddr,
+    /// Asked of whoever publishes or reads there. There is one unless `listen` is on loopback.
+    pub token: Option<Secret>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,7 +104,7 @@ pub struct LogConfig {
 
 #[derive(Debug, Clone)]
 pub struct SandboxSettings {
-    /// Compiled components; `None`: beside the config, in `.cofferdam/compiled`.
+    /// Compiled components.
     pub cache: Option<PathBuf>,
     /// Instances alive at once on this host.
     pub instances: u32,
@@ -93,7 +127,7 @@ pub struct ExecutorConfig {
     pub backend: Backend,
     pub model: String,
     /// Passed on to the fleet's executor.
-    pub vllm_url: String,
+    pub vllm_url: Url,
     pub concurrency: u32,
 }
 
@@ -120,15 +154,73 @@ pub struct Upstream {
 pub struct PluginConfig {
     pub name: String,
     pub component: PathBuf,
+    pub manifest_file: PathBuf,
     pub manifest: Manifest,
     pub grants: Grants,
     pub values: BTreeMap<String, Value>,
-    pub limits: LimitsConfig,
+    pub limits: PluginLimits,
+}
+
+impl PluginConfig {
+    /// Does it keep cells of events in a space that is neither its own nor granted?
+    pub fn trespasses(&self) -> bool {
+        let space = &self.manifest.space;
+        let cells = self.manifest.subscriptions.iter().any(|s| s.class == Class::Cell);
+        cells && *space != self.name && !self.grants.granted.covers(Kind::State, space)
+    }
+}
+
+/// Where a configuration is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Location {
+    File(PathBuf),
+    /// What the program brings along. Its relative paths are relative to the working directory.
+    BuiltIn,
+}
+
+impl Location {
+    /// The file that was named, else `cofferdam.toml` of the working directory, else the built-in configuration.
+    pub fn find(named: Option<PathBuf>) -> Self {
+        const DEFAULT: &str = "cofferdam.toml";
+        match named {
+            Some(file) => Self::File(file),
+            // Whatever is there, readable or not, was meant.
+            None if Path::new(DEFAULT).symlink_metadata().is_ok() => Self::File(DEFAULT.into()),
+            None => Self::BuiltIn,
+        }
+    }
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::File(file) => file.display().fmt(f),
+            Location::BuiltIn => f.write_str("the built-in configuration"),
+        }
+    }
+}
+
+/// What came of reading a configuration.
+#[derive(Debug, Clone)]
+pub struct Reading {
+    /// Only to look at, if there are faults: what has one is missing, or has its default.
+    pub config: Config,
+    pub faults: Vec<Fault>,
+    /// Every key that there is, with its value and where that comes from.
+    pub settings: Settings,
+}
+
+impl Reading {
+    /// Reads the config and the manifests it names, then lets the environment override it.
+    pub fn of(location: &Location, environment: &Environment) -> Result<Self, Faults> {
+        file::read(location, environment)
+    }
 }
 
 impl Config {
-    /// Reads the file and the manifests it names, then lets the environment override it.
-    pub fn load(file: &Path, environment: &Environment) -> Result<Self, Faults> {
-        file::load(file, environment)
+    /// A config without any fault.
+    pub fn load(location: &Location, environment: &Environment) -> Result<Self, Faults> {
+        let Reading { config, faults, .. } = Reading::of(location, environment)?;
+        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
     }
 }

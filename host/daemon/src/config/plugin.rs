@@ -8,12 +8,17 @@ use std::{
 use serde_json::Value;
 
 use super::{
-    Class, Manifest, MetricSpec, PluginConfig, Upstream,
+    Manifest, MetricSpec, PluginConfig, Upstream, bundled,
     env::Surroundings,
-    file::section,
-    limits::{Ceilings, LimitsConfig},
-    manifest::{Place, bad_name, is_name, permissions},
+    limits::{Ceilings, LimitsConfig, PluginLimits, check_memory},
+    literal,
+    manifest::permissions,
+    paths::optional_path,
+    place::Place,
     reader::{At, Table},
+    settings::{Origin, Settings},
+    source::Parsed,
+    words::{bad_name, is_name},
 };
 use crate::grants::{Grants, Kind, Permissions};
 
@@ -28,43 +33,47 @@ pub(super) struct Around<'a> {
     pub max_deliveries: u32,
 }
 
-pub(super) fn plugins(table: Option<&Table<'_>>, around: &Around<'_>) -> Vec<PluginConfig> {
+pub(super) fn plugins(table: &Table<'_>, around: &Around<'_>) -> Vec<PluginConfig> {
     let (mut all, mut durables) = (Vec::new(), BTreeMap::new());
-    for (name, table) in table.map(Table::named_tables).unwrap_or_default() {
-        if let Some(plugin) = plugin(&name, &table, around, &mut durables) {
-            agree_on_metrics(&table, &plugin, &all);
-            all.push(plugin);
-        }
-        table.finish();
+    let mut bundled = Bundled { places: bundled::places(around.surroundings), missing: Vec::new() };
+    let tables = table.named_tables();
+    for (name, table) in &tables {
+        let plugin = plugin(name, table, around, &mut bundled, &mut durables);
+        agree_on_metrics(table, &plugin, &all);
+        all.push(plugin);
     }
+    // All of them lack one thing, which is told once.
+    if let Some((_, table)) = tables.iter().find(|(name, _)| bundled.missing.first() == Some(name)) {
+        table.fault(bundled::missing(&bundled.missing, &bundled.places));
+    }
+    tables.into_iter().for_each(|(_, table)| table.finish());
     all
 }
 
-/// `None` only along with a fault; every key has been read by then.
+struct Bundled {
+    places: Vec<PathBuf>,
+    /// Plugins that are in none of the places.
+    missing: Vec<String>,
+}
+
+/// As much of a plugin as can be made out, where something is wrong.
 fn plugin(
     name: &str,
     table: &Table<'_>,
     around: &Around<'_>,
+    bundled: &mut Bundled,
     durables: &mut BTreeMap<String, String>,
-) -> Option<PluginConfig> {
+) -> PluginConfig {
     if !is_name(name) {
         table.fault(bad_name(name));
     }
-    let component = table.required("component", "\"target/plugins/NAME.wasm\"");
-    let manifest_path = table.string("manifest");
+    let component = component(name, table, around, bundled);
+    let manifest_file = manifest_file(table, component.as_ref(), around);
     let check = |kind, entry: &str| around.check(kind, entry);
-    let granted =
-        section(table, "grants", |t| t.map(|t| permissions(t, &Kind::ALL, check))).unwrap_or_default();
-    let limits = section(table, "limits", |t| {
-        t.map(|t| {
-            let limits = LimitsConfig::read(t);
-            limits.check_memory(t, around.memory);
-            limits
-        })
-    })
-    .unwrap_or_default();
-    let config = table.table("config");
-    let (component, manifest_file) = files(table, component, manifest_path, around)?;
+    let granted = table.section("grants", |t| permissions(t, &Kind::ALL, check));
+    let limits_table = table.table_or_empty("limits");
+    let limits = LimitsConfig::read(&limits_table);
+    check_memory(&limits_table, limits.memory.unwrap_or_default(), around.memory);
     let mut place = Place {
         name,
         ceilings: around.ceilings,
@@ -72,18 +81,35 @@ fn plugin(
         max_deliveries: around.max_deliveries,
         durables,
     };
-    let manifest = match Manifest::read(&manifest_file, &mut place) {
-        Ok(manifest) => manifest,
+    let read = manifest_file.as_ref().and_then(|file| match Manifest::read(file, &mut place) {
+        Ok(parsed) => Some(parsed),
         Err(faults) => {
             around.surroundings.extend(faults.0);
-            return None;
+            None
         }
-    };
-    let values = values(name, table, config.as_ref(), &manifest);
-    let limits = limits.or(&manifest.limits);
-    own_space(table, name, &manifest, &granted);
+    });
+    let whole = read.as_ref().is_some_and(|read| read.faults.is_empty());
+    let Parsed { value: manifest, faults, settings } = read.unwrap_or_default();
+    around.surroundings.extend(faults);
+    let config = table.table_or_empty("config");
+    // What a manifest with faults does not say is no fault of the config.
+    let values = if whole { values(name, table, &config, &manifest, &settings) } else { BTreeMap::new() };
+    let limits = PluginLimits::of(&limits_table, &limits, &manifest.limits, &settings, around.ceilings);
+    limits_table.finish();
     let grants = Grants { plugin: name.to_owned(), asked: manifest.asks.clone(), granted };
-    Some(PluginConfig { name: name.to_owned(), component, manifest, grants, values, limits })
+    let plugin = PluginConfig {
+        name: name.to_owned(),
+        component: component.map(|c| c.path).unwrap_or_default(),
+        manifest_file: manifest_file.unwrap_or_default(),
+        manifest,
+        grants,
+        values,
+        limits,
+    };
+    if whole {
+        own_space(table, &plugin);
+    }
+    plugin
 }
 
 impl Around<'_> {
@@ -107,47 +133,69 @@ impl Around<'_> {
     }
 }
 
-/// The component and the manifest, if there is a manifest to read.
-fn files(
-    table: &Table<'_>,
-    component: Option<At<String>>,
-    manifest: Option<At<String>>,
-    around: &Around<'_>,
-) -> Option<(PathBuf, PathBuf)> {
+struct Component {
+    path: PathBuf,
+    /// Where the config names it, if it does.
+    at: Option<At<String>>,
+}
+
+/// The component that the config names, else the bundled one of the plugin's name.
+fn component(name: &str, table: &Table<'_>, around: &Around<'_>, bundled: &mut Bundled) -> Option<Component> {
     let base = &around.surroundings.base;
-    let path = component.as_ref().map(|c| base.join(&c.value));
-    if let (Some(component), Some(path)) = (&component, &path)
-        && !path.is_file()
-    {
-        let message = format!("{:?} is not a file; build the plugin, or correct the path", path.display());
-        table.fault_at(component, message);
+    if table.has("component") {
+        let (path, at) = optional_path(table, "component", base)?;
+        if !path.is_file() {
+            let message =
+                format!("{:?} is not a file; build the plugin, or correct the path", path.display());
+            table.fault_at(&at, message);
+        }
+        return Some(Component { path, at: Some(at) });
     }
-    let beside = path.as_ref().map(|p| p.with_extension("toml"));
-    let file = manifest.as_ref().map(|m| base.join(&m.value)).or(beside)?;
+    // A name that is none may lead anywhere.
+    let files = bundled.places.iter().map(|place| place.join(format!("{name}.wasm")));
+    let Some(path) = files.into_iter().find(|file| is_name(name) && file.is_file()) else {
+        bundled.missing.push(name.to_owned());
+        return None;
+    };
+    table.set("component", literal::path(&path), Origin::Bundled);
+    Some(Component { path, at: None })
+}
+
+/// The manifest that the config names, else the one beside the component.
+fn manifest_file(table: &Table<'_>, component: Option<&Component>, around: &Around<'_>) -> Option<PathBuf> {
+    let named = optional_path(table, "manifest", &around.surroundings.base);
+    let (file, at) = match (named, component) {
+        (Some((file, at)), _) => (file, Some(at)),
+        (None, Some(component)) => {
+            let file = component.path.with_extension("toml");
+            table.set("manifest", literal::path(&file), Origin::Default);
+            (file, component.at.clone())
+        }
+        (None, None) => return None,
+    };
     if file.is_file() {
-        // Without a component there is a fault already, and the manifest may have more.
-        return Some((path.unwrap_or_default(), file));
+        return Some(file);
     }
-    if let Some(at) = manifest.or(component) {
-        let message = format!(
-            "{:?} is not a file; put the plugin's plugin.toml there, or say where it is with manifest = \"...\"",
-            file.display()
-        );
-        table.fault_at(&at, message);
+    let message = format!(
+        "{:?} is not a file; put the plugin's plugin.toml there, or say where it is with manifest = \"...\"",
+        file.display()
+    );
+    match at {
+        Some(at) => table.fault_at(&at, message),
+        None => table.fault(message),
     }
     None
 }
 
 /// Events of a cell take turns with all that share it, and commit with it: nobody gets into a space that is not its own
 /// without a grant, whether or not its code touches the state.
-fn own_space(table: &Table<'_>, name: &str, manifest: &Manifest, granted: &Permissions) {
-    let space = &manifest.space;
-    let cells = manifest.subscriptions.iter().any(|s| s.class == Class::Cell);
-    if !cells || space == name || granted.covers(Kind::State, space) {
+fn own_space(table: &Table<'_>, plugin: &PluginConfig) {
+    if !plugin.trespasses() {
         return;
     }
+    let PluginConfig { name, manifest: Manifest { space, .. }, grants, .. } = plugin;
     let asked = Permissions { state: vec![space.clone()], ..Permissions::default() };
-    let grants = Grants { plugin: name.to_owned(), asked, granted: granted.clone() };
+    let grants = Grants { plugin: name.clone(), asked, granted: grants.granted.clone() };
     let line = grants.missing().into_iter().find_map(|d| d.grant).unwrap_or_default();
     table.fault(format!(
         "plugin {name:?} keeps the cells of its events in the space {space:?}, which is not its own; to allow it, write in \
@@ -159,43 +207,51 @@ fn own_space(table: &Table<'_>, name: &str, manifest: &Manifest, granted: &Permi
 fn values(
     name: &str,
     table: &Table<'_>,
-    config: Option<&Table<'_>>,
+    config: &Table<'_>,
     manifest: &Manifest,
+    settings: &Settings,
 ) -> BTreeMap<String, Value> {
-    let mut values: BTreeMap<String, Value> =
-        manifest.config.iter().filter_map(|(k, c)| c.default.clone().map(|d| (k.clone(), d))).collect();
+    let mut values = BTreeMap::new();
     let mut set = BTreeSet::new();
-    if let Some(config) = config {
-        for (key, value) in config.values() {
-            match manifest.config.get(&key) {
-                None => config.fault_at(
-                    &value,
-                    format!(
-                        "plugins.{name}.config.{key} is not a key of the plugin; it has: {}",
-                        manifest.config.keys().cloned().collect::<Vec<_>>().join(", ")
-                    ),
+    for (key, value) in config.values() {
+        match manifest.config.get(&key) {
+            None => config.fault_at(
+                &value,
+                format!(
+                    "plugins.{name}.config.{key} is not a key of the plugin; it has: {}",
+                    manifest.config.keys().cloned().collect::<Vec<_>>().join(", ")
                 ),
-                Some(schema) if !schema.kind.admits(&value.value) => config.fault_at(
-                    &value,
-                    format!(
-                        "plugins.{name}.config.{key} is {}, which is not of the type {}",
-                        value.value,
-                        format!("{:?}", schema.kind).to_lowercase()
-                    ),
+            ),
+            Some(schema) if !schema.kind.admits(&value.value) => config.fault_at(
+                &value,
+                format!(
+                    "plugins.{name}.config.{key} is {}, which is not of the type {}",
+                    value.value,
+                    format!("{:?}", schema.kind).to_lowercase()
                 ),
-                Some(_) => {
-                    values.insert(key.clone(), value.value);
-                }
+            ),
+            Some(_) => {
+                values.insert(key.clone(), value.value);
             }
-            set.insert(key);
         }
+        set.insert(key);
     }
-    for (key, schema) in &manifest.config {
-        if schema.required && !set.contains(key) {
-            table.fault(format!(
+    for (key, schema) in manifest.config.iter().filter(|(key, _)| !set.contains(*key)) {
+        match (&schema.default, schema.required) {
+            (_, true) => table.fault(format!(
                 "plugins.{name}.config.{key} is missing and required: {}",
                 schema.description
-            ));
+            )),
+            (Some(default), false) => {
+                values.insert(key.clone(), default.clone());
+                let written = settings.get(&format!("config.{key}"), "default");
+                if let Some((value, origin)) =
+                    written.and_then(|s| Some((s.value.clone()?, s.origin.clone())))
+                {
+                    config.set(key, value, origin.of_manifest());
+                }
+            }
+            (None, false) => config.unset(key),
         }
     }
     values

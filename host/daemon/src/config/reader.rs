@@ -1,63 +1,22 @@
-//! Reading TOML so that every fault is found at once and told with its file, line, value and remedy. Knows nothing
-//! of what the keys mean.
+//! Reading TOML so that every fault is found at once and told with its file, line, value and remedy, and so that every
+//! key that is asked for is recorded with its value and where it comes from. Knows nothing of what the keys mean.
 
-use std::{
-    cell::RefCell,
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    time::Duration,
+use std::{cell::RefCell, collections::BTreeSet, time::Duration};
+
+use toml::{
+    Spanned, Value,
+    de::{DeTable, DeValue},
 };
 
-use toml::{Spanned, de::DeTable, de::DeValue};
-
-use super::fault::{Fault, Faults};
+use super::{
+    literal::{self, json, parse_size, show},
+    settings::{Origin, Setting},
+    source::{Parsed, Source},
+    words::nearest,
+};
 
 /// Nothing here waits longer on purpose, and clocks can be added to it without overflow.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// A TOML file's text, and the faults found in it so far.
-pub(super) struct Source {
-    file: PathBuf,
-    text: String,
-    faults: RefCell<Vec<Fault>>,
-}
-
-impl Source {
-    pub(super) fn read(file: &Path) -> Result<Self, Faults> {
-        let text = std::fs::read_to_string(file).map_err(|e| {
-            Faults(vec![Fault {
-                file: file.to_owned(),
-                line: Some(1),
-                message: format!("can't be read: {e}; name another file, or create it"),
-            }])
-        })?;
-        Ok(Self::new(file, text))
-    }
-
-    pub(super) fn new(file: &Path, text: String) -> Self {
-        Self { file: file.to_owned(), text, faults: RefCell::default() }
-    }
-
-    /// Hands the top table to `read` and returns what it made, unless anything was wrong.
-    pub(super) fn parse<T>(&self, read: impl FnOnce(&Table<'_>) -> T) -> (T, Vec<Fault>) {
-        let (table, errors) = DeTable::parse_recoverable(&self.text);
-        for error in errors {
-            let at = error.span().map_or(0, |s| s.start);
-            self.fault(at, error.message().to_owned());
-        }
-        let top = Table::new(self, String::new(), table.get_ref(), 0);
-        let value = read(&top);
-        top.finish();
-        let mut faults = self.faults.take();
-        faults.sort_by_key(|f| f.line);
-        (value, faults)
-    }
-
-    fn fault(&self, at: usize, message: String) {
-        let line = 1 + self.text.as_bytes().iter().take(at).filter(|b| **b == b'\n').count();
-        self.faults.borrow_mut().push(Fault { file: self.file.clone(), line: Some(line), message });
-    }
-}
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,17 +32,52 @@ impl<T> At<T> {
     }
 }
 
-/// One table of a file. Whoever reads it asks for each key it knows; the rest is unknown.
+/// One table of a file. Whoever reads it asks for each key it knows; the rest is unknown. A section that the file does
+/// not have is a table without keys, so that its defaults are asked for all the same.
 pub(super) struct Table<'a> {
     source: &'a Source,
     path: String,
-    table: &'a DeTable<'a>,
+    table: Option<&'a DeTable<'a>>,
     at: usize,
     known: RefCell<BTreeSet<String>>,
 }
 
+/// What a key says, if it says anything. Saying what it is otherwise records that as the default.
+#[must_use = "the value counts once it is said what it is by default"]
+pub(super) struct Taken<'t, T> {
+    table: &'t Table<'t>,
+    key: &'t str,
+    value: Option<T>,
+    write: fn(&T) -> Value,
+}
+
+impl<T> Taken<'_, T> {
+    /// A key without a value has this one.
+    pub(super) fn or(self, default: T) -> T {
+        if !self.table.has(self.key) {
+            self.table.set(self.key, (self.write)(&default), Origin::Default);
+        }
+        self.value.unwrap_or(default)
+    }
+
+    /// A key without a value has none, or one that is decided elsewhere.
+    pub(super) fn optional(self) -> Option<T> {
+        self.value
+    }
+}
+
+/// Reads a text from its top table.
+pub(super) fn parse<T>(source: &Source, read: impl FnOnce(&Table<'_>) -> T) -> Parsed<T> {
+    source.parse(|table| {
+        let top = Table::new(source, String::new(), Some(table), 0);
+        let value = read(&top);
+        top.finish();
+        value
+    })
+}
+
 impl<'a> Table<'a> {
-    fn new(source: &'a Source, path: String, table: &'a DeTable<'a>, at: usize) -> Self {
+    fn new(source: &'a Source, path: String, table: Option<&'a DeTable<'a>>, at: usize) -> Self {
         Self { source, path, table, at, known: RefCell::default() }
     }
 
@@ -92,9 +86,66 @@ impl<'a> Table<'a> {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
-    fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+    /// Is the table in the file?
+    pub(super) fn is_there(&self) -> bool {
+        self.table.is_some()
+    }
+
+    /// Is the key in the file?
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.look(key).is_some()
+    }
+
+    fn look(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.known.borrow_mut().insert(key.to_owned());
-        self.table.get(key)
+        self.table?.get(key)
+    }
+
+    /// Every value is taken here, and recorded.
+    fn get(&self, key: &str) -> Option<&'a Spanned<DeValue<'a>>> {
+        let value = self.look(key);
+        match value {
+            Some(value) => {
+                self.set(key, literal::toml(value.get_ref()), self.source.origin(value.span().start))
+            }
+            None => self.unset(key),
+        }
+        value
+    }
+
+    /// Records what a key is, where that is not what the file says.
+    pub(super) fn set(&self, key: &str, value: Value, origin: Origin) {
+        self.record(key, Some(value), origin);
+    }
+
+    /// Records that a key has no value.
+    pub(super) fn unset(&self, key: &str) {
+        self.record(key, None, Origin::Unset);
+    }
+
+    /// Records a value of the file as what it becomes here.
+    pub(super) fn refine(&self, key: &str, value: Value) {
+        self.source.settings(|all| {
+            if let Some(mut setting) = all.get(&self.path, key).cloned() {
+                setting.value = Some(value);
+                all.set(setting);
+            }
+        });
+    }
+
+    /// Records that a variable stands in the way of what the file says.
+    pub(super) fn overridden(&self, key: &str, by: &str) {
+        self.source.settings(|all| {
+            if let Some(mut setting) = all.get(&self.path, key).filter(|s| s.value.is_some()).cloned() {
+                setting.origin = Origin::Overridden { by: by.to_owned(), origin: Box::new(setting.origin) };
+                all.set(setting);
+            }
+        });
+    }
+
+    fn record(&self, key: &str, value: Option<Value>, origin: Origin) {
+        let setting = Setting { table: self.path.clone(), key: key.to_owned(), value, origin };
+        self.source.settings(|all| all.set(setting));
     }
 
     /// A fault of this table as a whole.
@@ -109,17 +160,13 @@ impl<'a> Table<'a> {
 
     /// A fault of the value of a key, or of the table if the key is not set.
     pub(super) fn fault_of(&self, key: &str, message: impl Into<String>) {
-        let at = self.table.get(key).map_or(self.at, |value| value.span().start);
+        let at = self.table.and_then(|t| t.get(key)).map_or(self.at, |value| value.span().start);
         self.source.fault(at, message.into());
     }
 
     fn wrong(&self, key: &str, value: &Spanned<DeValue<'_>>, wanted: &str) {
         let (name, found) = (self.name(key), show(value.get_ref()));
         self.source.fault(value.span().start, format!("{name} is {found}, which is not {wanted}"));
-    }
-
-    pub(super) fn has(&self, key: &str) -> bool {
-        self.get(key).is_some()
     }
 
     pub(super) fn string(&self, key: &str) -> Option<At<String>> {
@@ -135,7 +182,7 @@ impl<'a> Table<'a> {
 
     pub(super) fn required(&self, key: &str, example: &str) -> Option<At<String>> {
         let value = self.string(key);
-        if value.is_none() && !self.table.contains_key(key) {
+        if value.is_none() && !self.has(key) {
             self.fault(format!("{} is missing; add {key} = {example}", self.name(key)));
         }
         value
@@ -156,36 +203,71 @@ impl<'a> Table<'a> {
         parsed
     }
 
+    /// The same with a default, which is parsed as well. `None` only along with a fault.
+    pub(super) fn parsed_or<T>(
+        &self,
+        key: &str,
+        default: &str,
+        wanted: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        if self.has(key) {
+            return self.parsed(key, wanted, parse);
+        }
+        self.set(key, Value::from(default), Origin::Default);
+        parse(default)
+    }
+
+    fn taken<'t, T>(&'t self, key: &'t str, value: Option<T>, write: fn(&T) -> Value) -> Taken<'t, T> {
+        Taken { table: self, key, value, write }
+    }
+
+    /// Text, with any default.
+    pub(super) fn text<'t>(&'t self, key: &'t str) -> Taken<'t, String> {
+        let value = self.string(key).map(|text| text.value);
+        self.taken(key, value, |text| Value::from(text.as_str()))
+    }
+
     /// `"5s"`, `"250ms"`, `"2m"`.
-    pub(super) fn duration(&self, key: &str) -> Option<Duration> {
-        self.parsed(key, "a duration above zero, up to 7 days, such as \"250ms\", \"5s\" or \"2m\"", |s| {
+    pub(super) fn duration<'t>(&'t self, key: &'t str) -> Taken<'t, Duration> {
+        let wanted = "a duration above zero, up to 7 days, such as \"250ms\", \"5s\" or \"2m\"";
+        let value = self.parsed(key, wanted, |s| {
             humantime::parse_duration(s).ok().filter(|d| !d.is_zero() && *d <= LONGEST)
-        })
+        });
+        self.taken(key, value, literal::duration)
     }
 
     /// The same with bounds of its own, above zero.
-    pub(super) fn duration_within(&self, key: &str, least: Duration, most: Duration) -> Option<Duration> {
+    pub(super) fn duration_within<'t>(
+        &'t self,
+        key: &'t str,
+        least: Duration,
+        most: Duration,
+    ) -> Taken<'t, Duration> {
         let [from, to] = [least, most].map(humantime::format_duration);
-        self.parsed(key, &format!("a duration from {from} to {to}"), |s| {
+        let value = self.parsed(key, &format!("a duration from {from} to {to}"), |s| {
             humantime::parse_duration(s).ok().filter(|d| (least..=most).contains(d))
-        })
+        });
+        self.taken(key, value, literal::duration)
     }
 
     /// `"64MiB"`, `"1KiB"`, or a number of bytes.
-    pub(super) fn size(&self, key: &str) -> Option<usize> {
-        if let Some(DeValue::Integer(_)) = self.get(key).map(Spanned::get_ref) {
-            return self.integer(key, 1, i64::MAX).map(|n| n as usize);
-        }
-        self.parsed(key, "a size such as \"64KiB\" or \"16MiB\"", parse_size)
+    pub(super) fn size<'t>(&'t self, key: &'t str) -> Taken<'t, usize> {
+        let value = match self.get(key).map(Spanned::get_ref) {
+            Some(DeValue::Integer(_)) => self.whole(key, 1, i64::MAX).and_then(|n| n.try_into().ok()),
+            _ => self.parsed(key, "a size such as \"64KiB\" or \"16MiB\"", parse_size),
+        };
+        self.taken(key, value, literal::size)
     }
 
-    pub(super) fn integer(&self, key: &str, min: i64, max: i64) -> Option<i64> {
+    pub(super) fn integer<'t>(&'t self, key: &'t str, min: u32, max: u32) -> Taken<'t, u32> {
+        let value = self.whole(key, min.into(), max.into()).and_then(|n| n.try_into().ok());
+        self.taken(key, value, literal::integer)
+    }
+
+    fn whole(&self, key: &str, min: i64, max: i64) -> Option<i64> {
         let value = self.get(key)?;
-        let number = match value.get_ref() {
-            DeValue::Integer(n) => i64::from_str_radix(&n.as_str().replace('_', ""), n.radix()).ok(),
-            _ => None,
-        };
-        let number = number.filter(|n| (min..=max).contains(n));
+        let number = literal::whole(value.get_ref()).filter(|n| (min..=max).contains(n));
         if number.is_none() {
             let most = if max == i64::MAX { "or more".to_owned() } else { format!("to {max}") };
             self.wrong(key, value, &format!("a whole number of {min} {most}"));
@@ -193,17 +275,23 @@ impl<'a> Table<'a> {
         number
     }
 
-    pub(super) fn boolean(&self, key: &str) -> Option<bool> {
-        let value = self.get(key)?;
-        let flag = value.get_ref().as_bool();
-        if flag.is_none() {
-            self.wrong(key, value, "true or false");
-        }
-        flag
+    pub(super) fn boolean<'t>(&'t self, key: &'t str) -> Taken<'t, bool> {
+        let value = self.get(key).and_then(|value| {
+            let flag = value.get_ref().as_bool();
+            if flag.is_none() {
+                self.wrong(key, value, "true or false");
+            }
+            flag
+        });
+        self.taken(key, value, |flag| Value::Boolean(*flag))
     }
 
+    /// A list, empty by default.
     pub(super) fn strings(&self, key: &str) -> Vec<At<String>> {
-        let Some(value) = self.get(key) else { return Vec::new() };
+        let Some(value) = self.get(key) else {
+            self.set(key, Value::Array(Vec::new()), Origin::Default);
+            return Vec::new();
+        };
         let Some(items) = value.get_ref().as_array() else {
             self.wrong(key, value, "a list of strings such as [\"a\", \"b\"]");
             return Vec::new();
@@ -228,7 +316,9 @@ impl<'a> Table<'a> {
             let at = item.span().start;
             match item.get_ref() {
                 DeValue::String(s) => found.push(Item::String(At { value: s.to_string(), at })),
-                DeValue::Table(t) => found.push(Item::Table(Table::new(self.source, self.name(key), t, at))),
+                DeValue::Table(t) => {
+                    found.push(Item::Table(Table::new(self.source, self.name(key), Some(t), at)))
+                }
                 _ => self.wrong(key, item, "a string or a table"),
             }
         }
@@ -236,14 +326,33 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn table(&self, key: &str) -> Option<Table<'a>> {
-        let value = self.get(key)?;
+        let value = self.look(key)?;
         match value.get_ref() {
-            DeValue::Table(t) => Some(Table::new(self.source, self.name(key), t, value.span().start)),
+            DeValue::Table(t) => {
+                let (path, at) = (self.name(key), value.span().start);
+                if let Some(line) = self.source.origin(at).line() {
+                    self.source.settings(|all| all.has_table(&path, line));
+                }
+                Some(Table::new(self.source, path, Some(t), at))
+            }
             _ => {
                 self.wrong(key, value, "a table");
                 None
             }
         }
+    }
+
+    /// The same, or a table without keys.
+    pub(super) fn table_or_empty(&self, key: &str) -> Table<'a> {
+        self.table(key).unwrap_or_else(|| Table::new(self.source, self.name(key), None, self.at))
+    }
+
+    /// Reads a table that may be missing, and reports its unknown keys.
+    pub(super) fn section<T>(&self, key: &str, read: impl FnOnce(&Table<'a>) -> T) -> T {
+        let table = self.table_or_empty(key);
+        let value = read(&table);
+        table.finish();
+        value
     }
 
     /// `[[key]]`
@@ -262,20 +371,17 @@ impl<'a> Table<'a> {
 
     /// The tables below this one, by name: every key is a name.
     pub(super) fn named_tables(&self) -> Vec<(String, Table<'a>)> {
-        let names: Vec<String> = self.table.keys().map(|k| k.get_ref().to_string()).collect();
+        let names = self.keys();
         names.into_iter().filter_map(|n| self.table(&n).map(|t| (n, t))).collect()
+    }
+
+    fn keys(&self) -> Vec<String> {
+        self.table.into_iter().flat_map(|t| t.keys()).map(|k| k.get_ref().to_string()).collect()
     }
 
     /// Every key and value, whatever the type.
     pub(super) fn values(&self) -> Vec<(String, At<serde_json::Value>)> {
-        let entries = self.table.iter();
-        entries
-            .map(|(k, v)| {
-                let key = k.get_ref().to_string();
-                self.known.borrow_mut().insert(key.clone());
-                (key, At { value: json(v.get_ref()), at: v.span().start })
-            })
-            .collect()
+        self.keys().into_iter().filter_map(|key| self.value(&key).map(|value| (key, value))).collect()
     }
 
     pub(super) fn value(&self, key: &str) -> Option<At<serde_json::Value>> {
@@ -285,7 +391,7 @@ impl<'a> Table<'a> {
     /// Reports the keys that nobody asked for.
     pub(super) fn finish(self) {
         let known = self.known.borrow();
-        for key in self.table.keys() {
+        for key in self.table.into_iter().flat_map(|t| t.keys()) {
             let name = key.get_ref().as_ref();
             if !known.contains(name) {
                 let remedy = match nearest(name, &known) {
@@ -309,101 +415,16 @@ pub(super) enum Item<'a> {
     Table(Table<'a>),
 }
 
-fn show(value: &DeValue<'_>) -> String {
-    match value {
-        DeValue::String(s) => format!("{s:?}"),
-        DeValue::Integer(n) => n.to_string(),
-        DeValue::Float(n) => n.to_string(),
-        DeValue::Boolean(b) => b.to_string(),
-        DeValue::Datetime(d) => d.to_string(),
-        DeValue::Array(_) => "a list".into(),
-        DeValue::Table(_) => "a table".into(),
-    }
-}
-
-fn json(value: &DeValue<'_>) -> serde_json::Value {
-    use serde_json::Value;
-    match value {
-        DeValue::String(s) => Value::String(s.to_string()),
-        DeValue::Integer(n) => {
-            i64::from_str_radix(&n.as_str().replace('_', ""), n.radix()).map_or(Value::Null, Value::from)
-        }
-        DeValue::Float(n) => n.as_str().replace('_', "").parse::<f64>().map_or(Value::Null, Value::from),
-        DeValue::Boolean(b) => Value::Bool(*b),
-        DeValue::Datetime(d) => Value::String(d.to_string()),
-        DeValue::Array(items) => items.iter().map(|i| json(i.get_ref())).collect(),
-        DeValue::Table(t) => t.iter().map(|(k, v)| (k.get_ref().to_string(), json(v.get_ref()))).collect(),
-    }
-}
-
-fn parse_size(text: &str) -> Option<usize> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = match text[digits.len()..].trim() {
-        "B" | "" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<usize>().ok().filter(|n| *n > 0)?.checked_mul(unit)
-}
-
-/// As it would be written: `64MiB`.
-pub(super) fn show_size(bytes: usize) -> String {
-    let fits = |bits: &u32| bytes != 0 && bytes.trailing_zeros() >= *bits;
-    match [(30, "GiB"), (20, "MiB"), (10, "KiB")].into_iter().find(|(bits, _)| fits(bits)) {
-        Some((bits, unit)) => format!("{}{unit}", bytes >> bits),
-        None => format!("{bytes} bytes"),
-    }
-}
-
-/// The known word that differs least, if it differs little.
-fn nearest<'w>(word: &str, known: &'w BTreeSet<String>) -> Option<&'w str> {
-    let best = known.iter().map(|k| (distance(word, k), k)).min()?;
-    (best.0 <= 1 + word.len() / 4).then_some(best.1.as_str())
-}
-
-/// Edits between two words (Levenshtein).
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let above = row[j + 1];
-            row[j + 1] = (diagonal + usize::from(ca != *cb)).min(above + 1).min(row[j] + 1);
-            diagonal = above;
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
 
-    #[test]
-    fn sizes_have_binary_units() {
-        assert_eq!(parse_size("64KiB"), Some(65536));
-        assert_eq!(parse_size("1 MiB"), Some(1 << 20));
-        assert_eq!(parse_size("12"), Some(12));
-        for (bytes, shown) in [(65536, "64KiB"), (3 << 30, "3GiB"), (1025, "1025 bytes"), (0, "0 bytes")] {
-            assert_eq!(show_size(bytes), shown);
-        }
-        for bad in ["", "MiB", "-1KiB", "1 MB", "0"] {
-            assert_eq!(parse_size(bad), None, "{bad:?}");
-        }
-    }
+    use super::*;
 
     #[test]
     fn an_unknown_key_names_its_nearest_neighbour() {
         let source = Source::new(Path::new("x.toml"), "[admin]\nlistne = \"a\"\n".into());
-        let (_, faults) = source.parse(|top| {
-            let admin = top.table("admin").unwrap();
-            admin.string("listen");
-            admin.finish();
-        });
+        let faults = parse(&source, |top| top.section("admin", |admin| admin.string("listen"))).faults;
         assert_eq!(faults.len(), 1);
         assert_eq!(
             faults[0].to_string(),
@@ -414,11 +435,53 @@ mod tests {
     #[test]
     fn all_faults_come_at_once_with_their_lines() {
         let source = Source::new(Path::new("x.toml"), "a = 1\nb = \"x\"\nc = \"5 parsecs\"\n".into());
-        let (_, faults) = source.parse(|top| {
+        let parsed = parse(&source, |top| {
             top.string("a");
-            top.integer("b", 1, 9);
-            top.duration("c");
+            top.integer("b", 1, 9).or(1);
+            top.duration("c").optional();
         });
-        assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+        assert_eq!(parsed.faults.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn whatever_is_asked_for_is_recorded_with_its_value_and_where_that_comes_from() {
+        let source = Source::new(Path::new("x.toml"), "[a]\nset = 7\nlist = [\"x\"]\n".into());
+        let parsed = parse(&source, |top| {
+            for name in ["a", "b"] {
+                top.section(name, |t| {
+                    t.integer("set", 1, 9).or(1);
+                    t.strings("list");
+                    t.size("size").or(64 << 10);
+                    t.string("nothing");
+                });
+            }
+        });
+        let shown: Vec<String> = parsed
+            .settings
+            .iter()
+            .map(|s| {
+                format!(
+                    "{}.{} {} {:?}",
+                    s.table,
+                    s.key,
+                    s.value.clone().unwrap_or(Value::from("-")),
+                    s.origin
+                )
+            })
+            .collect();
+        let file = |line| format!("{:?}", Origin::File { file: "x.toml".into(), line });
+        assert_eq!(
+            shown,
+            [
+                format!("a.set 7 {}", file(2)),
+                format!("a.list [\"x\"] {}", file(3)),
+                "a.size \"64KiB\" Default".to_owned(),
+                "a.nothing \"-\" Unset".to_owned(),
+                "b.set 1 Default".to_owned(),
+                "b.list [] Default".to_owned(),
+                "b.size \"64KiB\" Default".to_owned(),
+                "b.nothing \"-\" Unset".to_owned(),
+            ]
+        );
     }
 }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use cofferdam_bus::subject;
 
 use super::{
-    manifest::{Place, bad_name, is_name},
+    place::Place,
     reader::{At, Item, Table},
+    words::{bad_name, is_name},
 };
 
 /// The executor's own durable, which no subscription may take.
@@ -18,6 +19,7 @@ pub const EXECUTOR_DURABLE: &str = "cofferdam-executor";
 const SHORTEST_ACK_WAIT: Duration = Duration::from_secs(1);
 /// A host that died is noticed after the ack wait; a day is long past any use of that.
 const LONGEST_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
+const ACK_WAIT: Duration = Duration::from_secs(30);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subscription {
@@ -72,8 +74,8 @@ pub(super) fn subscription(table: &Table<'_>, place: &mut Place<'_>) -> Option<S
             table.fault_at(cell, "cell needs an order-key to fill in; add one, or remove cell");
         }
     }
-    let ack_wait = table.duration_within("ack-wait", SHORTEST_ACK_WAIT, LONGEST_ACK_WAIT);
-    let max_attempts = table.integer("max-attempts", 1, 1000).unwrap_or(3) as u32;
+    let ack_wait = table.duration_within("ack-wait", SHORTEST_ACK_WAIT, LONGEST_ACK_WAIT).or(ACK_WAIT);
+    let max_attempts = table.integer("max-attempts", 1, 1000).or(3);
     if max_attempts >= place.max_deliveries {
         table.fault_of(
             "max-attempts",
@@ -84,7 +86,7 @@ pub(super) fn subscription(table: &Table<'_>, place: &mut Place<'_>) -> Option<S
             ),
         );
     }
-    let backoff = table.duration("backoff").unwrap_or(Duration::from_secs(5));
+    let backoff = table.duration("backoff").or(Duration::from_secs(5));
     let durable = table.string("durable");
     let filter = filter?;
     if subject::check_filter(&filter.value).is_err() {
@@ -98,7 +100,7 @@ pub(super) fn subscription(table: &Table<'_>, place: &mut Place<'_>) -> Option<S
         order_key,
         cell: cell.map_or_else(|| "{key}".to_owned(), |c| c.value),
         class,
-        ack_wait: ack_wait.unwrap_or(Duration::from_secs(30)),
+        ack_wait,
         max_attempts,
         backoff,
     })

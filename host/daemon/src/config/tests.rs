@@ -2,10 +2,21 @@
 
 use std::{path::Path, time::Duration};
 
-use super::{Backend, Config, Environment, Url};
+use super::{Backend, BusKind, Config, Environment, Faults, Location, NatsSettings, Reading, Url};
 
 fn testdata(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config/testdata").join(name)
+}
+
+fn load(file: &Path, environment: &Environment) -> Result<Config, Faults> {
+    Config::load(&Location::File(file.to_owned()), environment)
+}
+
+fn nats(config: &Config) -> &NatsSettings {
+    match &config.bus.kind {
+        BusKind::Nats(nats) => nats,
+        other => panic!("{other:?}"),
+    }
 }
 
 /// `UPDATE=1` accepts what is told now.
@@ -17,7 +28,7 @@ fn all_faults_of_a_config_are_told_at_once() {
         ("LOG_LEVEL", "LOUD"),
         ("VLLM_URL", "gpu"),
     ]);
-    let faults = Config::load(&testdata("bad-config.toml"), &environment).unwrap_err().to_string();
+    let faults = load(&testdata("bad-config.toml"), &environment).unwrap_err().to_string();
     let told = faults.replace(&format!("{}/", testdata("").display()).replace("//", "/"), "");
     let golden = testdata("bad-config.err");
     if std::env::var_os("UPDATE").is_some() {
@@ -36,9 +47,10 @@ fn write(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
 #[test]
 fn an_empty_file_has_defaults_for_everything() {
     let (_folder, file) = write("");
-    let config = Config::load(&file, &Environment::default()).unwrap();
-    assert_eq!(config.bus.nats, [Url::new("nats://127.0.0.1:4222")]);
-    assert_eq!(config.admin.to_string(), "127.0.0.1:8080");
+    let config = load(&file, &Environment::default()).unwrap();
+    let local = file.with_file_name(".cofferdam");
+    assert!(matches!(config.bus.kind, BusKind::Local { directory } if directory == local));
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.envelope, "mirror");
     assert!(config.executor.is_none() && config.plugins.is_empty());
 }
@@ -56,14 +68,14 @@ fn the_environment_overrides_the_file() {
         ("LOG_LEVEL", "WARNING"),
         ("VLLM_URL", ""),
     ]);
-    let config = Config::load(&file, &environment).unwrap();
-    assert_eq!(config.bus.nats, ["nats://b:2", "nats://c:3"].map(Url::new));
+    let config = load(&file, &environment).unwrap();
+    assert_eq!(nats(&config).urls, ["nats://b:2", "nats://c:3"].map(Url::new));
     let planning = &config.upstreams["planning"];
     assert_eq!((planning.address.as_str(), planning.timeout), ("http://q:2", Duration::from_secs(9)));
     let executor = config.executor.unwrap();
     assert_eq!(executor.backend, Backend::Fleet { upstream: "ray".into() });
     assert_eq!(
-        (executor.model.as_str(), executor.vllm_url.as_str()),
+        (executor.model.as_str(), executor.vllm_url.reveal()),
         ("n", "http://vllm-server-service:8000")
     );
     assert_eq!(config.log.level, "warn");
@@ -76,7 +88,7 @@ fn faults(text: &str, environment: &Environment) -> String {
     for name in ["token", "ca.pem"] {
         std::fs::write(folder.path().join(name), "hunter2\n").unwrap();
     }
-    let told = Config::load(&file, environment).map(|c| format!("{c:?}")).unwrap_err().to_string();
+    let told = load(&file, environment).map(|c| format!("{c:?}")).unwrap_err().to_string();
     assert!(!told.contains("hunter2"), "{told}");
     told.replace(&format!("{}/", folder.path().display()), "")
 }
@@ -87,9 +99,9 @@ fn a_token_is_read_from_its_file_and_never_shown() {
         "[bus]\nnats = \"nats://me:hunter2@a\"\n[upstreams.planning]\naddress = \"https://p:1\"\ntoken-file = \"token\"\n",
     );
     std::fs::write(folder.path().join("token"), "hunter2\n").unwrap();
-    let config = Config::load(&file, &Environment::default()).unwrap();
+    let config = load(&file, &Environment::default()).unwrap();
     assert_eq!(config.upstreams["planning"].token.as_ref().unwrap().reveal(), "hunter2");
-    assert_eq!(config.bus.nats[0].reveal(), "nats://me:hunter2@a");
+    assert_eq!(nats(&config).urls[0].reveal(), "nats://me:hunter2@a");
     assert!(!format!("{config:?}").contains("hunter2"));
 }
 
@@ -98,13 +110,13 @@ fn a_moved_upstream_keeps_its_tls() {
     let (folder, file) = write("[upstreams.planning]\naddress = \"https://p:1\"\nca = \"ca.pem\"\n");
     std::fs::write(folder.path().join("ca.pem"), "").unwrap();
     let moved = |to| Environment::of([("PLANNING_SERVICE_ADDRESS", to)]);
-    let config = Config::load(&file, &moved("q:2")).unwrap();
+    let config = load(&file, &moved("q:2")).unwrap();
     assert_eq!(config.upstreams["planning"].address, "https://q:2");
-    let told = Config::load(&file, &moved("http://q:2")).unwrap_err().to_string();
+    let told = load(&file, &moved("http://q:2")).unwrap_err().to_string();
     let expected = "environment: PLANNING_SERVICE_ADDRESS is \"http://q:2\", and upstreams.planning has ca, which plain \
                     http has no use for; write https://, or remove it there";
     assert!(told.contains(expected), "{told}");
-    let told = Config::load(&file, &moved("q")).unwrap_err().to_string();
+    let told = load(&file, &moved("q")).unwrap_err().to_string();
     assert!(
         told.contains("environment: PLANNING_SERVICE_ADDRESS is \"q\", which is neither host:port nor"),
         "{told}"
@@ -122,7 +134,7 @@ fn a_token_leaves_the_machine_through_tls_only() {
     for host in ["http://127.0.0.1", "http://localhost", "https://p"] {
         let (folder, file) = write(&config(host));
         std::fs::write(folder.path().join("token"), "hunter2\n").unwrap();
-        Config::load(&file, &Environment::default()).unwrap();
+        load(&file, &Environment::default()).unwrap();
     }
     let both = "[upstreams.p]\naddress = \"https://p:1\"\ntoken-file = \"token\"\ntoken-env = \"T\"\n";
     let told = faults(both, &Environment::of([("T", "hunter2")]));
@@ -140,7 +152,7 @@ fn with_plugin(grants: &str, manifest: &str) -> Result<Config, String> {
     std::fs::write(folder.path().join("p.wasm"), "").unwrap();
     let manifest = format!("[plugin]\nname = \"theirs\"\nversion = \"0.1.0\"\n{manifest}");
     std::fs::write(folder.path().join("p.toml"), manifest).unwrap();
-    Config::load(&file, &Environment::default()).map_err(|faults| faults.to_string())
+    load(&file, &Environment::default()).map_err(|faults| faults.to_string())
 }
 
 const CELL: &str = "[[subscriptions]]\nsubject = \"a\"\norder-key = \"/id\"\n";
@@ -176,7 +188,7 @@ fn the_operator_may_exceed_the_ceilings_of_authors() {
     let told = with_plugin("", asks).unwrap_err();
     assert!(told.contains("4 faults") && told.contains("p.toml:5: limits.cpu is 20s"), "{told}");
     let config = with_plugin(&asks.replace("[limits]", "[plugins.p.limits]"), asks).unwrap();
-    assert_eq!(config.plugins[0].limits.cpu, Some(Duration::from_secs(20)));
+    assert_eq!(config.plugins[0].limits.cpu, Duration::from_secs(20));
     with_plugin(&asks.replace("1000", "1000\nmemory = \"256MiB\""), asks).unwrap();
     let told = with_plugin("[plugins.p.limits]\nmemory = \"257MiB\"\nwall = \"2h\"\n", "").unwrap_err();
     assert!(
@@ -196,28 +208,206 @@ fn a_fault_in_one_place_makes_no_false_ones_elsewhere() {
     let lines: Vec<&str> = told.lines().map(str::trim).collect();
     assert_eq!(lines[0], "3 faults in the configuration:", "{told}");
     assert!(lines[1].starts_with("cofferdam.toml:1: executor.backend is missing"), "{told}");
-    assert!(lines[2].starts_with("cofferdam.toml:4: plugins.p.component is missing"), "{told}");
+    assert!(
+        lines[2].starts_with(
+            "cofferdam.toml:4: plugins.p has no component, and none of that name is known; build"
+        ),
+        "{told}"
+    );
     assert!(lines[3].starts_with("cofferdam.toml:5: \"p.toml\" is not a file"), "{told}");
 }
 
-#[test]
-fn the_config_of_the_repository_grants_what_its_plugins_ask_for() {
+/// A folder with the bundled plugins as far as a config is concerned, and a program that finds them.
+fn bundled_plugins() -> (tempfile::TempDir, Environment) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let text = std::fs::read_to_string(root.join("cofferdam.toml")).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let mut config = text;
+    let plugins = folder.path().join("plugins");
+    std::fs::create_dir(&plugins).unwrap();
     for name in ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"] {
-        let component = folder.path().join(format!("{name}.wasm"));
+        let component = plugins.join(format!("{name}.wasm"));
         std::fs::write(&component, "").unwrap();
         std::fs::copy(root.join("plugins").join(name).join("plugin.toml"), component.with_extension("toml"))
             .unwrap();
-        config = config.replace(&format!("target/plugins/{name}.wasm"), &component.display().to_string());
     }
-    let file = folder.path().join("cofferdam.toml");
-    std::fs::write(&file, config).unwrap();
-    let config = Config::load(&file, &Environment::default()).unwrap();
+    let environment = Environment::default().with_program(folder.path().join("bin/cofferdam"));
+    (folder, environment)
+}
+
+#[test]
+fn the_built_in_configuration_grants_what_the_bundled_plugins_ask_for() {
+    let (folder, environment) = bundled_plugins();
+    let config = Config::load(&Location::BuiltIn, &environment).unwrap();
+    assert_eq!(config.plugins.len(), 4);
     for plugin in &config.plugins {
+        assert!(plugin.component.starts_with(folder.path().join("plugins")), "{plugin:?}");
         let missing: Vec<String> = plugin.grants.missing().iter().map(ToString::to_string).collect();
         assert!(missing.is_empty(), "{missing:#?}");
+    }
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8080");
+    assert!(matches!(config.bus.kind, BusKind::Local { directory } if directory == Path::new(".cofferdam")));
+    assert_eq!(config.executor.unwrap().backend, Backend::Offline);
+}
+
+#[test]
+fn bundled_plugins_that_are_nowhere_are_told_once_with_the_places_and_the_remedy() {
+    let environment = Environment::of([("COFFERDAM_PLUGINS", "/a")]).with_program("/opt/bin/cofferdam");
+    let told = Config::load(&Location::BuiltIn, &environment).unwrap_err();
+    let [fault] = &told.0[..] else { panic!("{told}") };
+    let told = fault.to_string();
+    assert!(told.starts_with("the built-in configuration:"), "{told}");
+    for part in [
+        "plugins.prompt-builder, plugins.output-parser, plugins.dependency-analyzer and plugins.workflow-router have no \
+         component",
+        "in \"/a\", \"/opt/bin/plugins\", \"/opt/plugins\", \"/opt/lib/cofferdam/plugins\"; ",
+        "`cargo xtask plugins`",
+        "COFFERDAM_PLUGINS",
+    ] {
+        assert!(told.contains(part), "{part}\n--- was told\n{told}");
+    }
+}
+
+#[test]
+fn the_environments_plugins_come_first() {
+    let (folder, environment) = bundled_plugins();
+    let own = tempfile::tempdir().unwrap();
+    let (_config, file) =
+        write("[plugins.output-parser]\n[plugins.output-parser.grants]\nstate = [\"derivation\"]\n");
+    let with_own = Environment::of([("COFFERDAM_PLUGINS", own.path().to_str().unwrap())])
+        .with_program(folder.path().join("bin/cofferdam"));
+    let component =
+        |environment: &Environment| load(&file, environment).unwrap().plugins[0].component.clone();
+    assert!(component(&with_own).starts_with(folder.path()), "it has none of that name");
+    std::fs::write(own.path().join("output-parser.wasm"), "").unwrap();
+    std::fs::copy(folder.path().join("plugins/output-parser.toml"), own.path().join("output-parser.toml"))
+        .unwrap();
+    assert!(component(&with_own).starts_with(own.path()));
+    assert!(component(&environment).starts_with(folder.path()));
+}
+
+#[test]
+fn one_bus_is_meant_and_its_protection_is_not_lost() {
+    let fault = |text: &str, environment: &Environment| {
+        let told = faults(text, environment);
+        told.lines().nth(1).unwrap_or_default().trim().to_owned()
+    };
+    let none = Environment::default();
+    assert_eq!(
+        fault("[bus]\nlocal = \"x\"\nnats = \"nats://a\"\n", &none),
+        "cofferdam.toml:2: bus.local and bus.nats exclude each other; remove one"
+    );
+    assert!(fault("[bus]\nnats = []\n", &none).starts_with("cofferdam.toml:2: bus.nats names no server"));
+    let told = fault("[bus]\nca = \"ca.pem\"\n", &none);
+    assert!(
+        told.starts_with(
+            "cofferdam.toml:2: bus.ca is for NATS, and without a URL the bus is the embedded one"
+        )
+    );
+
+    // NATS_URL moves a config that says local.
+    let (_folder, file) = write("[bus]\nlocal = \"x\"\n");
+    assert!(matches!(load(&file, &none).unwrap().bus.kind, BusKind::Local { .. }));
+    let moved = load(&file, &Environment::of([("NATS_URL", "nats://a")])).unwrap();
+    assert_eq!(nats(&moved).urls, [Url::new("nats://a")]);
+}
+
+#[test]
+fn an_admin_port_for_others_takes_a_token() {
+    let (folder, file) = write("[admin]\nlisten = \"0.0.0.0:8080\"\ntoken-file = \"token\"\n");
+    std::fs::write(folder.path().join("token"), "hunter2\n").unwrap();
+    let config = load(&file, &Environment::default()).unwrap();
+    assert_eq!(config.admin.token.unwrap().reveal(), "hunter2");
+    let moved = Environment::of([("COFFERDAM_LISTEN", "127.0.0.1:0")]);
+    assert_eq!(load(&file, &moved).unwrap().admin.listen.to_string(), "127.0.0.1:0");
+    let told = faults("", &Environment::of([("COFFERDAM_LISTEN", "[::]:1")]));
+    assert!(told.contains("environment: COFFERDAM_LISTEN is [::]:1, where others"), "{told}");
+    let told = faults("", &Environment::of([("COFFERDAM_LISTEN", "8080")]));
+    assert!(told.contains("environment: COFFERDAM_LISTEN is \"8080\", which is not an address"), "{told}");
+    let told = faults("[admin]\nlisten = \"0.0.0.0:8080\"\n", &Environment::default());
+    assert!(told.contains("cofferdam.toml:2: admin.listen is 0.0.0.0:8080, where others"), "{told}");
+    assert!(told.contains("add token-file or token-env to [admin], or listen on 127.0.0.1"), "{told}");
+}
+
+/// `UPDATE=1` accepts what is shown now.
+#[test]
+fn the_effective_configuration_says_where_each_value_comes_from() {
+    let environment = Environment::of([
+        ("NATS_URL", "nats://b:4222, nats://me:hunter2@c"),
+        ("PLANNING_SERVICE_ADDRESS", "planning:1"),
+        ("RAY_EXECUTOR_ADDRESS", "https://ray:2"),
+        ("LOG_LEVEL", "WARNING"),
+        ("VLLM_MODEL", "large"),
+        ("UPSTREAM_TOKEN", "hunter2"),
+    ]);
+    let reading = Reading::of(&Location::File(testdata("show.toml")), &environment).unwrap();
+    assert!(reading.faults.is_empty(), "{}", Faults(reading.faults));
+    let shown = reading.settings.to_string();
+    assert!(!shown.contains("hunter2"), "{shown}");
+    let shown = shown.replace(&testdata("").display().to_string(), "");
+    // How far a comment is from its value depends on the length of paths here.
+    let tidy = |line: &str| match line.rsplit_once("  # ") {
+        Some((value, comment)) => format!("{}  # {comment}\n", value.trim_end()),
+        None => format!("{line}\n"),
+    };
+    let shown: String = shown.lines().map(tidy).collect();
+    let golden = testdata("show.out");
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&golden, &shown).unwrap();
+    }
+    assert_eq!(shown, std::fs::read_to_string(&golden).unwrap());
+}
+
+#[test]
+fn what_is_shown_can_be_used_again_and_means_the_same() {
+    let (plugins, _) = bundled_plugins();
+    let program = plugins.path().join("bin/cofferdam");
+    let (_folder, other) = write("");
+    for (location, nats) in [
+        (Location::BuiltIn, false),
+        (Location::File(testdata("show.toml")), false),
+        (Location::File(testdata("show.toml")), true),
+    ] {
+        let environment = match nats {
+            true => Environment::of([("NATS_URL", "nats://b:4222"), ("UPSTREAM_TOKEN", "t")]),
+            false => Environment::of([("UPSTREAM_TOKEN", "t")]).with_program(&program),
+        };
+        let first = Reading::of(&location, &environment).unwrap();
+        assert!(first.faults.is_empty(), "{}", Faults(first.faults));
+        std::fs::write(&other, first.settings.to_string()).unwrap();
+        let without = Environment::of([("UPSTREAM_TOKEN", "t")]);
+        let again = Reading::of(&Location::File(other.clone()), &without).unwrap();
+        assert!(again.faults.is_empty(), "{}\n{}", Faults(again.faults), first.settings);
+        let meant = |reading: &Reading| {
+            let text = format!("{:#?}", reading.config).replace("me:hunter2@", "***@");
+            text.replace(&format!("{}/", std::env::current_dir().unwrap().display()), "")
+        };
+        assert_eq!(meant(&first), meant(&again));
+    }
+}
+
+/// The keys of a section of the docs' first example, commented ones too.
+fn documented<'a>(docs: &'a str, section: &str) -> &'a str {
+    let example = docs.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
+    let from = example.split(&format!("[{section}]")).nth(1).unwrap_or_default();
+    from.split("\n[").next().unwrap_or_default()
+}
+
+#[test]
+fn every_key_that_is_read_is_in_the_docs() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
+    let docs = std::fs::read_to_string(docs).unwrap();
+    let location = Location::File(testdata("show.toml"));
+    for nats in ["", "nats://a"] {
+        let environment = Environment::of([("NATS_URL", nats), ("UPSTREAM_TOKEN", "t")]);
+        let reading = Reading::of(&location, &environment).unwrap();
+        assert!(reading.faults.is_empty(), "{}", Faults(reading.faults));
+        // The config's keys are the manifest's business.
+        for setting in reading.settings.iter().filter(|s| s.table != "plugins.talker.config") {
+            let section = setting
+                .table
+                .replace("talker", "output-parser")
+                .replace("upstreams.ray", "upstreams.planning");
+            let known = documented(&docs, &section).contains(&format!("{} = ", setting.key));
+            assert!(known, "docs/configuration.md lacks {} in [{section}]", setting.key);
+        }
     }
 }

@@ -1,26 +1,27 @@
 //! `[upstreams.NAME]` and the variables that move them: addresses, and what protects the way there. Protection that is
 //! configured is never lost in silence.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, time::Duration};
+
+use toml::Value;
 
 use super::{
-    Secret, Upstream, Url,
+    Upstream, Url,
     env::{Surroundings, UPSTREAMS},
-    file::{certificate, file},
-    manifest::{bad_name, is_name},
+    paths::{certificate, file},
     reader::Table,
+    settings::Origin,
+    token::token,
+    words::{bad_name, is_name},
 };
 
 /// Five seconds, as the fleet's services expect of each other.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 const EXAMPLE: &str = "\"http://host:port\" or \"https://host:port\"";
 
-pub(super) fn upstreams(
-    table: Option<&Table<'_>>,
-    surroundings: &Surroundings<'_>,
-) -> BTreeMap<String, Upstream> {
+pub(super) fn upstreams(table: &Table<'_>, surroundings: &Surroundings<'_>) -> BTreeMap<String, Upstream> {
     let mut all = BTreeMap::new();
-    for (name, table) in table.map(Table::named_tables).unwrap_or_default() {
+    for (name, table) in table.named_tables() {
         if !is_name(&name) {
             table.fault(bad_name(&name));
         }
@@ -28,25 +29,16 @@ pub(super) fn upstreams(
         table.finish();
     }
     for (variable, name) in UPSTREAMS {
-        if !all.contains_key(name)
-            && let Some(moved) = moved(variable, false, surroundings)
-        {
-            let upstream = Upstream {
-                address: moved.url,
-                timeout: RPC_TIMEOUT,
-                ca: None,
-                certificate: None,
-                domain: None,
-                token: None,
-            };
-            all.insert(name.to_owned(), upstream);
+        if !all.contains_key(name) && surroundings.has(variable) {
+            all.insert(name.to_owned(), upstream(name, &table.table_or_empty(name), surroundings));
         }
     }
     all
 }
 
 fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> Upstream {
-    let own = table.required("address", "\"http://127.0.0.1:50051\"").and_then(|text| {
+    let own = table.is_there().then(|| table.required("address", "\"http://127.0.0.1:50051\"")).flatten();
+    let own = own.and_then(|text| {
         let address = Address::parse(&text.value, false);
         if address.is_none() {
             table.fault_at(
@@ -62,11 +54,14 @@ fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> U
     let variable = UPSTREAMS.into_iter().find(|(_, n)| *n == name).map(|(variable, _)| variable);
     let https = own.as_ref().is_some_and(|a| a.https);
     let moved = variable.and_then(|v| Some((v, moved(v, https, surroundings)?)));
+    if let Some((variable, address)) = &moved {
+        table.set("address", Value::from(address.url.as_str()), Origin::Variable((*variable).to_owned()));
+    }
     let ca = file(table, "ca", &surroundings.base);
     let certificate = certificate(table, &surroundings.base);
-    let domain = table.string("domain").map(|d| d.value);
+    let domain = table.text("domain").optional();
     let token = token(table, surroundings);
-    let timeout = table.duration("timeout").unwrap_or(RPC_TIMEOUT);
+    let timeout = table.duration("timeout").or(RPC_TIMEOUT);
     let used = moved.as_ref().map(|(_, address)| address).or(own.as_ref());
     if let Some(lost) = used.and_then(|a| a.lost(table, token.is_some())) {
         match &moved {
@@ -134,47 +129,6 @@ impl Address {
             None => None,
         }
     }
-}
-
-/// `token-file` or `token-env`: a secret never stands in the config itself.
-fn token(table: &Table<'_>, surroundings: &Surroundings<'_>) -> Option<Secret> {
-    let path: Option<PathBuf> = file(table, "token-file", &surroundings.base);
-    let name = table.string("token-env");
-    if let (Some(_), Some(name)) = (&path, &name) {
-        table.fault_at(name, "token-file and token-env exclude each other; remove one");
-    }
-    let (key, token) = match (path, name) {
-        (Some(path), _) => match std::fs::read_to_string(&path) {
-            Ok(text) => ("token-file", text),
-            // That it is no file has been told.
-            Err(_) if !path.is_file() => return None,
-            Err(e) => {
-                table.fault_of("token-file", format!("token-file {:?} can't be read: {e}", path.display()));
-                return None;
-            }
-        },
-        (None, Some(name)) => match surroundings.variable(&name.value) {
-            Some(value) => ("token-env", value),
-            None => {
-                table.fault_at(
-                    &name,
-                    format!("token-env names {:?}, which is not set; set it, or use token-file", name.value),
-                );
-                return None;
-            }
-        },
-        (None, None) => return None,
-    };
-    let token = token.trim();
-    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
-        table.fault_of(
-            key,
-            format!(
-                "what {key} names is not a token: it is empty, or has white space or characters beyond ASCII"
-            ),
-        );
-    }
-    Some(Secret::new(token.to_owned()))
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn request(config: &ExecutorConfig, queued: &QueuedJob) -> ExecuteDeliberationRe
             metadata: job.metadata.iter().cloned().collect(),
         }),
         agents: agents.collect(),
-        vllm_url: config.vllm_url.clone(),
+        vllm_url: config.vllm_url.reveal().to_owned(),
         vllm_model: model.clone(),
     }
 }

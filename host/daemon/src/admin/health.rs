@@ -1,4 +1,5 @@
-//! The admin port: health for machines and people, metrics for Prometheus. On loopback unless the operator says otherwise.
+//! Health for machines and people, metrics for Prometheus: plain HTTP, open to whoever reaches the port. A probe and a
+//! scraper hold no token, and nothing here changes anything or shows what events carry.
 
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use axum::{
 };
 use cofferdam_bus::Connection;
 use serde_json::json;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::observe::metrics::Metrics;
@@ -27,14 +28,13 @@ pub struct Status {
     pub plugins: Vec<(String, String, String)>,
 }
 
-pub async fn serve(listener: TcpListener, status: Status, stop: CancellationToken) -> std::io::Result<()> {
-    let router = Router::new()
+pub(super) fn routes(status: Status) -> Router {
+    Router::new()
         .route("/health", get(health))
         .route("/health/live", get(live))
         .route("/health/ready", get(ready))
         .route("/metrics", get(metrics))
-        .with_state(Arc::new(status));
-    axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await
+        .with_state(Arc::new(status))
 }
 
 /// Live: the process answers. Ready: the bus is in reach and events are taken. 503 unless both.

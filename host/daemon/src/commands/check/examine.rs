@@ -1,0 +1,197 @@
+//! What `run` would find before it connects, in its order, going on behind each fault.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use cofferdam_sandbox::{Digest, LoadError, Sandbox, Shape};
+use futures_util::future::join_all;
+
+use super::finding::{Finding, Line, Lines, Severity};
+use crate::{
+    capabilities::Upstreams,
+    config::{Fault, Location, PluginConfig, Reading},
+    grants::Kind,
+    observe::metrics::Metrics,
+    plugins::{self, PluginError},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub findings: Vec<Finding>,
+    /// Of the components that are some, by the plugin's name.
+    pub digests: BTreeMap<String, Digest>,
+}
+
+impl Report {
+    pub(super) fn of_faults(faults: Vec<Fault>) -> Self {
+        Self { findings: faults.into_iter().map(fault).collect(), digests: BTreeMap::new() }
+    }
+
+    pub(super) fn fine(&self) -> bool {
+        self.findings.iter().all(|f| f.severity == Severity::Note)
+    }
+}
+
+fn fault(fault: Fault) -> Finding {
+    let Fault { file, line, message } = fault;
+    let file = file.display().to_string();
+    Finding { severity: Severity::Fault, file, line, message, details: Vec::new(), write: None }
+}
+
+pub(super) async fn examine(location: &Location, reading: &Reading) -> Report {
+    let mut report = Report::of_faults(reading.faults.clone());
+    let mut found = Vec::new();
+    let place = Place { location, reading };
+    let sandbox = plugins::sandbox_without_cache(&reading.config);
+    if let Err(error) = &sandbox {
+        found.push(place.fault("sandbox", "", error.to_string()));
+    }
+    let components = reading.config.plugins.iter().map(|plugin| component(plugin, sandbox.as_ref().ok()));
+    let components = join_all(components).await;
+    for (plugin, (shape, error)) in reading.config.plugins.iter().zip(components) {
+        let table = format!("plugins.{}", plugin.name);
+        found.extend(error.map(|error| place.fault(&table, "component", error.to_string())));
+        found.extend(place.lacking(plugin, shape.as_ref()));
+        // A manifest that is not there, or has faults, may ask for more than could be read.
+        let file = &plugin.manifest_file;
+        if file.is_file() && !reading.faults.iter().any(|fault| fault.file == *file) {
+            found.extend(place.idle(plugin));
+        }
+        report.digests.extend(shape.map(|shape| (plugin.name.clone(), shape.digest)));
+    }
+    // What has a fault already would only be told again.
+    if reading.faults.is_empty() {
+        if let Err(error) = Upstreams::connect(&reading.config.upstreams) {
+            found.push(place.fault("upstreams", "", format!("{error:#}")));
+        }
+        let metrics = reading.config.plugins.iter().flat_map(|plugin| &plugin.manifest.metrics);
+        if let Err(error) = Metrics::new(metrics) {
+            found.push(place.fault(
+                "plugins",
+                "",
+                format!("a plugin's metrics can't be registered: {error}"),
+            ));
+        }
+    }
+    found.sort_by_key(|finding| finding.severity == Severity::Note);
+    report.findings.extend(found);
+    report
+}
+
+/// What the component is, as far as that can be told, and why it can't run here.
+async fn component(plugin: &PluginConfig, sandbox: Option<&Sandbox>) -> (Option<Shape>, Option<PluginError>) {
+    let (name, path) = (plugin.name.clone(), plugin.component.clone());
+    // That there is none has been told.
+    if !path.is_file() {
+        return (None, None);
+    }
+    let bytes = match tokio::fs::read(&path).await {
+        Ok(bytes) => Bytes::from(bytes),
+        Err(error) => return (None, Some(PluginError::Unreadable { name, path, error })),
+    };
+    let unloadable = |error: LoadError| Some(PluginError::Load { name, path, error });
+    let shape = match Sandbox::inspect(&bytes) {
+        Ok(shape) => shape,
+        Err(error) => return (None, unloadable(error)),
+    };
+    match sandbox {
+        Some(sandbox) => (Some(shape), sandbox.load(bytes).await.err().and_then(unloadable)),
+        None => (Some(shape), None),
+    }
+}
+
+struct Place<'a> {
+    location: &'a Location,
+    reading: &'a Reading,
+}
+
+impl Place<'_> {
+    /// The line of a key, else that of its table.
+    fn line(&self, table: &str, key: &str) -> Option<usize> {
+        let settings = &self.reading.settings;
+        settings.get(table, key).and_then(|s| s.origin.line()).or_else(|| settings.table(table))
+    }
+
+    fn fault(&self, table: &str, key: &str, message: String) -> Finding {
+        self.finding(Severity::Fault, self.line(table, key), message)
+    }
+
+    fn finding(&self, severity: Severity, line: Option<usize>, message: String) -> Finding {
+        let file = self.location.to_string();
+        Finding { severity, file, line, message, details: Vec::new(), write: None }
+    }
+
+    /// What the plugin asks for, or imports, and is not granted: together, as the lines belong into one table.
+    fn lacking(&self, plugin: &PluginConfig, shape: Option<&Shape>) -> Option<Finding> {
+        let name = &plugin.name;
+        let ungranted = shape.map(|shape| plugins::ungranted(plugin, shape)).unwrap_or_default();
+        let missing = plugin.grants.missing();
+        let (mut details, mut lines) = (Vec::new(), Vec::new());
+        let table = format!("plugins.{name}.grants");
+        for denial in missing {
+            let mut detail = format!("asks for {} {}", denial.kind.name(), denial.thing);
+            if denial.kind == Kind::State && plugin.trespasses() {
+                detail.push_str(", where it keeps the cells of its events");
+            } else if ungranted.contains(&denial.kind) {
+                detail.push_str(", imports that interface, and is granted nothing of the kind");
+            }
+            details.push(detail);
+            let replaces =
+                self.reading.settings.get(&table, denial.kind.name()).and_then(|s| s.origin.line());
+            lines.extend(denial.grant.map(|text| Line { text, replaces }));
+        }
+        for kind in &ungranted {
+            if plugin.grants.asked.list(*kind).is_empty() {
+                details.push(unasked(*kind, plugin));
+            }
+        }
+        if details.is_empty() {
+            return None;
+        }
+        let (severity, message) = match ungranted.is_empty() && !plugin.trespasses() {
+            true => (
+                Severity::Missing,
+                format!("plugin {name:?} asks for more than it is granted; it runs, and the rest is denied"),
+            ),
+            false => (Severity::Fault, format!("plugin {name:?} can't run without grants that it lacks")),
+        };
+        let mut finding = self.finding(severity, self.line(&format!("plugins.{name}"), "component"), message);
+        finding.details = details;
+        let table_line = self.reading.settings.table(&table);
+        finding.write = (!lines.is_empty()).then_some(Lines { table, table_line, lines });
+        Some(finding)
+    }
+
+    /// Grants that the plugin never asked for.
+    fn idle(&self, plugin: &PluginConfig) -> Vec<Finding> {
+        let table = format!("plugins.{}.grants", plugin.name);
+        let notes = plugin.grants.idle().into_iter().map(|(kind, entry)| {
+            let message = format!(
+                "{table}.{} has {entry:?}, which the plugin does not ask for; it allows nothing until {:?} asks for it {}",
+                kind.name(),
+                plugin.manifest_file.display(),
+                asked_in(kind)
+            );
+            self.finding(Severity::Note, self.line(&table, kind.name()), message)
+        });
+        notes.collect()
+    }
+}
+
+fn unasked(kind: Kind, plugin: &PluginConfig) -> String {
+    format!(
+        "imports the interface {:?}, which {:?} does not ask for and nothing is granted of; build it for a world without \
+         that import, or ask for it there {} and grant it here",
+        kind.name(),
+        plugin.manifest_file.display(),
+        asked_in(kind)
+    )
+}
+
+/// The table of a manifest.
+fn asked_in(kind: Kind) -> &'static str {
+    match kind {
+        Kind::State => "with [state]",
+        Kind::Publish | Kind::Rpc | Kind::Executor => "in [asks]",
+    }
+}

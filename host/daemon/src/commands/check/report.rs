@@ -1,0 +1,148 @@
+//! What a check found, for people and for programs.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::{
+    examine::Report,
+    finding::{Finding, Severity},
+};
+use crate::config::{Backend, BusKind, Config, Location, PluginConfig};
+
+/// Digits of a digest that people compare.
+const DIGITS: usize = 12;
+
+pub(super) fn text(location: &Location, report: &Report, config: Option<&Config>) -> String {
+    let mut text = String::new();
+    for finding in &report.findings {
+        text.push_str(&finding.to_string());
+    }
+    match config {
+        Some(config) if report.fine() => {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text.push_str(&format!("{location}: fine\n\n{}", summary(report, config)));
+        }
+        _ => text.push_str(&format!("{location}: {}\n", counts(&report.findings))),
+    }
+    text
+}
+
+fn counts(findings: &[Finding]) -> String {
+    let count = |severity| findings.iter().filter(|f| f.severity == severity).count();
+    let kinds = [
+        (count(Severity::Fault), "fault", "faults"),
+        (count(Severity::Missing), "plugin that lacks grants", "plugins that lack grants"),
+        (count(Severity::Note), "note", "notes"),
+    ];
+    let counts = kinds.iter().filter(|(n, _, _)| *n > 0).map(|(n, one, more)| match n {
+        1 => format!("1 {one}"),
+        n => format!("{n} {more}"),
+    });
+    counts.collect::<Vec<_>>().join(", ")
+}
+
+fn summary(report: &Report, config: &Config) -> String {
+    let admin = &config.admin;
+    let token = if admin.token.is_some() { ", with a token" } else { "" };
+    let mut text = format!(
+        "bus        {}\nadmin      {}{token}\nexecutor   {}\n",
+        bus(config),
+        admin.listen,
+        executor(config)
+    );
+    let upstreams: Vec<String> =
+        config.upstreams.iter().map(|(name, u)| format!("{name} {}", u.address)).collect();
+    if !upstreams.is_empty() {
+        text.push_str(&format!("upstreams  {}\n", upstreams.join(", ")));
+    }
+    let mut rows = vec![["plugin", "version", "digest", "subscriptions"].map(str::to_owned)];
+    for plugin in &config.plugins {
+        let digest = report.digests.get(&plugin.name).map(ToString::to_string).unwrap_or_default();
+        let mut first = [
+            plugin.name.clone(),
+            plugin.manifest.version.clone(),
+            digest.chars().take(DIGITS).collect(),
+            String::new(),
+        ];
+        let mut subjects = subjects(plugin);
+        first[3] = subjects.next().unwrap_or("none").to_owned();
+        rows.push(first);
+        rows.extend(
+            subjects.map(|subject| [String::new(), String::new(), String::new(), subject.to_owned()]),
+        );
+    }
+    if rows.len() > 1 {
+        text.push('\n');
+        text.push_str(&table(&rows));
+    }
+    text
+}
+
+fn subjects(plugin: &PluginConfig) -> impl Iterator<Item = &str> {
+    plugin.manifest.subscriptions.iter().map(|s| s.subject.as_str())
+}
+
+fn table(rows: &[[String; 4]]) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
+    let (a, b, c) = (width(0), width(1), width(2));
+    let lines = rows.iter().map(|[name, version, digest, subject]| {
+        format!("{name:a$}  {version:b$}  {digest:c$}  {subject}").trim_end().to_owned() + "\n"
+    });
+    lines.collect()
+}
+
+fn bus(config: &Config) -> String {
+    match &config.bus.kind {
+        BusKind::Local { directory } => format!("local, {}", absolute(directory)),
+        BusKind::Nats(nats) => {
+            let urls: Vec<String> = nats.urls.iter().map(ToString::to_string).collect();
+            format!("nats, {}", urls.join(", "))
+        }
+    }
+}
+
+fn absolute(path: &Path) -> String {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned()).display().to_string()
+}
+
+fn executor(config: &Config) -> String {
+    match config.executor.as_ref().map(|executor| &executor.backend) {
+        None => "none".to_owned(),
+        Some(Backend::Offline) => "offline, a rule-based stand-in for a model".to_owned(),
+        Some(Backend::Fleet { upstream }) => format!("fleet, at the upstream {upstream}"),
+    }
+}
+
+pub(super) fn json(location: &Location, report: &Report, config: Option<&Config>) -> String {
+    let mut all = json!({
+        "ok": report.fine(),
+        "config": location.to_string(),
+        "findings": report.findings,
+    });
+    if let Some(config) = config {
+        let plugins = config.plugins.iter().map(|plugin| {
+            json!({
+                "name": plugin.name,
+                "version": plugin.manifest.version,
+                "component": plugin.component.display().to_string(),
+                "digest": report.digests.get(&plugin.name).map(ToString::to_string),
+                "subscriptions": subjects(plugin).collect::<Vec<_>>(),
+            })
+        });
+        all["plugins"] = plugins.collect();
+        all["admin"] = config.admin.listen.to_string().into();
+        all["bus"] = match &config.bus.kind {
+            BusKind::Local { directory } => {
+                json!({ "kind": "local", "directory": absolute(directory) })
+            }
+            BusKind::Nats(nats) => {
+                let urls: Vec<Value> = nats.urls.iter().map(|url| url.to_string().into()).collect();
+                json!({ "kind": "nats", "urls": urls })
+            }
+        };
+    }
+    format!("{all}\n")
+}

@@ -1,0 +1,52 @@
+//! Keys that are paths, relative to the folder of the config.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    literal,
+    reader::{At, Table},
+    settings::Origin,
+};
+
+/// A path that may be made later.
+pub(super) fn path_or(table: &Table<'_>, key: &str, base: &Path, default: &Path) -> PathBuf {
+    optional_path(table, key, base).map_or_else(
+        || {
+            let path = base.join(default);
+            table.set(key, literal::path(&path), Origin::Default);
+            path
+        },
+        |(path, _)| path,
+    )
+}
+
+pub(super) fn optional_path(table: &Table<'_>, key: &str, base: &Path) -> Option<(PathBuf, At<String>)> {
+    let text = table.string(key)?;
+    let path = base.join(&text.value);
+    table.refine(key, literal::path(&path));
+    Some((path, text))
+}
+
+/// A path whose file must be there.
+pub(super) fn file(table: &Table<'_>, key: &str, base: &Path) -> Option<PathBuf> {
+    let (path, text) = optional_path(table, key, base)?;
+    if !path.is_file() {
+        table.fault_at(
+            &text,
+            format!("{key} names {:?}, which is not a file; correct the path", path.display()),
+        );
+    }
+    Some(path)
+}
+
+/// A client certificate comes with its key.
+pub(super) fn certificate(table: &Table<'_>, base: &Path) -> Option<(PathBuf, PathBuf)> {
+    match (file(table, "certificate", base), file(table, "key", base)) {
+        (Some(certificate), Some(key)) => Some((certificate, key)),
+        (None, None) => None,
+        _ => {
+            table.fault("certificate and key belong together; add the one that is missing");
+            None
+        }
+    }
+}
