@@ -4,12 +4,16 @@
 mod answers;
 mod bad_input;
 mod bus;
+mod check;
 mod executor;
 mod flow;
 mod grants;
 mod jobs;
 mod lifecycle;
+mod local_flow;
 mod metrics;
 mod outcomes;
 mod sandbox;
 mod start;
+mod way_in;
+mod zero_config;

@@ -122,8 +122,9 @@ async fn an_admin_port_in_use_is_named() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
     let told = world.setup().with("admin.listen", address.as_str()).refused().await;
-    let expected =
-        format!("the admin port {address} can't be bound; free it, or set [admin] listen to another");
+    let expected = format!(
+        "the admin port {address} can't be bound; free it, or set [admin] listen (or COFFERDAM_LISTEN) to another"
+    );
     assert!(told.contains(&expected), "{told}");
 }
 

@@ -42,8 +42,23 @@ impl Driven {
         answer
     }
 
+    /// The next line it says by itself; `None` if it has ended.
+    pub async fn line(&mut self) -> Option<String> {
+        self.stdout.next_line().await.expect("readable")
+    }
+
     /// SIGKILL.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("a kill");
+    }
+
+    /// SIGKILL; gives what it had said before.
+    pub async fn kill_and_hear(mut self) -> Vec<String> {
+        self.child.kill().await.expect("a kill");
+        let mut lines = Vec::new();
+        while let Some(line) = self.line().await {
+            lines.push(line);
+        }
+        lines
     }
 }

@@ -15,18 +15,30 @@ use crate::{
 pub struct Daemon {
     process: Process,
     admin: String,
+    bus: String,
 }
 
 impl Daemon {
-    pub(crate) async fn start(command: Command) -> Daemon {
+    /// Starts it and waits until it takes events.
+    pub async fn start(command: Command) -> Daemon {
         let mut process = Process::start("cofferdam", command);
         let Some(ready) = process.ready().await else {
             let status = process.end().await;
             panic!("the daemon ended with {status}; its log: {}", process.log().text());
         };
         assert_eq!(ready["ready"], true, "{ready}");
-        let admin = ready["admin"].as_str().expect("an address").to_owned();
-        Daemon { process, admin }
+        let text = |key: &str| ready[key].as_str().unwrap_or_else(|| panic!("{key}: {ready}")).to_owned();
+        Daemon { admin: text("admin"), bus: text("bus"), process }
+    }
+
+    /// The address of the admin port.
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// `local` or `nats`.
+    pub fn bus(&self) -> &str {
+        &self.bus
     }
 
     pub async fn scrape(&self) -> Scrape {

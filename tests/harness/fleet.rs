@@ -1,6 +1,13 @@
 //! The fleet's stand-ins as processes of their own: Planning and Context, and a Ray Executor. Driven by the admin calls
 //! that people use, too.
 
+use std::{
+    net::TcpListener,
+    ops::Range,
+    path::Path,
+    sync::atomic::{AtomicU16, Ordering},
+};
+
 use fleet_proto::standin::v1::{
     AddPlanRequest, ApprovePlanRequest, GetPlanRequest, GetPlanResponse, Task,
     planning_admin_service_client::PlanningAdminServiceClient,
@@ -10,18 +17,24 @@ use tokio::process::Command;
 use tonic::transport::Channel;
 
 use crate::{
-    process::{Process, program},
+    process::{Log, Process, program},
     wait::wait_for,
     world::World,
 };
 
+/// Ports for services that come back where they were: from below those that the system gives to outgoing connections,
+/// and apart from those of nats-servers.
+const PORTS: Range<u16> = 10_000..12_000;
+
 /// Planning and Context; gone on drop.
 pub struct Fleet {
-    _process: Process,
+    process: Process,
     pub planning: String,
     pub context: String,
     admin: PlanningAdminServiceClient<Channel>,
-    _data: TempDir,
+    data: TempDir,
+    /// Of `fleet serve`, but for the addresses and the data.
+    options: Vec<String>,
 }
 
 impl Fleet {
@@ -31,19 +44,43 @@ impl Fleet {
 
     /// With more options of `fleet serve`.
     pub async fn start_with(world: &World, options: &[&str]) -> Fleet {
+        let url = world.nats.url();
+        let options = [&["--nats", &url], options].concat().into_iter().map(str::to_owned).collect();
+        Fleet::begin(["127.0.0.1:0", "127.0.0.1:0"].map(str::to_owned), options).await
+    }
+
+    /// On the bus of the daemon with this admin port, which may come later. It can be killed and come back.
+    pub async fn start_on(admin: &str) -> Fleet {
+        let options = vec!["--cofferdam".to_owned(), format!("http://{admin}")];
+        Fleet::begin([free_address(), free_address()], options).await
+    }
+
+    async fn begin(addresses: [String; 2], options: Vec<String>) -> Fleet {
         let data = TempDir::new().expect("a temporary directory");
-        let mut command = Command::new(program("fleet"));
-        command.args(["serve", "--planning", "127.0.0.1:0", "--context", "127.0.0.1:0", "--nats"]);
-        command.arg(world.nats.url()).arg("--data").arg(data.path()).args(options);
-        let mut process = Process::start("fleet serve", command);
-        let Some(ready) = process.ready().await else {
-            panic!("fleet serve ended: {}", process.log().text())
-        };
-        let address = |name: &str| ready[name].as_str().expect("an address").to_owned();
-        let (planning, context) = (address("planning"), address("context"));
-        let admin =
-            PlanningAdminServiceClient::connect(format!("http://{planning}")).await.expect("Planning");
-        Fleet { _process: process, planning, context, admin, _data: data }
+        let (process, planning, context) = serve(&addresses, data.path(), &options).await;
+        let admin = connect(&planning).await;
+        Fleet { process, planning, context, admin, data, options }
+    }
+
+    /// SIGKILL.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
+    /// Starts it again, where it was and with what it had stored.
+    pub async fn up(&mut self) {
+        let addresses = [self.planning.clone(), self.context.clone()];
+        (self.process, ..) = serve(&addresses, self.data.path(), &self.options).await;
+        self.admin = connect(&self.planning).await;
+    }
+
+    pub fn log(&self) -> Log {
+        self.process.log()
+    }
+
+    /// Waits for a line of the log that has this in it.
+    pub async fn says(&self, text: &str) -> String {
+        self.process.logged(&format!("{text:?}"), |line| line.contains(text)).await
     }
 
     /// Stores a plan that has three criteria and two roles; gives its id.
@@ -85,6 +122,36 @@ impl Fleet {
             (all && plan.story_state == "PLANNED").then_some(plan.tasks)
         })
         .await
+    }
+}
+
+/// A running `fleet serve`, and where its Planning and its Context are.
+async fn serve(addresses: &[String; 2], data: &Path, options: &[String]) -> (Process, String, String) {
+    let mut command = Command::new(program("fleet"));
+    command.args(["serve", "--planning", &addresses[0], "--context", &addresses[1], "--data"]);
+    command.arg(data).args(options);
+    let mut process = Process::start("fleet serve", command);
+    let Some(ready) = process.ready().await else { panic!("fleet serve ended: {}", process.log().text()) };
+    let address = |name: &str| ready[name].as_str().expect("an address").to_owned();
+    let (planning, context) = (address("planning"), address("context"));
+    (process, planning, context)
+}
+
+async fn connect(planning: &str) -> PlanningAdminServiceClient<Channel> {
+    PlanningAdminServiceClient::connect(format!("http://{planning}")).await.expect("Planning")
+}
+
+/// An address that nobody has, and that no outgoing connection takes meanwhile.
+pub fn free_address() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Test processes that run side by side begin at different places.
+    let begin = (std::process::id().wrapping_mul(2_654_435_761) >> 16) as u16;
+    loop {
+        let step = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = PORTS.start + begin.wrapping_add(step) % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return format!("127.0.0.1:{port}");
+        }
     }
 }
 

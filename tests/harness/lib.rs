@@ -7,12 +7,16 @@
 )]
 
 pub mod child;
+pub mod churn;
 pub mod daemon;
+pub mod dice;
+pub mod disk;
 pub mod executor;
 pub mod fleet;
 pub mod gate;
 pub mod guests;
 pub mod http;
+pub mod ledger;
 pub mod metrics;
 pub mod nats;
 pub mod pipeline;

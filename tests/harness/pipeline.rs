@@ -11,14 +11,27 @@ pub fn bundled(name: &str) -> Plugin {
 
 /// The three that turn a plan into tasks; the executor is left to the test.
 pub fn derivation(world: &World, planning: &str, context: &str) -> Setup {
+    derivation_on(world.setup(), planning, context)
+}
+
+fn derivation_on(setup: Setup, planning: &str, context: &str) -> Setup {
     let plugins = ["prompt-builder", "output-parser", "dependency-analyzer"];
-    let setup = world.setup().upstream("planning", planning).upstream("context", context);
+    let setup = setup.upstream("planning", planning).upstream("context", context);
     plugins.into_iter().fold(setup, |setup, name| setup.plugin(bundled(name)))
 }
 
 /// All four against the fleet's stand-ins, with the offline executor.
 pub fn pipeline(world: &World, fleet: &Fleet) -> Setup {
-    derivation(world, &fleet.planning, &fleet.context)
+    pipeline_on(world.setup(), fleet)
+}
+
+/// The same on the embedded bus, with the admin port that the fleet was told.
+pub fn local_pipeline(admin: &str, fleet: &Fleet) -> Setup {
+    pipeline_on(Setup::local().with("admin.listen", admin), fleet)
+}
+
+fn pipeline_on(setup: Setup, fleet: &Fleet) -> Setup {
+    derivation_on(setup, &fleet.planning, &fleet.context)
         .plugin(bundled("workflow-router"))
         .with("executor.backend", "offline")
 }

@@ -5,7 +5,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
 };
 
@@ -18,8 +18,12 @@ use tokio::{
 
 use crate::wait::{PATIENCE, wait_for, within};
 
-/// Settings of the fleet that a developer's shell may have; a test brings its own.
-const VARIABLES: [&str; 8] = [
+/// Settings that a developer's shell may have; a test brings its own.
+const VARIABLES: [&str; 12] = [
+    "COFFERDAM_ADMIN",
+    "COFFERDAM_LISTEN",
+    "COFFERDAM_PLUGINS",
+    "COFFERDAM_TOKEN",
     "NATS_URL",
     "LOG_LEVEL",
     "RUST_LOG",
@@ -79,9 +83,7 @@ impl Log {
 
 impl Process {
     pub fn start(name: &str, mut command: Command) -> Process {
-        for variable in VARIABLES {
-            command.env_remove(variable);
-        }
+        shield(&mut command);
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         die_with_us(&mut command);
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{name}: {e}"));
@@ -184,6 +186,23 @@ pub(crate) fn die_with_us(command: &mut Command) {
     }
     #[cfg(not(target_os = "linux"))]
     let _: &mut Command = command;
+}
+
+/// Keeps the shell's settings from a program, but for those that the test itself has set.
+fn shield(command: &mut Command) {
+    for variable in VARIABLES {
+        if !command.as_std().get_envs().any(|(name, _)| name == variable) {
+            command.env_remove(variable);
+        }
+    }
+}
+
+/// Runs a program that ends by itself, and gives all that it prints.
+pub async fn output(name: &str, mut command: Command) -> Output {
+    shield(&mut command);
+    command.stdin(Stdio::null()).kill_on_drop(true);
+    die_with_us(&mut command);
+    within(&format!("the end of {name}"), command.output()).await.unwrap_or_else(|e| panic!("{name}: {e}"))
 }
 
 /// What a program prints and how it ends, for one that is to fail.

@@ -1,6 +1,9 @@
 //! A daemon's configuration, in a folder of its own: written as a user would, started as often as a test likes.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    process::Output,
+};
 
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -9,26 +12,33 @@ use toml::{Table, Value};
 use crate::{
     daemon::Daemon,
     plugin::Plugin,
-    process::{program, run_to_end, target},
+    process::{output, program, run_to_end, target},
 };
 
 pub struct Setup {
     folder: TempDir,
     config: Table,
     plugins: Vec<Plugin>,
+    variables: Vec<(String, String)>,
 }
 
 impl Setup {
+    /// On a NATS server.
     pub fn new(nats: &str) -> Setup {
+        Setup::local().with("bus.nats", nats)
+    }
+
+    /// On the embedded bus, whose data is in the setup's folder.
+    pub fn local() -> Setup {
         let setup = Setup {
             folder: TempDir::new().expect("a temporary directory"),
             config: Table::new(),
             plugins: Vec::new(),
+            variables: Vec::new(),
         };
         // What was compiled once starts at once in the next test.
         let cache = target().join("compiled");
         setup
-            .with("bus.nats", nats)
             .with("admin.listen", "127.0.0.1:0")
             .with("log.format", "json")
             .with("sandbox.cache", cache.to_str().expect("a path in UTF-8"))
@@ -56,6 +66,12 @@ impl Setup {
             table = inner.as_table_mut().unwrap_or_else(|| panic!("{path} leads through a value"));
         }
         table.insert(key.to_owned(), value.into());
+    }
+
+    /// A variable of the environment, for every program that is started from now on.
+    pub fn env(mut self, name: &str, value: &str) -> Setup {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
     }
 
     pub fn upstream(self, name: &str, address: &str) -> Setup {
@@ -101,9 +117,20 @@ impl Setup {
         log
     }
 
+    /// Runs `cofferdam ARGUMENTS --config FILE` to its end.
+    pub async fn tell(&self, arguments: &[&str]) -> Output {
+        self.write();
+        output("cofferdam", self.cofferdam(arguments)).await
+    }
+
     fn command(&self) -> Command {
+        self.cofferdam(&["run"])
+    }
+
+    fn cofferdam(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(program("cofferdam"));
-        command.arg("run").arg("--config").arg(self.file());
+        command.args(arguments).arg("--config").arg(self.file());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }
 

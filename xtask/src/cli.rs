@@ -35,7 +35,7 @@ pub(crate) enum Command {
         #[arg(long, value_enum, help = "Climb only to this rung of the toolchain ladder")]
         wasm: Option<Rung>,
     },
-    /// Runs the fleet, the daemon and nats-server, and follows a plan until its tasks are assigned.
+    /// Runs the fleet and the daemon, and follows a plan until its tasks are assigned.
     Demo(Demo),
     /// Sets up, builds everything and runs all tests.
     Test {
@@ -48,7 +48,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Demo {
-    /// On a nats-server of its own (the only way so far).
+    /// On a nats-server of its own instead of the daemon's embedded bus.
     #[arg(long)]
     pub(crate) nats: bool,
     /// One JSON document on stdout instead of the tables.

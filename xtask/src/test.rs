@@ -1,5 +1,7 @@
 //! `cargo xtask test`: everything the tests need, then the tests, then where the time went and how many passed.
 
+use std::num::NonZero;
+
 use anyhow::{Result, bail};
 
 use crate::guests::{self, Selection};
@@ -14,7 +16,12 @@ pub(crate) struct Count {
     failed: u64,
     /// The names of those that failed.
     names: Vec<String>,
+    /// Cases of the bus's conformance suite that ran, in the order of [`BUSES`].
+    cases: [u64; 2],
 }
+
+/// The buses, and the modules that hold the suite's tests on each: `tests/e2e/bus/mod.rs` makes them.
+const BUSES: [(&str, &str); 2] = [("nats", "::on_nats::"), ("local", "::on_local::")];
 
 pub(crate) fn run(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<()> {
     report(steps, all(repo, steps, filter))
@@ -29,6 +36,9 @@ pub(crate) fn report(steps: &Steps, ran: Result<Count>) -> Result<()> {
     }
     if count.failed > 0 {
         terminal::err("error: `cargo xtask test NAME` runs one of the failed tests again");
+    }
+    if let Some(cases) = conformance(&count.cases) {
+        terminal::out(&cases);
     }
     terminal::out(&format!("{} passed, {} failed", count.passed, count.failed));
     if count.failed > 0 { Err(Told.into()) } else { Ok(()) }
@@ -50,6 +60,7 @@ fn test(repo: &Repo, step: &Step, tools: &tools::Tools, filter: &[String]) -> Re
     let again = format!("cargo test --workspace --no-fail-fast -- {}", filter.join(" "));
     let cargo = cargo::command(repo, "tests", again.trim_end_matches([' ', '-']))
         .env("NATS_SERVER", &tools.nats.path)
+        .env("RUST_TEST_THREADS", threads())
         .args(["test", "--workspace", "--no-fail-fast", "--"])
         .args(filter)
         .echo();
@@ -60,8 +71,18 @@ fn test(repo: &Repo, step: &Step, tools: &tools::Tools, filter: &[String]) -> Re
         // The counted failures say it all; anything else (a crash, a build) does not show in them.
         Err(error) if count.failed == 0 => Err(error),
         _ if count.passed + count.failed == 0 => bail!("no test matches `{}`", filter.join(" ")),
+        Ok(()) if filter.is_empty() && count.cases[0] != count.cases[1] => {
+            let [nats, local] = count.cases;
+            bail!("the buses ran different numbers of conformance cases: nats {nats}, local {local}")
+        }
         _ => Ok(count),
     }
+}
+
+/// Most tests wait for servers and for time to pass more than they work.
+fn threads() -> String {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::env::var("RUST_TEST_THREADS").unwrap_or_else(|_| (3 * cores).to_string())
 }
 
 /// `test result: ok. 5 passed; 0 failed; ..`, once for each binary.
@@ -70,6 +91,12 @@ fn count(lines: &[String]) -> Count {
     for line in lines {
         if let Some(name) = line.strip_prefix("test ").and_then(|line| line.strip_suffix(" ... FAILED")) {
             count.names.push(name.to_owned());
+        }
+        // One that runs for long is told twice: it `has been running for over 60 seconds`.
+        if let Some((name, _)) = line.strip_prefix("test ").and_then(|line| line.split_once(" ... ")) {
+            for (cases, (_, module)) in count.cases.iter_mut().zip(BUSES) {
+                *cases += u64::from(name.contains(module));
+            }
         }
         if !line.starts_with("test result: ") {
             continue;
@@ -84,6 +111,15 @@ fn count(lines: &[String]) -> Count {
         }
     }
     count
+}
+
+/// None if the suite was filtered out.
+fn conformance(cases: &[u64; 2]) -> Option<String> {
+    let told = cases.iter().zip(BUSES).map(|(cases, (bus, _))| format!("{bus} {cases} cases"));
+    cases
+        .iter()
+        .any(|cases| *cases > 0)
+        .then(|| format!("conformance: {}", told.collect::<Vec<_>>().join(", ")))
 }
 
 fn table(phases: &[Phase]) -> String {
@@ -107,13 +143,21 @@ mod tests {
             "running 2 tests",
             "test dispatch::a_trap_does_not_ack ... FAILED",
             "test dispatch::an_answer ... ok",
+            "test bus::kv::on_nats::a_key_is_kept ... ok",
+            "test bus::kv::on_nats::a_key_is_kept has been running for over 60 seconds",
+            "test bus::kv::on_nats::a_key_goes ... ok",
+            "test bus::kv::on_local::a_key_is_kept ... ok",
             "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.00s",
             "test result: FAILED. 3 passed; 2 failed; 0 ignored; 0 measured; 7 filtered out; finished in 1.25s",
         ]
         .map(str::to_owned);
-        assert_eq!(
-            count(&lines),
-            Count { passed: 8, failed: 2, names: vec!["dispatch::a_trap_does_not_ack".to_owned()] }
-        );
+        let names = vec!["dispatch::a_trap_does_not_ack".to_owned()];
+        assert_eq!(count(&lines), Count { passed: 8, failed: 2, names, cases: [2, 1] });
+    }
+
+    #[test]
+    fn the_cases_of_each_bus_are_told_if_any_ran() {
+        assert_eq!(conformance(&[119, 119]).unwrap(), "conformance: nats 119 cases, local 119 cases");
+        assert_eq!(conformance(&[0, 0]), None);
     }
 }

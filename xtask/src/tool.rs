@@ -270,6 +270,8 @@ pub(crate) fn without_fleet_settings(command: &mut Command) {
     for name in [
         "NATS_URL",
         "NATS_JETSTREAM_ENABLED",
+        "COFFERDAM_ADMIN",
+        "COFFERDAM_TOKEN",
         "PLANNING_SERVICE_ADDRESS",
         "CONTEXT_SERVICE_ADDRESS",
         "RAY_EXECUTOR_ADDRESS",

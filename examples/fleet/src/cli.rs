@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::events::Style;
+use crate::{bus::OnBus, events::Style};
 
 /// A fleet to run against: stand-ins for the services around Cofferdam.
 #[derive(Debug, Parser)]
@@ -24,7 +24,7 @@ pub(crate) enum Command {
     /// Work with plans, through a running Planning
     #[command(subcommand)]
     Plan(PlanCommand),
-    /// Print the events that pass on NATS
+    /// Print the events that pass on the bus
     Watch(Watch),
     /// A Ray Executor that answers with a prepared text
     Ray(Ray),
@@ -38,8 +38,8 @@ pub(crate) struct Serve {
     /// Address of the Context service; port 0 is any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50053")]
     pub(crate) context: String,
-    #[arg(long, value_name = "URL", env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
-    pub(crate) nats: String,
+    #[command(flatten)]
+    pub(crate) on: OnBus,
     /// Folder of the database, created if it is missing
     #[arg(long, value_name = "DIR", default_value = "target/fleet")]
     pub(crate) data: PathBuf,
@@ -119,9 +119,9 @@ pub(crate) struct Planning {
 
 #[derive(Debug, Args)]
 pub(crate) struct Watch {
-    #[arg(long, value_name = "URL", env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
-    pub(crate) nats: String,
-    /// Subjects to watch, wildcards allowed; may be repeated. Default: all but NATS's own
+    #[command(flatten)]
+    pub(crate) on: OnBus,
+    /// Subjects to watch, wildcards allowed; may be repeated. Default: all but the bus's own
     #[arg(long = "subject", value_name = "SUBJECT")]
     pub(crate) subjects: Vec<String>,
     /// Print JSON
@@ -134,8 +134,8 @@ pub(crate) struct Ray {
     /// Address of the service; port 0 is any free one
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50056")]
     pub(crate) listen: String,
-    #[arg(long, value_name = "URL", env = "NATS_URL", default_value = "nats://127.0.0.1:4222")]
-    pub(crate) nats: String,
+    #[command(flatten)]
+    pub(crate) on: OnBus,
     /// The text that every agent answers with, instead of the built-in sample
     #[arg(long, value_name = "FILE")]
     pub(crate) answer: Option<PathBuf>,

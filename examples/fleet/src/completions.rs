@@ -1,44 +1,47 @@
-//! Planning's ear: `task.derivation.completed` makes the new tasks known and the story planned. Each event is acked
-//! after the transaction that it caused, so a crash between the two repeats what changes nothing.
+//! Planning's ear: `task.derivation.completed` makes the new tasks known and the story planned. How far it has heard is
+//! stored in the transaction that the event caused, or acked after it; a crash in between repeats what changes nothing.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, anyhow, bail};
-use async_nats::jetstream::{
-    AckKind, Context, Message,
-    consumer::{AckPolicy, pull},
-};
-use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    bus::{Bus, Heard},
     events::{Incoming, Style},
-    lifecycle, nats,
-    store::{Error, Store},
+    lifecycle,
+    store::{Error, Store, marks},
+    trouble::Trouble,
 };
 
-const SUBJECT: &str = "task.derivation.completed";
-const DURABLE: &str = "fleet-planning-task-derivation-completed";
+pub(crate) const SUBJECT: &str = "task.derivation.completed";
 /// The contract's back-off.
 const BACKOFF: Duration = Duration::from_secs(5);
-/// Before the durable is looked for again after a failure.
-const PAUSE: Duration = Duration::from_secs(1);
+/// Before the bus is tried again; short, so that a daemon that has just come is heard from its first word.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// Runs until `shutdown`, over outages.
 pub(crate) async fn run(
     store: Store,
-    jetstream: Context,
+    bus: Arc<dyn Bus>,
     envelope: Style,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
+    let mut trouble = Trouble::default();
     loop {
-        let listening = listen(&store, &jetstream, envelope);
-        let error = tokio::select! {
-            error = listening => error.err(),
+        let listening = listen(&store, bus.as_ref(), envelope, &mut trouble);
+        let ended = tokio::select! {
+            ended = listening => ended,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let error = error.map_or_else(|| "the subscription ended".to_owned(), |error| format!("{error:#}"));
-        tracing::warn!(subject = SUBJECT, error, "not listening; trying again");
+        if let Err(error) = ended {
+            let news = trouble.is_news(&error);
+            let error = format!("{error:#}");
+            if news {
+                tracing::warn!(subject = SUBJECT, error, "not listening; trying again until it works");
+            } else {
+                tracing::debug!(subject = SUBJECT, error, "still not listening");
+            }
+        }
         tokio::select! {
             () = tokio::time::sleep(PAUSE) => {}
             () = shutdown.cancelled() => return Ok(()),
@@ -46,46 +49,42 @@ pub(crate) async fn run(
     }
 }
 
-async fn listen(store: &Store, jetstream: &Context, envelope: Style) -> anyhow::Result<()> {
-    let mut messages = durable(jetstream).await?.messages().await?;
-    while let Some(message) = messages.next().await {
-        let message = message?;
-        settle(&message, handle(store, envelope, &message).await).await?;
+/// Ends only by an error.
+async fn listen(store: &Store, bus: &dyn Bus, envelope: Style, trouble: &mut Trouble) -> anyhow::Result<()> {
+    let after = store.read(|transaction| marks::get(transaction, SUBJECT)).await?;
+    let mut ear = bus.follow(SUBJECT, after).await?;
+    if trouble.is_over() {
+        tracing::info!(subject = SUBJECT, "listening");
     }
-    Ok(())
+    loop {
+        let heard = ear.next().await?;
+        match handle(store, envelope, heard).await {
+            Ok(()) => ear.done().await?,
+            Err(reason) => {
+                tracing::warn!(subject = SUBJECT, reason, "event comes again");
+                ear.again(BACKOFF).await?;
+            }
+        }
+    }
 }
 
-/// The durable consumer, created if it is missing.
-pub(crate) async fn durable(
-    jetstream: &Context,
-) -> anyhow::Result<async_nats::jetstream::consumer::PullConsumer> {
-    let name = nats::stream_for(jetstream, SUBJECT).await?;
-    let stream = jetstream.get_stream(&name).await?;
-    let config = pull::Config {
-        durable_name: Some(DURABLE.to_owned()),
-        filter_subject: SUBJECT.to_owned(),
-        ack_policy: AckPolicy::Explicit,
-        // Without end: deliveries that nobody answered use up a limit, and the event would be skipped silently.
-        max_deliver: -1,
-        ..pull::Config::default()
-    };
-    let consumer = stream
-        .get_or_create_consumer(DURABLE, config)
-        .await
-        .with_context(|| format!("can't have the durable {DURABLE:?} on stream {name:?}"))?;
-    let found = &consumer.cached_info().config;
-    if found.filter_subject != SUBJECT || found.ack_policy != AckPolicy::Explicit {
-        bail!(
-            "the durable {DURABLE:?} on stream {name:?} filters {:?} with ack policy {:?}, not {SUBJECT:?} with explicit \
-             acks; delete it and start again",
-            found.filter_subject,
-            found.ack_policy
-        );
+/// Takes an event in, or drops it for good. The error is why it has to come again.
+async fn handle(store: &Store, envelope: Style, heard: Heard) -> Result<(), String> {
+    let Heard { data, mark } = heard;
+    let dropped = mark.clone();
+    match take(store, envelope, &data, mark).await {
+        Ok(()) => Ok(()),
+        Err(Refusal::ForNow(reason)) => Err(reason),
+        Err(Refusal::ForGood(reason)) => {
+            tracing::error!(subject = SUBJECT, reason, "event dropped");
+            let Some(mark) = dropped else { return Ok(()) };
+            let stored = store.change(move |transaction| marks::put(transaction, &mark)).await;
+            stored.map_err(|error: Error| error.to_string())
+        }
     }
-    Ok(consumer)
 }
 
-/// Why an event was not taken up.
+/// Why an event was not taken in.
 enum Refusal {
     /// It will never be.
     ForGood(String),
@@ -93,12 +92,25 @@ enum Refusal {
     ForNow(String),
 }
 
-async fn handle(store: &Store, envelope: Style, message: &Message) -> Result<(), Refusal> {
-    let event = Incoming::read(&message.payload).map_err(Refusal::ForGood)?;
+async fn take(
+    store: &Store,
+    envelope: Style,
+    data: &[u8],
+    mark: Option<crate::bus::Mark>,
+) -> Result<(), Refusal> {
+    let event = Incoming::read(data).map_err(Refusal::ForGood)?;
     let plan_id =
         event.text("plan_id").ok_or_else(|| Refusal::ForGood("it names no plan_id".to_owned()))?.to_owned();
     let id = plan_id.clone();
-    match store.change(move |transaction| lifecycle::derived(transaction, envelope, &id, &event)).await {
+    let done = store
+        .change(move |transaction| {
+            if let Some(mark) = mark {
+                marks::put(transaction, &mark)?;
+            }
+            lifecycle::derived(transaction, envelope, &id, &event)
+        })
+        .await;
+    match done {
         Ok(tasks) => {
             tracing::info!(plan_id, tasks, "derivation completed: announcing its new tasks");
             Ok(())
@@ -108,20 +120,4 @@ async fn handle(store: &Store, envelope: Style, message: &Message) -> Result<(),
         }
         Err(error) => Err(Refusal::ForNow(error.to_string())),
     }
-}
-
-/// The only place that acks.
-async fn settle(message: &Message, outcome: Result<(), Refusal>) -> anyhow::Result<()> {
-    let kind = match outcome {
-        Ok(()) => AckKind::Ack,
-        Err(Refusal::ForGood(reason)) => {
-            tracing::error!(subject = SUBJECT, reason, "event dropped");
-            AckKind::Ack
-        }
-        Err(Refusal::ForNow(reason)) => {
-            tracing::warn!(subject = SUBJECT, reason, "event comes again");
-            AckKind::Nak(Some(BACKOFF))
-        }
-    };
-    message.ack_with(kind).await.map_err(|error| anyhow!(error))
 }

@@ -3,6 +3,7 @@
 //! the protocol.
 
 mod admin;
+mod bus;
 mod cli;
 mod client;
 mod completions;
@@ -11,7 +12,6 @@ mod events;
 mod faults;
 mod grpc;
 mod lifecycle;
-mod nats;
 mod once;
 mod outbox;
 mod output;
@@ -24,6 +24,7 @@ mod shutdown;
 mod store;
 #[cfg(test)]
 mod tests;
+mod trouble;
 mod watch;
 
 use std::{

@@ -1,36 +1,27 @@
-//! Sends what Planning owes to NATS: in order, each event until it is confirmed, none twice. Message ids catch
+//! Sends what Planning owes to the bus: in order, each event until it is confirmed, none twice. Message ids catch
 //! repeats within the stream's duplicate window; after a longer outage the stream itself is asked.
 
-use std::time::{Duration, SystemTime};
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Context as _, anyhow};
-use async_nats::{
-    HeaderMap,
-    header::NATS_MESSAGE_ID,
-    jetstream::{Context, consumer::DeliverPolicy, consumer::pull::OrderedConfig, context::PublishErrorKind},
-};
-use futures_util::StreamExt as _;
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    nats,
+    bus::{Bus, Place},
     store::{
         Store,
         outbox::{self, Owed},
     },
+    trouble::Trouble,
 };
 
 /// Events read from the database at a time.
 const BATCH: u32 = 64;
-/// Between attempts while NATS is out of reach.
-const PAUSE: Duration = Duration::from_secs(1);
-/// How long the stream may take to show what it holds.
-const LOOK: Duration = Duration::from_secs(10);
-/// The clocks of this machine and of NATS may differ by this much.
-const SKEW: Duration = Duration::from_secs(60);
+/// Between attempts while the bus is out of reach.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Runs until `shutdown`. What is still owed then is sent after the next start.
-pub(crate) async fn run(store: Store, jetstream: Context, shutdown: CancellationToken) -> anyhow::Result<()> {
+pub(crate) async fn run(store: Store, bus: Arc<dyn Bus>, shutdown: CancellationToken) -> anyhow::Result<()> {
     loop {
         let owed = store.read(|transaction| outbox::owed(transaction, BATCH)).await?;
         if owed.is_empty() {
@@ -41,7 +32,7 @@ pub(crate) async fn run(store: Store, jetstream: Context, shutdown: Cancellation
         }
         for event in owed {
             tokio::select! {
-                sent = until_stored(&store, &jetstream, event) => sent?,
+                sent = until_stored(&store, bus.as_ref(), event) => sent?,
                 () = shutdown.cancelled() => return Ok(()),
             }
         }
@@ -49,27 +40,34 @@ pub(crate) async fn run(store: Store, jetstream: Context, shutdown: Cancellation
 }
 
 /// Fails only if the database does.
-async fn until_stored(store: &Store, jetstream: &Context, event: Owed) -> anyhow::Result<()> {
+async fn until_stored(store: &Store, bus: &dyn Bus, event: Owed) -> anyhow::Result<()> {
     let number = event.number;
     let mut first_sent_at = event.first_sent_at.clone();
     if first_sent_at.is_none() {
         store.change(move |transaction| outbox::sending(transaction, number)).await?;
     }
+    let mut trouble = Trouble::default();
     loop {
-        match send(jetstream, &event, first_sent_at.as_deref()).await {
-            Ok((stream, sequence)) => {
-                tracing::info!(subject = event.subject, stream, sequence, "published");
-                store
-                    .change(move |transaction| outbox::stored(transaction, number, &stream, sequence))
-                    .await?;
+        match send(bus, &event, first_sent_at.as_deref()).await {
+            Ok(place) => {
+                tracing::info!(
+                    subject = event.subject,
+                    stream = place.stream,
+                    sequence = place.sequence,
+                    "published"
+                );
+                store.change(move |transaction| outbox::stored(transaction, number, &place)).await?;
                 return Ok(());
             }
             Err(error) => {
-                tracing::warn!(
-                    subject = event.subject,
-                    error = format!("{error:#}"),
-                    "not published yet; trying again"
-                );
+                if trouble.is_news(&error) {
+                    let error = format!("{error:#}");
+                    tracing::warn!(
+                        subject = event.subject,
+                        error,
+                        "not published yet; trying again until it is"
+                    );
+                }
                 first_sent_at.get_or_insert_with(crate::store::now);
                 tokio::time::sleep(PAUSE).await;
             }
@@ -77,74 +75,13 @@ async fn until_stored(store: &Store, jetstream: &Context, event: Owed) -> anyhow
     }
 }
 
-/// One attempt: the stream and sequence where the event is stored now.
-async fn send(
-    jetstream: &Context,
-    event: &Owed,
-    first_sent_at: Option<&str>,
-) -> anyhow::Result<(String, u64)> {
+/// One attempt: where the event is stored now.
+async fn send(bus: &dyn Bus, event: &Owed, first_sent_at: Option<&str>) -> anyhow::Result<Place> {
     if let Some(first_sent_at) = first_sent_at {
-        let stream = nats::stream_for(jetstream, &event.subject).await?;
-        if let Some(sequence) = look(jetstream, &stream, event, first_sent_at).await? {
-            return Ok((stream, sequence));
+        let since = humantime::parse_rfc3339(first_sent_at).context("an unreadable time in the outbox")?;
+        if let Some(place) = bus.find(&event.subject, &event.message_id, since).await? {
+            return Ok(place);
         }
     }
-    let mut headers = HeaderMap::new();
-    headers.insert(NATS_MESSAGE_ID, event.message_id.as_str());
-    let ack = jetstream
-        .publish_with_headers(event.subject.clone(), headers, event.data.clone().into())
-        .await?
-        .await;
-    match ack {
-        Ok(ack) => Ok((ack.stream.to_string(), ack.sequence)),
-        Err(error) if error.kind() == PublishErrorKind::StreamNotFound => {
-            // The stream was removed under us. The next attempt finds it.
-            nats::stream_for(jetstream, &event.subject).await?;
-            Err(anyhow!(error))
-        }
-        Err(error) => Err(anyhow!(error)),
-    }
-}
-
-/// Whether an earlier attempt arrived. Asked only where the message id may have been forgotten.
-async fn look(
-    jetstream: &Context,
-    stream: &str,
-    event: &Owed,
-    first_sent_at: &str,
-) -> anyhow::Result<Option<u64>> {
-    let since = humantime::parse_rfc3339(first_sent_at).context("an unreadable time in the outbox")?;
-    let stream = jetstream.get_stream(stream).await?;
-    let window = stream.cached_info().config.duplicate_window;
-    let age = SystemTime::now().duration_since(since).unwrap_or_default();
-    // Half of it, so that an id that is known when we decide is still known when the message arrives.
-    if age < window / 2 {
-        return Ok(None);
-    }
-    let start = since.checked_sub(SKEW).unwrap_or(SystemTime::UNIX_EPOCH);
-    let nanos = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let start_time =
-        async_nats::datetime::from_nanos(i128::try_from(nanos)?).map_err(|error| anyhow!(error))?;
-    let consumer = stream
-        .create_consumer(OrderedConfig {
-            filter_subject: event.subject.clone(),
-            deliver_policy: DeliverPolicy::ByStartTime { start_time },
-            headers_only: true,
-            ..OrderedConfig::default()
-        })
-        .await?;
-    let pending = usize::try_from(consumer.cached_info().num_pending)?;
-    let mut messages = consumer.messages().await?.take(pending);
-    let search = async {
-        while let Some(message) = messages.next().await {
-            let message = message?;
-            let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-            if id.is_some_and(|id| id.as_str() == event.message_id) {
-                let info = message.info().map_err(|error| anyhow!(error))?;
-                return Ok::<_, anyhow::Error>(Some(info.stream_sequence));
-            }
-        }
-        Ok(None)
-    };
-    tokio::time::timeout(LOOK, search).await.context("the stream did not show its messages in time")?
+    bus.publish(&event.subject, &event.message_id, &event.data).await
 }

@@ -1,4 +1,4 @@
-//! `fleet serve`: Planning and Context over one database, and Planning's two ways to NATS.
+//! `fleet serve`: Planning and Context over one database, and Planning's two ways to the bus.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use tonic::service::Routes;
 
 use crate::{
     admin::Admin,
+    bus,
     cli::Serve,
     completions,
     context::{Context, Texts},
     faults::Faults,
     grpc::{self, Bound},
-    nats, outbox, output,
+    outbox, output,
     planning::Planning,
     store::Store,
 };
@@ -27,16 +28,17 @@ use crate::{
 /// How long calls in progress may take at the end.
 const DRAIN: Duration = Duration::from_secs(5);
 
-/// Runs until `shutdown`. Everything is checked before the ready line is printed.
+/// What Planning tells of.
+const PUBLISHED: [&str; 3] =
+    ["planning.plan.approved", "planning.task.created", "planning.story.transitioned"];
+
+/// Runs until `shutdown`. Everything is checked before the ready line is printed, but for a daemon, which may need our
+/// addresses first.
 pub(crate) async fn run(args: Serve, shutdown: CancellationToken) -> anyhow::Result<()> {
     let texts = Texts::read(&args.context_files)?;
     let store = Store::open(&args.data)?;
-    let client = nats::connect(&args.nats, "fleet-planning").await?;
-    let jetstream = nats::jetstream(client, &args.nats).await?;
-    for subject in ["planning.plan.approved", "planning.task.created", "planning.story.transitioned"] {
-        nats::stream_for(&jetstream, subject).await?;
-    }
-    completions::durable(&jetstream).await?;
+    let bus = bus::connect(&args.on, "fleet-planning").await?;
+    bus.prepare(&PUBLISHED, &[completions::SUBJECT]).await?;
 
     let planning = Bound::new(&args.planning, "--planning").await?;
     let context = Bound::new(&args.context, "--context").await?;
@@ -47,8 +49,8 @@ pub(crate) async fn run(args: Serve, shutdown: CancellationToken) -> anyhow::Res
     });
     let planning = planning.serve(planning_routes(&store, &args).await?, shutdown.clone());
     let context = context.serve(context_routes(&store, texts, args.context_down).await?, shutdown.clone());
-    let outbox = outbox::run(store.clone(), jetstream.clone(), shutdown.clone());
-    let completions = completions::run(store, jetstream, args.envelope, shutdown.clone());
+    let outbox = outbox::run(store.clone(), bus.clone(), shutdown.clone());
+    let completions = completions::run(store, bus, args.envelope, shutdown.clone());
     output::json(&ready).context("can't print the ready line")?;
 
     // One that fails takes the others with it: half a fleet would only look alive.

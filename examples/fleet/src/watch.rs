@@ -1,72 +1,81 @@
 //! `fleet watch`: a plain subscription, so that anybody can see what passes.
 
-use async_nats::{HeaderMap, Message};
-use futures_util::{StreamExt as _, stream};
-use serde_json::{Map, Value, json};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::{cli::Watch, nats, output, store::now};
+use crate::{
+    bus::{self, Bus, Passing, Watch as Messages},
+    cli::Watch,
+    output,
+    store::now,
+    trouble::Trouble,
+};
 
-/// Prints one line per message until `shutdown`.
+/// Before a bus that is gone is tried again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Prints one line per message until `shutdown`. The bus has to be there at first; later losses are waited out.
 pub(crate) async fn run(args: Watch, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let client = nats::connect(&args.nats, "fleet-watch").await?;
+    let bus = bus::connect(&args.on, "fleet-watch").await?;
     let everything = args.subjects.is_empty();
     let subjects = if everything { vec![">".to_owned()] } else { args.subjects };
-    let mut subscriptions = Vec::new();
-    for subject in subjects {
-        subscriptions.push(client.subscribe(subject).await?);
-    }
-    client.flush().await?;
+    let mut messages = bus.watch(&subjects).await?;
     if args.json {
         output::json(&json!({"ready": true}))?;
     }
-    let mut messages = stream::select_all(subscriptions);
     loop {
         let message = tokio::select! {
             message = messages.next() => message,
-            () = shutdown.cancelled() => None,
+            () = shutdown.cancelled() => return Ok(()),
         };
-        let Some(message) = message else { return Ok(()) };
-        if is_delivery(&message) || (everything && is_plumbing(&message)) {
-            continue;
-        }
-        if args.json {
-            output::json(&document(&message))?;
-        } else {
-            output::line(&format!(
-                "{}  {}  {}",
-                now(),
-                message.subject,
-                String::from_utf8_lossy(&message.payload)
-            ))?;
+        match message {
+            Some(Ok(message)) if everything && is_plumbing(&message) => {}
+            Some(Ok(message)) => print(&message, args.json)?,
+            ended => {
+                let error = ended.and_then(Result::err).map(|error| format!("{error:#}"));
+                tracing::warn!(error, "watching no more; what passes until the bus is back is missed");
+                messages = tokio::select! {
+                    messages = again(bus.as_ref(), &subjects) => messages,
+                    () = shutdown.cancelled() => return Ok(()),
+                };
+            }
         }
     }
 }
 
-/// A copy on its way to a consumer: wildcards catch these as well, once per delivery.
-fn is_delivery(message: &Message) -> bool {
-    message.reply.as_ref().is_some_and(|reply| reply.starts_with("$JS.ACK."))
+async fn again(bus: &dyn Bus, subjects: &[String]) -> Messages {
+    let mut trouble = Trouble::default();
+    loop {
+        tokio::time::sleep(PAUSE).await;
+        match bus.watch(subjects).await {
+            Ok(messages) => {
+                tracing::info!("watching again");
+                return messages;
+            }
+            Err(error) if trouble.is_news(&error) => tracing::warn!("{error:#}; trying again"),
+            Err(_) => {}
+        }
+    }
 }
 
-/// Requests to NATS itself and the answers.
-fn is_plumbing(message: &Message) -> bool {
+/// The bus's own: on NATS, requests to the server and the answers.
+fn is_plumbing(message: &Passing) -> bool {
     message.subject.starts_with('$') || message.subject.starts_with('_')
 }
 
-fn document(message: &Message) -> Value {
-    let data = serde_json::from_slice(&message.payload)
-        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&message.payload)));
-    json!({
-        "time": now(),
-        "subject": message.subject.as_str(),
-        "headers": message.headers.as_ref().map(headers).unwrap_or_default(),
-        "data": data,
-    })
+fn print(message: &Passing, as_json: bool) -> std::io::Result<()> {
+    if as_json {
+        output::json(&document(message))
+    } else {
+        output::line(&format!("{}  {}  {}", now(), message.subject, String::from_utf8_lossy(&message.data)))
+    }
 }
 
-/// A repeated name keeps its last value.
-fn headers(headers: &HeaderMap) -> Map<String, Value> {
-    let pairs =
-        headers.iter().filter_map(|(name, values)| Some((name.to_string(), json!(values.last()?.as_str()))));
-    pairs.collect()
+fn document(message: &Passing) -> Value {
+    let data = serde_json::from_slice(&message.data)
+        .unwrap_or_else(|_| Value::from(String::from_utf8_lossy(&message.data)));
+    json!({"time": now(), "subject": message.subject, "headers": message.headers, "data": data})
 }

@@ -130,7 +130,7 @@ async fn in_progress_begins_the_ack_wait_anew(world: World) {
     let bus = world.bus().await;
     stream(&bus, "S", &["s.>"]).await;
     put(&bus, "s.1", "x").await;
-    let wait = Duration::from_secs(1);
+    let wait = Duration::from_millis(700);
     let (_, mut deliveries) = follow(&bus, &ConsumerSpec { ack_wait: wait, ..spec("d") }).await;
     let delivery = next(&mut deliveries).await;
     let began = Instant::now();
@@ -148,7 +148,7 @@ async fn what_waits_in_the_buffer_is_not_delivered_twice(world: World) {
     for n in 0..10 {
         put(&bus, "s.1", n.to_string()).await;
     }
-    let wait = Duration::from_millis(900);
+    let wait = Duration::from_millis(600);
     let (_, mut deliveries) = follow(&bus, &ConsumerSpec { ack_wait: wait, ..spec("d") }).await;
     let first = next(&mut deliveries).await;
     first.ack().await.unwrap();
@@ -290,19 +290,13 @@ async fn a_durable_without_a_stream_is_an_error(world: World) {
     assert_eq!(made, Err(Error::Gone { what: "stream", name: "S".into() }));
 }
 
-/// As an operator deletes things.
-async fn delete(world: &World, what: &str) {
-    let answer = world.server.client().await.request(format!("$JS.API.{what}"), "".into()).await.unwrap();
-    assert!(std::str::from_utf8(&answer.payload).unwrap().contains("\"success\":true"));
-}
-
 async fn a_durable_made_anew_has_another_identity(world: World) {
     let bus = world.bus().await;
     stream(&bus, "S", &["s.>"]).await;
     let first = bus.ensure_consumer(&spec("d")).await.unwrap();
-    delete(&world, "CONSUMER.DELETE.S.d").await;
+    bus.delete_durable("S", "d").await.unwrap();
     let second = bus.ensure_consumer(&spec("d")).await.unwrap();
-    delete(&world, "STREAM.DELETE.S").await;
+    bus.delete_stream("S").await.unwrap();
     stream(&bus, "S", &["s.>"]).await;
     let third = bus.ensure_consumer(&spec("d")).await.unwrap();
     let ids: BTreeSet<_> = [&first, &second, &third].map(|o| o.id.clone()).into();
@@ -311,12 +305,15 @@ async fn a_durable_made_anew_has_another_identity(world: World) {
 
 async fn deliveries_of_a_deleted_durable_end_with_an_error(world: World) {
     let bus = world.bus().await;
-    for what in ["STREAM.DELETE.S", "CONSUMER.DELETE.S.d"] {
+    for stream_too in [true, false] {
         stream(&bus, "S", &["s.>"]).await;
         let (_, mut deliveries) = follow(&bus, &spec("d")).await;
         put(&bus, "s.1", "x").await;
         next(&mut deliveries).await.ack().await.unwrap();
-        delete(&world, what).await;
+        match stream_too {
+            true => bus.delete_stream("S").await.unwrap(),
+            false => bus.delete_durable("S", "d").await.unwrap(),
+        }
         for _ in 0..2 {
             match soon("an error", deliveries.next()).await {
                 Err(e) => assert_eq!(e, Error::Gone { what: "durable", name: "S/d".into() }),

@@ -1,6 +1,6 @@
 //! Buckets: revisions, compare-and-set, deletion, watching.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use cofferdam_bus::{Bucket, Entry, Error, Watch};
 
@@ -13,19 +13,18 @@ conformance![
     keys_are_listed_without_the_deleted,
     malformed_keys_and_names_are_refused,
     a_watch_gives_what_is_there_and_then_each_change,
-    a_watch_goes_on_over_a_restart,
     one_of_many_hosts_wins_a_key,
 ];
 
-async fn bucket(bus: &Arc<dyn Bus>) -> Arc<dyn Bucket> {
+pub(super) async fn bucket(bus: &Arc<dyn Bus>) -> Arc<dyn Bucket> {
     bus.bucket("config").await.expect("a bucket")
 }
 
-fn bytes(text: &str) -> Bytes {
+pub(super) fn bytes(text: &str) -> Bytes {
     Bytes::from(text.to_owned())
 }
 
-fn entry(key: &str, value: Option<&str>, revision: u64) -> Entry {
+pub(super) fn entry(key: &str, value: Option<&str>, revision: u64) -> Entry {
     Entry { key: key.into(), value: value.map(bytes), revision }
 }
 
@@ -86,7 +85,7 @@ async fn malformed_keys_and_names_are_refused(world: World) {
     }
 }
 
-async fn seen(watch: &mut Box<dyn Watch>) -> Entry {
+pub(super) async fn seen(watch: &mut Box<dyn Watch>) -> Entry {
     soon("an entry", watch.next()).await.expect("an entry")
 }
 
@@ -108,21 +107,6 @@ async fn a_watch_gives_what_is_there_and_then_each_change(world: World) {
         revisions.push(seen(&mut from_empty).await.revision);
     }
     assert!(revisions.is_sorted(), "{revisions:?}");
-}
-
-async fn a_watch_goes_on_over_a_restart(mut world: World) {
-    let bus = world.bus().await;
-    let kv = bucket(&bus).await;
-    kv.put("a", bytes("1"), None).await.unwrap();
-    let mut watch = kv.watch().await.unwrap();
-    assert_eq!(seen(&mut watch).await, entry("a", Some("1"), 1));
-    for n in 2..5 {
-        world.restart().await;
-        let kv = bucket(&world.bus().await).await;
-        kv.put("a", bytes(&n.to_string()), None).await.unwrap();
-        assert_eq!(seen(&mut watch).await, entry("a", Some(&n.to_string()), n));
-    }
-    assert!(tokio::time::timeout(Duration::from_millis(100), watch.next()).await.is_err(), "nothing twice");
 }
 
 async fn one_of_many_hosts_wins_a_key(world: World) {

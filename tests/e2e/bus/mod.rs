@@ -1,27 +1,34 @@
-//! The bus's conformance suite: what `cofferdam_bus::Bus` promises, written against the trait. Each behaviour listed in a
-//! `conformance!` runs on every bus there is. What only NATS can do to us (cuts, kills) is in [`cells`], [`crashes`] and [`servers`].
+//! The bus's conformance suite: what `cofferdam_bus::Bus` promises, written against the trait alone. Each behaviour listed
+//! in a `conformance!` is a test on every bus there is. What only one bus can do or suffer is in [`nats`] and [`local`].
 
-mod cells;
 mod commits;
-mod crashes;
+mod deleting;
 mod durables;
 mod kv;
-mod processes;
+mod listening;
+mod local;
+mod nats;
+mod ours;
 mod publishing;
+mod reading;
 mod refusals;
-mod servers;
+mod restarts;
+mod retention;
 mod streams;
 
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use cofferdam_bus::{
-    Bus, Change, ConsumerSpec, Deliveries, Delivery, Message, Opened, Origin, Point, Publish, Snapshot,
-    StreamSpec, Undeliverable, Write, nats,
+    Bus, Change, ConsumerSpec, Deliveries, Delivery, Message, Opened, Origin, Point, Publish, Reader,
+    Snapshot, Start, Stored, StreamSpec, Undeliverable, Write,
+    local::LocalConfig,
+    nats::{NatsConfig, connect},
 };
 use harness::nats::Server;
 
-/// Makes a test of each behaviour on each bus.
+/// Makes a test of each behaviour on each bus, so that no bus has more cases than another. `cargo xtask test` counts
+/// them by the names of the modules made here.
 macro_rules! conformance {
     ($($behaviour:ident),* $(,)?) => {
         mod on_nats {
@@ -29,6 +36,14 @@ macro_rules! conformance {
                 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
                 async fn $behaviour() {
                     super::$behaviour(crate::bus::World::nats().await).await;
+                }
+            )*
+        }
+        mod on_local {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $behaviour() {
+                    super::$behaviour(crate::bus::World::local().await).await;
                 }
             )*
         }
@@ -40,29 +55,58 @@ use conformance;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Something that stores messages, and ways to reach it.
-struct World {
-    server: Server,
+enum World {
+    Nats(Box<Server>),
+    Local(Local),
+}
+
+/// A directory, and the one bus that has it open.
+struct Local {
+    directory: tempfile::TempDir,
+    bus: Option<Arc<dyn Bus>>,
 }
 
 impl World {
     async fn nats() -> World {
-        World { server: Server::start().await }
+        World::Nats(Box::new(Server::start().await))
     }
 
-    /// A bus of its own, as another host would have.
+    async fn local() -> World {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let bus = Some(open(&directory).await);
+        World::Local(Local { directory, bus })
+    }
+
+    /// A bus of its own, as another host would have; where one process has the directory, what all of it shares.
     async fn bus(&self) -> Arc<dyn Bus> {
-        bus_at(&self.server.url()).await
+        match self {
+            World::Nats(server) => bus_at(&server.url()).await,
+            World::Local(local) => local.bus.clone().expect("an open bus"),
+        }
     }
 
-    /// What stores the messages stops and starts again.
+    /// What stores the messages stops and starts again. The caller has dropped all that came from its buses.
     async fn restart(&mut self) {
-        self.server.stop().await;
-        self.server.up().await;
+        match self {
+            World::Nats(server) => {
+                server.stop().await;
+                server.up().await;
+            }
+            World::Local(local) => {
+                local.bus = None;
+                local.bus = Some(open(&local.directory).await);
+            }
+        }
     }
 }
 
+async fn open(directory: &tempfile::TempDir) -> Arc<dyn Bus> {
+    let config = LocalConfig { directory: directory.path().to_owned() };
+    cofferdam_bus::local::open(config).await.expect("an open bus")
+}
+
 async fn bus_at(url: &str) -> Arc<dyn Bus> {
-    nats::connect(nats::NatsConfig::new(url), undeliverable()).await.expect("a connection")
+    connect(NatsConfig::new(url), undeliverable()).await.expect("a connection")
 }
 
 fn undeliverable() -> Undeliverable {
@@ -134,29 +178,29 @@ fn text(delivery: &Delivery) -> &str {
     std::str::from_utf8(&delivery.stored.message.data).expect("text")
 }
 
-/// All that a stream holds under `filter`, as subject and data, by a durable of its own.
-async fn stored(bus: &Arc<dyn Bus>, stream: &str, filter: &str) -> Vec<(String, String)> {
-    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let name = format!("reader-{}-{n}", std::process::id());
-    let (_, mut deliveries) = follow(bus, &consumer_spec(stream, &name, filter)).await;
+async fn reader(bus: &Arc<dyn Bus>, stream: &str, filter: &str, start: Start) -> Box<dyn Reader> {
+    bus.read(stream, filter, start).await.expect("a reader")
+}
+
+/// All that is stored by now from where the reader is.
+async fn rest(reader: &mut Box<dyn Reader>) -> Vec<Stored> {
     let mut found = Vec::new();
-    // The marker comes last: then everything before it has been seen.
-    let mark = format!("mark-{n}");
-    let subject = filter.replace(['*', '>'], "mark");
-    put(bus, &subject, mark.clone()).await;
-    loop {
-        let delivery = next(&mut deliveries).await;
-        delivery.ack().await.expect("an ack");
-        if text(&delivery) == mark {
-            deliveries.close().await;
-            return found
-                .into_iter()
-                .filter(|(_, data): &(String, String)| !data.starts_with("mark-"))
-                .collect();
-        }
-        found.push((delivery.stored.message.subject.clone(), text(&delivery).to_owned()));
+    while let Some(stored) = soon("a stored message", reader.stored()).await.expect("a stored message") {
+        found.push(stored);
     }
+    found
+}
+
+/// All that a stream holds under `filter`.
+async fn held(bus: &Arc<dyn Bus>, stream: &str, filter: &str) -> Vec<Stored> {
+    rest(&mut reader(bus, stream, filter, Start::Sequence(0)).await).await
+}
+
+/// The same, as subject and data.
+async fn stored(bus: &Arc<dyn Bus>, stream: &str, filter: &str) -> Vec<(String, String)> {
+    let text = |data: &Bytes| std::str::from_utf8(data).expect("text").to_owned();
+    let found = held(bus, stream, filter).await;
+    found.into_iter().map(|s| (s.message.subject.clone(), text(&s.message.data))).collect()
 }
 
 fn data(found: &[(String, String)]) -> Vec<&str> {

@@ -12,7 +12,7 @@ conformance![
     a_subject_that_no_stream_covers_is_an_error,
     a_listener_without_a_stream_is_still_no_stream,
     malformed_and_reserved_subjects_are_refused,
-    headers_that_are_instructions_to_the_server_are_refused,
+    headers_that_are_instructions_to_the_bus_are_refused,
     a_message_id_is_stored_once_within_the_window,
     a_message_id_is_forgotten_after_the_window,
     the_expected_last_sequence_decides,
@@ -56,7 +56,6 @@ async fn messages_come_back_whole_and_in_order(world: World) {
         }
     }
 }
-use cofferdam_bus::Stored;
 
 async fn a_subject_that_no_stream_covers_is_an_error(world: World) {
     let bus = world.bus().await;
@@ -68,9 +67,7 @@ async fn a_subject_that_no_stream_covers_is_an_error(world: World) {
 
 async fn a_listener_without_a_stream_is_still_no_stream(world: World) {
     let bus = world.bus().await;
-    let client = world.server.client().await;
-    let _everything = client.subscribe(">").await.unwrap();
-    client.flush().await.unwrap();
+    let _everything = bus.listen(">").await.unwrap();
     let published = bus.publish(message("nobody.home", "x"), Publish::default()).await;
     assert_eq!(published, Err(Error::NoStream { subject: "nobody.home".into() }));
 }
@@ -90,7 +87,7 @@ async fn malformed_and_reserved_subjects_are_refused(world: World) {
     put(&bus, "a.b", "still here").await;
 }
 
-async fn headers_that_are_instructions_to_the_server_are_refused(world: World) {
+async fn headers_that_are_instructions_to_the_bus_are_refused(world: World) {
     let bus = world.bus().await;
     stream(&bus, "S", &["a.>"]).await;
     for (name, value) in
@@ -176,7 +173,7 @@ async fn a_message_over_the_limit_is_refused_and_the_bus_goes_on(world: World) {
     let bus = world.bus().await;
     stream(&bus, "S", &["s"]).await;
     let publish = |size: usize| bus.publish(message("s", "x".repeat(size)), Publish::default());
-    // The server's default is 1 MiB.
+    // What a NATS server takes by default.
     match publish(1024 * 1024 + 1).await {
         Err(Error::TooLarge { subject, size, max }) => {
             assert_eq!((subject.as_str(), size, max), ("s", 1024 * 1024 + 1, 1024 * 1024));

@@ -14,9 +14,7 @@ conformance![
     subjects_of_two_streams_are_an_error,
     two_hosts_may_create_the_same_stream_at_once,
     malformed_subjects_and_names_are_refused,
-    retention_by_count_drops_the_oldest,
-    retention_by_age_drops_what_is_too_old,
-    retention_by_size_drops_the_oldest,
+    streams_are_listed_by_name_and_ours_among_them,
 ];
 
 async fn a_missing_stream_is_created_and_found_by_subject_and_filter(world: World) {
@@ -102,46 +100,23 @@ async fn malformed_subjects_and_names_are_refused(world: World) {
     assert!(matches!(bus.ensure_stream(&stream_spec("S", &[])).await, Err(Error::Refused(_))));
 }
 
-async fn retention_by_count_drops_the_oldest(world: World) {
+async fn streams_are_listed_by_name_and_ours_among_them(world: World) {
     let bus = world.bus().await;
-    bus.ensure_stream(&StreamSpec { max_messages: Some(3), ..stream_spec("S", &["s"]) }).await.unwrap();
-    for n in 1..=5 {
-        put(&bus, "s", n.to_string()).await;
-    }
-    let (_, mut deliveries) = follow(&bus, &consumer_spec("S", "d", "s")).await;
-    for n in 3..=5 {
-        let delivery = next(&mut deliveries).await;
-        assert_eq!((text(&delivery), delivery.stored.sequence), (n.to_string().as_str(), n));
-    }
-}
-
-async fn retention_by_age_drops_what_is_too_old(world: World) {
-    let bus = world.bus().await;
-    let spec = StreamSpec {
-        max_age: Some(Duration::from_millis(500)),
-        duplicate_window: Some(Duration::from_millis(500)),
-        ..stream_spec("S", &["s"])
+    let names = async |bus: &Arc<dyn Bus>| {
+        bus.streams().await.unwrap().into_iter().map(|s| s.name).collect::<Vec<_>>()
     };
-    bus.ensure_stream(&spec).await.unwrap();
-    put(&bus, "s", "old").await;
-    soon("the message's end", async {
-        while bus.last("s").await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-    put(&bus, "s", "new").await;
-    let (_, mut deliveries) = follow(&bus, &consumer_spec("S", "d", "s")).await;
-    let delivery = next(&mut deliveries).await;
-    assert_eq!((text(&delivery), delivery.stored.sequence), ("new", 2));
-}
-
-async fn retention_by_size_drops_the_oldest(world: World) {
-    let bus = world.bus().await;
-    bus.ensure_stream(&StreamSpec { max_bytes: Some(10_000), ..stream_spec("S", &["s"]) }).await.unwrap();
-    for _ in 0..10 {
-        put(&bus, "s", "x".repeat(3000)).await;
+    assert_eq!(names(&bus).await, ["COFFERDAM"]);
+    let mut made = Vec::new();
+    for name in ["b", "D", "A"] {
+        let subject = format!("{name}.>");
+        let window = Some(Duration::from_secs(9));
+        let spec = StreamSpec { duplicate_window: window, ..stream_spec(name, &[&subject]) };
+        made.push(bus.ensure_stream(&spec).await.unwrap());
     }
-    let (_, mut deliveries) = follow(&bus, &consumer_spec("S", "d", "s")).await;
-    assert_eq!(next(&mut deliveries).await.stored.sequence, 8);
+    let listed = world.bus().await.streams().await.unwrap();
+    assert_eq!(listed.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(), ["A", "COFFERDAM", "D", "b"]);
+    for stream in &made {
+        assert!(listed.contains(stream), "{stream:?} as it was made, in {listed:?}");
+    }
+    assert!(listed.iter().all(|s| s.created > 0));
 }

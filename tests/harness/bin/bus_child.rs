@@ -1,5 +1,6 @@
-//! A process that uses the bus and can be killed: takes one JSON command per line on stdin, answers with one line on
-//! stdout. `bus-child URL`.
+//! A process that uses the bus and can be killed. `bus-child URL` takes one JSON command per line on stdin and answers
+//! with one line on stdout; `bus-child local DIRECTORY NAME SEED` puts a load on an embedded bus and says what was
+//! confirmed to it.
 
 use std::{io::Write as _, sync::Arc, time::Duration};
 
@@ -7,13 +8,35 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use cofferdam_bus::{
     Bus, Change, CommitError, ConsumerSpec, Deliveries, Delivery, Message, Opened, Point, Publish, Write,
+    local::{self, LocalConfig},
     nats,
 };
+use harness::churn::{Churn, Told};
 use serde_json::{Value, json};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let url = std::env::args().nth(1).context("usage: bus-child URL")?;
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [url] => obey(url).await,
+        ["local", directory, name, seed] => churn(directory, name, seed.parse()?).await,
+        _ => bail!("usage: bus-child URL | local DIRECTORY NAME SEED"),
+    }
+}
+
+/// Each line leaves the process whole, and after what it says has been confirmed.
+async fn churn(directory: &str, name: &str, seed: u64) -> anyhow::Result<()> {
+    let bus = local::open(LocalConfig { directory: directory.into() }).await?;
+    let tell = |told: Told| {
+        let line = format!("{told}\n");
+        if std::io::stdout().lock().write_all(line.as_bytes()).is_err() {
+            std::process::exit(1);
+        }
+    };
+    Churn { bus, name: name.to_owned(), seed, patient: false, tell: Arc::new(tell) }.run().await
+}
+
+async fn obey(url: &str) -> anyhow::Result<()> {
     let dead = |m: &Message, reason: &str| Message {
         subject: "dead".into(),
         headers: vec![("Reason".into(), reason.replace('\n', " "))],

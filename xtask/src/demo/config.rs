@@ -11,19 +11,29 @@ use crate::repo::Repo;
 /// Where the run's services listen.
 #[derive(Debug)]
 pub(super) struct At<'a> {
-    pub(super) nats: &'a str,
+    /// None: the embedded bus, in a folder beside the config.
+    pub(super) nats: Option<&'a str>,
+    pub(super) admin: &'a str,
     pub(super) planning: &'a str,
     pub(super) context: &'a str,
 }
 
+/// Where the embedded bus keeps its data, from the config's folder.
+const LOCAL: &str = "bus";
+
 /// The text of `cofferdam.toml`.
 pub(super) fn write(repo: &Repo, at: &At<'_>, plugins: &[&str]) -> Result<String> {
-    let mut text = String::from("# Written by `cargo xtask demo`.\n\n");
+    let mut text = String::from(
+        "# Written by `cargo xtask demo`. A plugin without a component is the bundled one of its name.\n\n",
+    );
     let cache = repo.target().join("compiled");
+    let bus = match at.nats {
+        Some(url) => ("nats", url.into()),
+        None => ("local", LOCAL.into()),
+    };
     let sections = [
-        ("bus", vec![("nats", at.nats.to_owned().into())]),
-        // Any free port; the daemon says which.
-        ("admin", vec![("listen", "127.0.0.1:0".into())]),
+        ("bus", vec![bus]),
+        ("admin", vec![("listen", at.admin.into())]),
         // What was compiled once starts at once in the next run.
         ("sandbox", vec![("cache", cache.display().to_string().into())]),
         ("observe", vec![("advisories", Value::Boolean(true))]),
@@ -35,17 +45,11 @@ pub(super) fn write(repo: &Repo, at: &At<'_>, plugins: &[&str]) -> Result<String
         section(&mut text, name, keys)?;
     }
     for name in plugins {
-        let component = repo.plugins().join(format!("{name}.wasm"));
         let manifest = repo.plugins().join(format!("{name}.toml"));
         let manifest = std::fs::read_to_string(&manifest)
             .with_context(|| format!("can't read {}", manifest.display()))?;
         let manifest: Table =
             manifest.parse().with_context(|| format!("plugins/{name}/plugin.toml is no TOML"))?;
-        section(
-            &mut text,
-            &format!("plugins.{name}"),
-            vec![("component", component.display().to_string().into())],
-        )?;
         section(&mut text, &format!("plugins.{name}.grants"), grants(name, &manifest))?;
     }
     Ok(text)
@@ -54,7 +58,16 @@ pub(super) fn write(repo: &Repo, at: &At<'_>, plugins: &[&str]) -> Result<String
 fn section(text: &mut String, name: &str, keys: Vec<(&str, Value)>) -> Result<()> {
     writeln!(text, "[{name}]")?;
     for (key, value) in keys {
-        writeln!(text, "{key} = {value}")?;
+        match value {
+            Value::Array(items) if items.len() > 1 => {
+                writeln!(text, "{key} = [")?;
+                for item in items {
+                    writeln!(text, "    {item},")?;
+                }
+                writeln!(text, "]")?;
+            }
+            value => writeln!(text, "{key} = {value}")?,
+        }
     }
     writeln!(text)?;
     Ok(())
@@ -81,18 +94,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let repo = Repo::at(folder.path());
         std::fs::create_dir_all(repo.plugins()).unwrap();
-        let manifest = "[plugin]\nname = \"a\"\n[state]\nspace = \"derivation\"\n[asks]\npublish = [\"x.*\"]\nexecutor = [\"default\"]\n";
+        let manifest = "[plugin]\nname = \"a\"\n[state]\nspace = \"derivation\"\n[asks]\npublish = [\"x.*\", \"y\"]\nexecutor = [\"default\"]\n";
         std::fs::write(repo.plugins().join("a.toml"), manifest).unwrap();
         std::fs::write(repo.plugins().join("b.toml"), "[plugin]\nname = \"b\"\n[state]\n").unwrap();
-        let at = At { nats: "nats://127.0.0.1:1", planning: "127.0.0.1:2", context: "127.0.0.1:3" };
-        let text = write(&repo, &at, &["a", "b"]).unwrap();
+        let at = |nats| At { nats, admin: "127.0.0.1:4", planning: "127.0.0.1:2", context: "127.0.0.1:3" };
+        let text = write(&repo, &at(None), &["a", "b"]).unwrap();
         let config: Table = text.parse().unwrap();
         let grants = |name: &str| config["plugins"][name]["grants"].to_string();
         assert_eq!(config["upstreams"]["planning"]["address"].as_str(), Some("http://127.0.0.1:2"));
+        assert_eq!(config["bus"].to_string(), r#"{ local = "bus" }"#);
         assert!(
-            grants("a").contains(r#"publish = ["x.*"]"#) && grants("a").contains(r#"state = ["derivation"]"#),
+            grants("a").contains(r#"publish = ["x.*", "y"]"#)
+                && grants("a").contains(r#"state = ["derivation"]"#),
             "{text}"
         );
         assert_eq!(grants("b"), r#"{ state = ["b"] }"#);
+        let config: Table = write(&repo, &at(Some("nats://127.0.0.1:1")), &[]).unwrap().parse().unwrap();
+        assert_eq!(config["bus"].to_string(), r#"{ nats = "nats://127.0.0.1:1" }"#);
     }
 }

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 
-use super::Addresses;
+use super::start::Addresses;
+use crate::binaries;
 use crate::repo::Repo;
 use crate::sys::{self, Signal};
 use crate::{interrupt, stamps, terminal};
@@ -39,26 +40,33 @@ impl Kept {
     }
 
     /// What a person can do now.
-    pub(super) fn text(&self, repo: &Repo, fleet: &Path, at: &Addresses, plan_id: &str) -> String {
-        let fleet = repo.short(fleet);
+    pub(super) fn text(&self, repo: &Repo, of: &binaries::Demo, at: &Addresses, plan_id: &str) -> String {
+        let (fleet, cofferdam) = (repo.short(&of.fleet), repo.short(&of.cofferdam));
+        let (planning, admin) = (&at.planning, format!("http://{}", at.admin));
         let mut lines = vec!["Everything is still running:".to_owned()];
         lines.extend(
             self.processes.iter().map(|process| format!("  {:<12} pid {}", process.name, process.pid)),
         );
+        lines.extend(at.nats.iter().map(|url| format!("  {:<12} {url}", "NATS")));
         let folder = repo.short(&self.folder);
         lines.extend([
-            format!("  {:<12} {}", "NATS", at.nats),
-            format!("  {:<12} {}", "Planning", at.planning),
-            format!("  {:<12} http://{}", "admin", at.admin),
+            format!("  {:<12} {planning}", "Planning"),
+            format!("  {:<12} {admin}", "admin"),
             "Try next:".to_owned(),
-            format!("  {fleet} watch --nats {}", at.nats),
+            "  # what passes, until Ctrl-C".to_owned(),
+            format!("  {cofferdam} sub '>' --admin {admin}"),
+            "  # what is stored".to_owned(),
+            format!("  {cofferdam} sub workflow.task.assigned --all --no-follow --admin {admin}"),
+            "  # approved again, here and there: its tasks exist once".to_owned(),
             format!(
-                "  {fleet} plan approve {plan_id} --planning {}    # again: its tasks exist once",
-                at.planning
+                "  {cofferdam} pub planning.plan.approved '{{\"plan_id\": \"{plan_id}\"}}' --admin {admin}"
             ),
-            format!("  {fleet} plan show {plan_id} --planning {}", at.planning),
-            format!("  curl http://{}/health", at.admin),
-            format!("  curl http://{}/metrics", at.admin),
+            format!("  {fleet} plan approve {plan_id} --planning {planning}"),
+            format!("  {fleet} plan show {plan_id} --planning {planning}"),
+            "  # a plan of your own".to_owned(),
+            format!("  {fleet} plan add examples/fleet/plans/search.json --planning {planning}"),
+            format!("  curl {admin}/health"),
+            format!("  curl {admin}/metrics"),
             format!("  cat {folder}/cofferdam.toml"),
             "Stop it:".to_owned(),
             format!("  cargo xtask demo --stop {folder}"),

@@ -7,6 +7,7 @@ mod keep;
 mod plan;
 mod processes;
 mod report;
+mod start;
 mod tail;
 
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use serde::Deserialize;
 use self::follow::{Follow, State};
 use self::processes::Processes;
 use self::report::{Report, Task};
-use self::tail::Tail;
+use self::start::{Addresses, READY, first_line};
 use crate::cli::Demo;
 use crate::guests::{self, Selection};
 use crate::interrupt;
@@ -31,8 +32,6 @@ use crate::{binaries, terminal, tools};
 const PLUGINS: [&str; 4] = ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"];
 /// The sample plan.
 const SAMPLE: &str = "examples/fleet/plans/checkout.toml";
-/// What a process gets to become ready; compiling the plugins for the first time is in it.
-const READY: Duration = Duration::from_secs(60);
 /// How often the files that the processes write are looked at.
 const LOOK: Duration = Duration::from_millis(20);
 /// What may still be on its way once the last task is assigned: the word that its event is done.
@@ -40,14 +39,6 @@ const LATE: Duration = Duration::from_secs(2);
 /// Everything of the fleet; not the streams' inner traffic.
 const WATCHED: [&str; 6] =
     ["planning.>", "task.derivation.>", "agent.>", "cofferdam.>", "workflow.>", "cofferdam-advisory.>"];
-
-/// Where things of a run listen.
-#[derive(Debug)]
-struct Addresses {
-    nats: String,
-    planning: String,
-    admin: String,
-}
 
 pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Demo) -> Result<()> {
     if let Some(folder) = &args.stop {
@@ -57,15 +48,20 @@ pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Demo) -> Result<()> {
         Some(file) => plan::check(file)?,
         None => repo.root().join(SAMPLE),
     };
-    let tools = tools::setup(repo, steps, None)?;
+    let wasm = tools::wasm(repo, steps, None)?;
+    let nats = args.nats.then(|| tools::nats(repo, steps)).transpose()?;
     let names = PLUGINS.map(str::to_owned);
-    guests::build(repo, steps, &tools.wasm, Selection { names: &names, fixtures: false })?;
+    guests::build(repo, steps, &wasm, Selection { names: &names, fixtures: false })?;
     let binaries = binaries::demo(repo, steps)?;
     let folder = fresh_folder(repo)?;
     terminal::err(&format!("data and logs: {}", repo.short(&folder)));
 
     let mut processes = Processes::new(&folder, args.keep);
-    let ran = drive(repo, steps, args, &plan, &tools.nats.path, &binaries, &mut processes);
+    let nats = nats.as_ref().map(|nats| nats.path.as_path());
+    let ran = start::start(repo, steps, nats, &binaries, &mut processes).and_then(|at| {
+        let report = steps.run("plan", |step| through(step, args, &plan, &binaries, &mut processes, &at))?;
+        Ok((report, at))
+    });
     let (report, addresses) = match ran {
         Ok(ran) => ran,
         Err(error) if error.is::<interrupt::Interrupted>() => {
@@ -85,62 +81,11 @@ pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Demo) -> Result<()> {
     }
     if args.keep {
         let kept = processes.leave()?;
-        terminal::err(&kept.text(repo, &binaries.fleet, &addresses, &report.plan_id));
+        terminal::err(&kept.text(repo, &binaries, &addresses, &report.plan_id));
     } else {
         processes.stop();
     }
     Ok(())
-}
-
-/// From nats-server to the assigned tasks.
-fn drive(
-    repo: &Repo,
-    steps: &Steps,
-    args: &Demo,
-    plan: &Path,
-    nats: &Path,
-    binaries: &binaries::Demo,
-    processes: &mut Processes,
-) -> Result<(Report, Addresses)> {
-    let folder = processes.folder().to_path_buf();
-    let nats = steps.run("start nats-server", |step| {
-        processes.start("nats-server", nats, |command| {
-            command
-                .args(["--addr", "127.0.0.1", "--port", "-1", "--jetstream", "--store_dir"])
-                .arg(folder.join("nats"));
-            command.arg("--ports_file_dir").arg(&folder);
-        })?;
-        processes.wait(step, "nats-server", READY, || ports_file(&folder))
-    })?;
-    let fleet = steps.run("start the fleet", |step| {
-        let mut out = processes.start("fleet", &binaries.fleet, |command| {
-            command.args([
-                "serve",
-                "--planning",
-                "127.0.0.1:0",
-                "--context",
-                "127.0.0.1:0",
-                "--nats",
-                &nats,
-                "--data",
-            ]);
-            command.arg(folder.join("fleet"));
-        })?;
-        processes.wait(step, "fleet", READY, || first_line::<FleetReady>(&mut out))
-    })?;
-    let admin = steps.run("start the daemon", |step| {
-        let file = folder.join("cofferdam.toml");
-        let at = config::At { nats: &nats, planning: &fleet.planning, context: &fleet.context };
-        std::fs::write(&file, config::write(repo, &at, &PLUGINS)?)
-            .with_context(|| format!("can't write {}", file.display()))?;
-        let mut out = processes.start("cofferdam", &binaries.cofferdam, |command| {
-            command.arg("run").arg("--config").arg(&file);
-        })?;
-        processes.wait(step, "cofferdam", READY, || first_line::<DaemonReady>(&mut out))
-    })?;
-    let addresses = Addresses { nats, planning: fleet.planning, admin: admin.admin };
-    let report = steps.run("plan", |step| through(step, args, plan, binaries, processes, &addresses))?;
-    Ok((report, addresses))
 }
 
 /// Adds the plan, approves it, and follows it until its tasks are assigned.
@@ -153,7 +98,7 @@ fn through(
     at: &Addresses,
 ) -> Result<Report> {
     let mut watch = processes.start("watch", &binaries.fleet, |command| {
-        command.args(["watch", "--json", "--nats", &at.nats]);
+        command.args(["watch", "--json"]).args(at.flags());
         for subject in WATCHED {
             command.args(["--subject", subject]);
         }
@@ -200,22 +145,11 @@ fn through(
         plan_id: added.plan_id,
         story_id: added.story_id,
         title: shown.title,
-        bus: "nats",
+        bus: at.bus.clone(),
         tasks: shown.tasks,
         elapsed_ms: follow.elapsed_ms(),
         events: follow.into_events(),
     })
-}
-
-#[derive(Debug, Deserialize)]
-struct FleetReady {
-    planning: String,
-    context: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct DaemonReady {
-    admin: String,
 }
 
 #[derive(Debug, Deserialize)]
@@ -236,35 +170,9 @@ struct Shown {
     tasks: Vec<Task>,
 }
 
-/// The line with which a process says that it is ready.
-fn first_line<T: serde::de::DeserializeOwned>(out: &mut Tail) -> Result<Option<T>> {
-    match out.line()? {
-        Some(line) => {
-            serde_json::from_str(&line).map(Some).with_context(|| format!("its first line is {line:?}"))
-        }
-        None => Ok(None),
-    }
-}
-
 fn json<T: serde::de::DeserializeOwned>(lines: &[String]) -> Result<T> {
     let text = lines.join("\n");
     serde_json::from_str(&text).with_context(|| format!("fleet printed {text:?}"))
-}
-
-/// nats-server writes the ports that it chose into `nats-server_<pid>.ports`.
-fn ports_file(folder: &Path) -> Result<Option<String>> {
-    #[derive(Deserialize)]
-    struct Ports {
-        nats: Vec<String>,
-    }
-    let entries = std::fs::read_dir(folder).with_context(|| format!("can't read {}", folder.display()))?;
-    let mut files = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let Some(file) = files.find(|file| file.extension().is_some_and(|end| end == "ports")) else {
-        return Ok(None);
-    };
-    // Half written it is no JSON yet.
-    let text = std::fs::read_to_string(&file).with_context(|| format!("can't read {}", file.display()))?;
-    Ok(serde_json::from_str::<Ports>(&text).ok().and_then(|ports| ports.nats.into_iter().next()))
 }
 
 /// Every run has a folder of its own.

@@ -103,6 +103,13 @@ impl Processes {
         Ok(())
     }
 
+    /// Whether a process that was started has told of this.
+    pub(super) fn said(&self, name: &str, what: &str) -> bool {
+        let process = self.running.iter().find(|process| process.name == name);
+        let log = process.and_then(|process| std::fs::read(&process.log).ok());
+        log.is_some_and(|log| String::from_utf8_lossy(&log).contains(what))
+    }
+
     /// The last log lines of every process, for a failure.
     pub(super) fn last_words(&mut self, repo: &Repo) -> String {
         let mut text = Vec::new();
@@ -180,6 +187,7 @@ mod tests {
             .run("test", |step| processes.wait(step, "ls", Duration::from_secs(10), || out.line()));
         assert!(waited.unwrap_err().to_string().starts_with("ls ended with exit code"));
         let words = processes.last_words(&repo);
+        assert!(processes.said("ls", "/no/such") && !processes.said("ls", "else"));
         assert!(words.starts_with("ls ended, log ls.log\n  | ") && words.contains("/no/such"), "{words}");
     }
 

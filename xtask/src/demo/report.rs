@@ -25,7 +25,8 @@ pub(super) struct Report {
     pub(super) story_id: String,
     #[serde(skip)]
     pub(super) title: String,
-    pub(super) bus: &'static str,
+    /// `local` or `nats`.
+    pub(super) bus: String,
     pub(super) tasks: Vec<Task>,
     pub(super) events: Vec<Event>,
     /// From the approval to the last assignment.
@@ -242,7 +243,7 @@ mod tests {
             plan_id: "p".into(),
             story_id: "s".into(),
             title: "T".into(),
-            bus: "nats",
+            bus: "local".into(),
             tasks: vec![task("a", &[])],
             events: Vec::new(),
             elapsed_ms: 7,

@@ -90,7 +90,7 @@ impl Book {
         {
             return if known == digest { Opened::Again(id.clone()) } else { Opened::Misused };
         }
-        // The start tells this run's ids from an earlier one's, which NATS may still remember as message ids.
+        // The start tells this run's ids from an earlier one's, which the bus may still remember as message ids.
         let run = pages.started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis();
         deliberation.id = format!("deliberation-{run:x}-{}", pages.entries.len() + 1);
         if let Some((key, digest)) = key {

@@ -15,9 +15,10 @@ use tonic::service::Routes;
 use self::service::Service;
 pub(crate) use self::{book::Book, worker::Worker};
 use crate::{
+    bus,
     cli::{Ray, Refusal},
     grpc::{self, Bound},
-    nats, output,
+    output,
 };
 
 /// What agents answer unless there is a file: tasks in the block format that the derivation prompt asks for.
@@ -30,14 +31,13 @@ pub(crate) async fn run(args: Ray, shutdown: CancellationToken) -> anyhow::Resul
             .with_context(|| format!("can't read the answer {} (--answer)", path.display()))?,
         None => SAMPLE.to_owned(),
     };
-    let client = nats::connect(&args.nats, "fleet-ray").await?;
-    let jetstream = nats::jetstream(client, &args.nats).await?;
-    nats::stream_for(&jetstream, worker::COMPLETED).await?;
+    let bus = bus::connect(&args.on, "fleet-ray").await?;
+    bus.prepare(&[worker::COMPLETED], &[]).await?;
     let bound = Bound::new(&args.listen, "--listen").await?;
     let ready = json!({"ray": bound.address().to_string()});
 
     let worker = Worker {
-        jetstream,
+        bus,
         envelope: args.envelope,
         answer: answer.into(),
         delay: args.delay.into(),

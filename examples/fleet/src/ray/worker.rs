@@ -2,25 +2,25 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{HeaderMap, header::NATS_MESSAGE_ID, jetstream::Context};
 use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::book::{Book, Deliberation, Standing};
 use crate::{
+    bus::Bus,
     events::{Event, Style},
-    nats,
+    trouble::Trouble,
 };
 
 pub(super) const COMPLETED: &str = "agent.response.completed";
 const FAILED: &str = "agent.response.failed";
 
-/// Between attempts while NATS is out of reach.
+/// Between attempts while the bus is out of reach.
 const PAUSE: Duration = Duration::from_secs(1);
 
 #[derive(Clone)]
 pub(crate) struct Worker {
-    pub(crate) jetstream: Context,
+    pub(crate) bus: Arc<dyn Bus>,
     pub(crate) envelope: Style,
     pub(crate) answer: Arc<str>,
     pub(crate) delay: Duration,
@@ -68,7 +68,7 @@ impl Worker {
         );
     }
 
-    /// Until NATS has confirmed it. The message id catches what an unanswered attempt left.
+    /// Until the bus has confirmed it. The message id catches what an unanswered attempt left.
     async fn publish(
         &self,
         subject: &'static str,
@@ -90,23 +90,15 @@ impl Worker {
             payload,
         });
         let data = event.to_string();
-        let mut headers = HeaderMap::new();
-        headers.insert(NATS_MESSAGE_ID, format!("{}.{agent_id}", deliberation.id));
-        loop {
-            match self.attempt(subject, headers.clone(), data.clone()).await {
-                Ok(()) => return,
-                Err(error) => {
-                    tracing::warn!(subject, error = format!("{error:#}"), "not published yet; trying again")
-                }
+        let message_id = format!("{}.{agent_id}", deliberation.id);
+        let mut trouble = Trouble::default();
+        while let Err(error) = self.bus.publish(subject, &message_id, &data).await {
+            if trouble.is_news(&error) {
+                let error = format!("{error:#}");
+                tracing::warn!(subject, error, "not published yet; trying again until it is");
             }
             tokio::time::sleep(PAUSE).await;
         }
-    }
-
-    async fn attempt(&self, subject: &'static str, headers: HeaderMap, data: String) -> anyhow::Result<()> {
-        nats::stream_for(&self.jetstream, subject).await?;
-        self.jetstream.publish_with_headers(subject, headers, data.into()).await?.await?;
-        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //! holds the handle and its errors; what is stored is said in the files below, one per kind of thing.
 
 pub(crate) mod answers;
+pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod plans;
 mod schema;

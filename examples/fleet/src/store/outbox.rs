@@ -1,15 +1,16 @@
-//! Events that are owed to NATS. They are written in the transaction that causes them and leave in this order; who
+//! Events that are owed to the bus. They are written in the transaction that causes them and leave in this order; who
 //! sends them is in `crate::outbox`.
 
 use rusqlite::{Row, Transaction};
 
 use super::{Error, now};
+use crate::bus::Place;
 
-/// An event that NATS has not confirmed yet.
+/// An event that the bus has not confirmed yet.
 #[derive(Debug, Clone)]
 pub(crate) struct Owed {
     pub(crate) number: i64,
-    /// `Nats-Msg-Id`. Names the database, too: two databases may talk to one NATS, at once or after each other.
+    /// Names the database, too: two databases may talk to one bus, at once or after each other.
     pub(crate) message_id: String,
     pub(crate) subject: String,
     pub(crate) data: String,
@@ -57,15 +58,10 @@ pub(crate) fn sending(transaction: &Transaction<'_>, number: i64) -> Result<(), 
     Ok(())
 }
 
-pub(crate) fn stored(
-    transaction: &Transaction<'_>,
-    number: i64,
-    stream: &str,
-    sequence: u64,
-) -> Result<(), Error> {
+pub(crate) fn stored(transaction: &Transaction<'_>, number: i64, place: &Place) -> Result<(), Error> {
     transaction.execute(
         "UPDATE outbox SET stored_at = ?2, stream = ?3, sequence = ?4 WHERE number = ?1",
-        (number, now(), stream, i64::try_from(sequence).unwrap_or(i64::MAX)),
+        (number, now(), &place.stream, i64::try_from(place.sequence).unwrap_or(i64::MAX)),
     )?;
     Ok(())
 }

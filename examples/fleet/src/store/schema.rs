@@ -3,10 +3,10 @@
 use rusqlite::Connection;
 
 /// Of the tables below; a file with another number is refused rather than guessed at.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const TABLES: &str = "
-    -- One row: tells this database from any other that talks to the same NATS (see outbox.rs).
+    -- One row: tells this database from any other that talks to the same bus (see outbox.rs).
     CREATE TABLE identity (id TEXT NOT NULL) STRICT;
 
     CREATE TABLE stories (
@@ -61,7 +61,7 @@ const TABLES: &str = "
         data          TEXT NOT NULL, -- JSON
         created_at    TEXT NOT NULL,
         first_sent_at TEXT, -- written before the first attempt
-        stored_at     TEXT, -- written when NATS has confirmed it
+        stored_at     TEXT, -- written when the bus has confirmed it
         stream        TEXT,
         sequence      INTEGER
     ) STRICT;
@@ -76,6 +76,17 @@ const TABLES: &str = "
     ) STRICT;
 ";
 
+/// Came with version 2.
+const MARKS: &str = "
+    CREATE TABLE marks (
+        subject    TEXT PRIMARY KEY,
+        stream     TEXT NOT NULL,
+        sequence   INTEGER NOT NULL, -- of the last message that was taken in
+        stored_at  INTEGER NOT NULL, -- that message's time, in nanoseconds: another one there means another stream
+        updated_at TEXT NOT NULL
+    ) STRICT;
+";
+
 /// Sets the connection up and creates the tables in a new file.
 pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -86,7 +97,12 @@ pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
     match transaction.pragma_query_value(None, "user_version", |row| row.get::<_, i64>(0))? {
         0 => {
             transaction.execute_batch(TABLES)?;
+            transaction.execute_batch(MARKS)?;
             transaction.execute("INSERT INTO identity (id) VALUES (lower(hex(randomblob(6))))", [])?;
+            transaction.pragma_update(None, "user_version", VERSION)?;
+        }
+        1 => {
+            transaction.execute_batch(MARKS)?;
             transaction.pragma_update(None, "user_version", VERSION)?;
         }
         VERSION => {}
@@ -96,4 +112,24 @@ pub(super) fn prepare(connection: &mut Connection) -> anyhow::Result<()> {
         ),
     }
     Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_of_the_first_version_gets_what_is_new_and_keeps_the_rest() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.execute_batch(TABLES).unwrap();
+        connection.execute("INSERT INTO identity (id) VALUES ('kept')", []).unwrap();
+        connection.pragma_update(None, "user_version", 1).unwrap();
+        for _ in 0..2 {
+            prepare(&mut connection).unwrap();
+            let id: String = connection.query_row("SELECT id FROM identity", [], |row| row.get(0)).unwrap();
+            let marks: i64 =
+                connection.query_row("SELECT count(*) FROM marks", [], |row| row.get(0)).unwrap();
+            assert_eq!((id.as_str(), marks), ("kept", 0));
+        }
+    }
 }

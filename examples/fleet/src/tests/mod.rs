@@ -2,7 +2,9 @@
 //! from outside, with the binary.
 
 mod admin;
+mod bus;
 mod context;
+mod fake;
 mod planning;
 mod ray;
 
@@ -31,7 +33,7 @@ use crate::{
     store::Store,
 };
 
-/// Planning and Context on free ports, without the ways to NATS. Stops when it is dropped.
+/// Planning and Context on free ports, without the ways to the bus. Stops when it is dropped.
 struct Fleet {
     planning: TaskDerivationPlanningServiceClient<Channel>,
     admin: PlanningAdminServiceClient<Channel>,

@@ -1,4 +1,4 @@
-//! The Ray Executor's answers that need no NATS. Its events are tested from outside.
+//! The Ray Executor's answers to its callers, and its events.
 
 use std::time::Duration;
 
@@ -9,22 +9,36 @@ use fleet_proto::ray_executor::v1::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{Code, transport::Channel};
 
-use super::{keyed, serve};
-use crate::{cli::Refusal, events::Style, ray};
+use super::{
+    fake::{self, until},
+    keyed, serve,
+};
+use crate::{
+    bus::{self, OnBus},
+    cli::Refusal,
+    events::Style,
+    ray,
+};
 
 /// A Ray Executor whose agents think for long, so that nothing is published.
 async fn start(refuse: Option<Refusal>) -> (RayExecutorServiceClient<Channel>, DropGuard) {
+    // Nobody is there, and nobody is asked.
+    start_on("http://127.0.0.1:1", Duration::from_secs(600), refuse).await
+}
+
+async fn start_on(
+    url: &str,
+    delay: Duration,
+    refuse: Option<Refusal>,
+) -> (RayExecutorServiceClient<Channel>, DropGuard) {
     let shutdown = CancellationToken::new();
-    let client = async_nats::ConnectOptions::new()
-        .retry_on_initial_connect()
-        .connect("nats://127.0.0.1:1")
-        .await
-        .unwrap();
+    let on = OnBus { cofferdam: Some(url.to_owned()), ..OnBus::default() };
+    let bus = bus::connect(&on, "test").await.unwrap();
     let worker = ray::Worker {
-        jetstream: async_nats::jetstream::new(client),
+        bus,
         envelope: Style::Mirror,
         answer: "text".into(),
-        delay: Duration::from_secs(600),
+        delay,
         fail: false,
         book: ray::Book::default(),
         shutdown: shutdown.clone(),
@@ -113,4 +127,21 @@ async fn it_refuses_on_demand() {
     let status = ray.execute_deliberation(derive("derive-p")).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(ray.get_active_jobs(GetActiveJobsRequest {}).await.unwrap().into_inner().jobs.is_empty());
+}
+
+#[tokio::test]
+async fn an_agents_answer_waits_for_the_bus() {
+    let fake = fake::Bus::new();
+    let running = fake.serve(None).await;
+    fake.streamless(true);
+    let url = running.address.to_string();
+    let (mut ray, _running) = start_on(&url, Duration::ZERO, None).await;
+    let taken = ray.execute_deliberation(derive("derive-p")).await.unwrap().into_inner();
+    fake.streamless(false);
+    let request = || GetDeliberationStatusRequest { deliberation_id: taken.deliberation_id.clone() };
+    until("the end of the deliberation", async || {
+        ray.get_deliberation_status(request()).await.unwrap().into_inner().status == "completed"
+    })
+    .await;
+    assert_eq!(fake.subjects(), ["agent.response.completed"]);
 }

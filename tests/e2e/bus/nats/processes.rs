@@ -1,4 +1,4 @@
-//! A process that uses the bus is killed while it holds something.
+//! A process that uses the bus is killed while it holds something, and the server lives on.
 
 use std::time::Duration;
 
@@ -6,12 +6,12 @@ use harness::child::Driven;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::*;
+use super::super::*;
 
 const CHILD: &str = env!("CARGO_BIN_EXE_bus-child");
 
-async fn child(world: &World, ack_wait: Duration) -> Driven {
-    let mut child = Driven::start(CHILD, &[&world.server.url()]);
+async fn child(server: &Server, ack_wait: Duration) -> Driven {
+    let mut child = Driven::start(CHILD, &[&server.url()]);
     let wait = u64::try_from(ack_wait.as_millis()).unwrap();
     child
         .ask(json!({ "do": "follow", "stream": "S", "durable": "d", "filter": "s.>", "ack_wait_ms": wait }))
@@ -21,14 +21,14 @@ async fn child(world: &World, ack_wait: Duration) -> Driven {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_process_held_unacked_comes_to_another() {
-    let world = World::nats().await;
-    let bus = world.bus().await;
+    let server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
     stream(&bus, "S", &["s.>"]).await;
     for n in 0..8 {
         put(&bus, "s.1", n.to_string()).await;
     }
     let wait = Duration::from_secs(1);
-    let mut child = child(&world, wait).await;
+    let mut child = child(&server, wait).await;
     // Two taken, the rest in its buffer.
     child.ask(json!({ "do": "take" })).await;
     let taken = child.ask(json!({ "do": "take" })).await;
@@ -46,21 +46,22 @@ async fn what_a_killed_process_held_unacked_comes_to_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_process_delayed_comes_after_its_delay() {
-    let mut world = World::nats().await;
-    let bus = world.bus().await;
+    let mut server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
     stream(&bus, "S", &["s.>"]).await;
     put(&bus, "s.1", "x").await;
     let wait = Duration::from_secs(20);
-    let delay = Duration::from_secs(3);
-    let mut child = child(&world, wait).await;
+    let delay = Duration::from_secs(2);
+    let mut child = child(&server, wait).await;
     child.ask(json!({ "do": "take" })).await;
     let began = Instant::now();
-    child.ask(json!({ "do": "nak", "delay_ms": 3000 })).await;
+    child.ask(json!({ "do": "nak", "delay_ms": 2000 })).await;
     child.kill().await;
     // The delay is the server's to keep, over its own restart too, if only to a second.
     drop(bus);
-    world.restart().await;
-    let bus = world.bus().await;
+    server.stop().await;
+    server.up().await;
+    let bus = bus_at(&server.url()).await;
     let (_, mut deliveries) =
         follow(&bus, &ConsumerSpec { ack_wait: wait, ..consumer_spec("S", "d", "s.>") }).await;
     next(&mut deliveries).await.ack().await.unwrap();
@@ -71,18 +72,19 @@ async fn what_a_killed_process_delayed_comes_after_its_delay() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_process_published_is_remembered_by_its_id() {
-    let mut world = World::nats().await;
-    let bus = world.bus().await;
+    let mut server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
     stream(&bus, "S", &["s.>"]).await;
-    let mut child = child(&world, Duration::from_secs(30)).await;
+    let mut child = child(&server, Duration::from_secs(30)).await;
     let publish = json!({ "do": "publish", "subject": "s.1", "data": "once", "id": "the id" });
     assert_eq!(child.ask(publish.clone()).await, json!({ "sequence": 1, "duplicate": false }));
     child.kill().await;
-    let mut second = self::child(&world, Duration::from_secs(30)).await;
+    let mut second = self::child(&server, Duration::from_secs(30)).await;
     assert_eq!(second.ask(publish.clone()).await, json!({ "sequence": 1, "duplicate": true }));
     second.kill().await;
     drop(bus);
-    world.restart().await;
-    let mut third = self::child(&world, Duration::from_secs(30)).await;
+    server.stop().await;
+    server.up().await;
+    let mut third = self::child(&server, Duration::from_secs(30)).await;
     assert_eq!(third.ask(publish).await, json!({ "sequence": 1, "duplicate": true }));
 }

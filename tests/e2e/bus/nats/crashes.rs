@@ -10,7 +10,7 @@ use harness::{
 };
 use serde_json::{Value, json};
 
-use super::*;
+use super::super::*;
 
 const CHILD: &str = env!("CARGO_BIN_EXE_bus-child");
 /// The second send to `out.` etc. is told apart by how many to let pass.
@@ -62,12 +62,12 @@ async fn plant(bus: &Arc<dyn Bus>, window: Duration) {
 
 /// A process is killed at `step` of its commit; we finish the event; gives what was stored and the cell's value.
 async fn killed_at(step: &str, skip: u32, point: Point, window: Duration) -> (Vec<String>, Option<String>) {
-    let world = World::nats().await;
-    let bus = world.bus().await;
+    let server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
     plant(&bus, window).await;
     put(&bus, "in.1", "event").await;
 
-    let mut proxy = Proxy::before(world.server.port()).await;
+    let mut proxy = Proxy::before(server.port()).await;
     let mut child = Driven::start(CHILD, &[&proxy.url()]);
     child
         .ask(json!({ "do": "follow", "stream": "IN", "durable": "d", "filter": "in.>", "ack_wait_ms": 1500 }))
@@ -155,19 +155,21 @@ async fn nor_by_record_when_the_window_of_message_ids_has_passed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_killed_at_any_step_of_a_publish_commit_repeats_and_loses_nothing() {
-    let (found, _) = killed_at("before the commit", 0, Point::Publish, WINDOW).await;
-    assert_eq!(found, ["out.a host 1"]);
-    let (found, _) = killed_at("after the effects", 0, Point::Publish, WINDOW).await;
-    assert_eq!(found, ["out.a 1"]);
+    let (before, after) = tokio::join!(
+        killed_at("before the commit", 0, Point::Publish, WINDOW),
+        killed_at("after the effects", 0, Point::Publish, WINDOW),
+    );
+    assert_eq!(before.0, ["out.a host 1"]);
+    assert_eq!(after.0, ["out.a 1"]);
 }
 
 /// The connection is cut at an operation of the commit, once before and once after the server has seen it.
 async fn cut_at(subject: &str, skip: u32, act: Act, point: Point) {
-    let world = World::nats().await;
-    let direct = world.bus().await;
+    let server = Server::start().await;
+    let direct = bus_at(&server.url()).await;
     plant(&direct, WINDOW).await;
     put(&direct, "in.1", "event").await;
-    let mut proxy = Proxy::before(world.server.port()).await;
+    let mut proxy = Proxy::before(server.port()).await;
     let bus = bus_at(&proxy.url()).await;
     let (_, mut deliveries) = follow(&bus, &events()).await;
     let delivery = next(&mut deliveries).await;

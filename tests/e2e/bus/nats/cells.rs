@@ -6,7 +6,7 @@ use std::time::Duration;
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use super::*;
+use super::super::*;
 
 /// The fields of a stored cell that these tests look at; the rest is kept as it is.
 #[derive(Clone, PartialEq, prost::Message)]
@@ -30,14 +30,14 @@ struct Settled {
 }
 
 /// The one cell there is, with its subject, as the plain client sees it.
-async fn the_cell(world: &World) -> (String, Cell) {
-    let client = world.server.client().await;
+async fn the_cell(server: &Server) -> (String, Cell) {
+    let client = server.client().await;
     let query = json!({ "last_by_subj": "cd.s.>" }).to_string();
     let got = client.request("$JS.API.STREAM.MSG.GET.COFFERDAM", query.into()).await.unwrap();
     let got: Value = serde_json::from_slice(&got.payload).unwrap();
     let subject = got["message"]["subject"].as_str().unwrap().to_owned();
     // By our own read, which saves decoding Base64.
-    let bus = world.bus().await;
+    let bus = bus_at(&server.url()).await;
     let stored = bus.last(&subject).await.unwrap().unwrap();
     (subject, Cell::decode(stored.message.data).unwrap())
 }
@@ -48,8 +48,8 @@ fn one_write(n: u64) -> Change {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cell_forgets_what_the_ack_floor_covers() {
-    let world = World::nats().await;
-    let bus = world.bus().await;
+    let server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
     stream(&bus, "IN", &["in"]).await;
     let (origin, mut deliveries) = follow(&bus, &consumer_spec("IN", "d", "in")).await;
     soon("a raised floor", async {
@@ -58,7 +58,7 @@ async fn a_cell_forgets_what_the_ack_floor_covers() {
             let delivery = next(&mut deliveries).await;
             let base = fresh(&bus, &delivery, &cell("c")).await;
             bus.commit(&delivery, base, one_write(n)).await.unwrap();
-            let (_, cell) = Box::pin(the_cell(&world)).await;
+            let (_, cell) = Box::pin(the_cell(&server)).await;
             let of = &cell.settled[0];
             assert_eq!((cell.settled.len(), &of.origin), (1, &origin.id));
             assert_eq!(of.floor + of.above.iter().sum::<u64>(), n, "all up to this one have settled");
@@ -73,8 +73,8 @@ async fn a_cell_forgets_what_the_ack_floor_covers() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cell_that_remembers_4096_events_waits_for_the_ack_floor() {
-    let world = World::nats().await;
-    let bus = world.bus().await;
+    let server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
     stream(&bus, "IN", &["in"]).await;
     let spec = ConsumerSpec { max_ack_pending: 10_000, ..consumer_spec("IN", "d", "in") };
     let (_, mut deliveries) = follow(&bus, &spec).await;
@@ -86,10 +86,10 @@ async fn a_cell_that_remembers_4096_events_waits_for_the_ack_floor() {
     bus.commit(&second, base, one_write(2)).await.unwrap();
 
     // As if 4,095 more had committed since, while the first is still being run.
-    let (subject, mut full) = Box::pin(the_cell(&world)).await;
+    let (subject, mut full) = Box::pin(the_cell(&server)).await;
     full.settled[0].above.extend(std::iter::repeat_n(1, 4095));
     let full = Bytes::from(full.encode_to_vec());
-    world.server.client().await.request(subject, full).await.unwrap();
+    server.client().await.request(subject, full).await.unwrap();
     for n in 0..41 {
         futures_util::future::join_all((0..100).map(|k| put(&bus, "in", format!("{n}.{k}")))).await;
     }
@@ -107,6 +107,6 @@ async fn a_cell_that_remembers_4096_events_waits_for_the_ack_floor() {
     assert!(!commit.is_finished());
     held.ack().await.unwrap();
     soon("the commit", commit).await.unwrap().unwrap();
-    let (_, after) = Box::pin(the_cell(&world)).await;
+    let (_, after) = Box::pin(the_cell(&server)).await;
     assert_eq!((after.settled[0].floor, after.settled[0].above.as_slice()), (4097, &[1][..]));
 }

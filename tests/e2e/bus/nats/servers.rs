@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
-use cofferdam_bus::{CommitError, Connection, Error, nats::NatsConfig};
-use harness::nats::Server;
+use cofferdam_bus::{CommitError, Connection, Error};
 use tokio::time::Instant;
 
-use super::*;
+use super::super::{
+    kv::{bucket, bytes, entry, seen},
+    *,
+};
 
 async fn connect_error(config: NatsConfig) -> Error {
-    match nats::connect(config, undeliverable()).await {
+    match connect(config, undeliverable()).await {
         Ok(_) => panic!("connected"),
         Err(e) => e,
     }
@@ -55,7 +57,7 @@ async fn wrong_credentials_are_an_error_that_shows_no_password() {
     let e = connect_error(NatsConfig::new(url)).await.to_string();
     assert!(e.contains("authorization") && !e.contains("wrong"), "{e}");
     let url = server.url().replace("nats://", "nats://me:right@");
-    nats::connect(NatsConfig::new(url), undeliverable()).await.unwrap();
+    connect(NatsConfig::new(url), undeliverable()).await.unwrap();
     let missing =
         NatsConfig { credentials: Some("/nowhere/x.creds".into()), ..NatsConfig::new(server.url()) };
     assert!(connect_error(missing).await.to_string().contains("/nowhere/x.creds"));
@@ -151,7 +153,7 @@ async fn undisturbed(mut server: Server, rounds: usize, disturb: impl AsyncFn(&m
     stream(&bus, "IN", &["in.>"]).await;
     stream(&bus, "OUT", &["out.>"]).await;
     stream(&bus, "DEAD", &["dead.>"]).await;
-    let spec = ConsumerSpec { ack_wait: Duration::from_secs(3), ..consumer_spec("IN", "d", "in.>") };
+    let spec = ConsumerSpec { ack_wait: Duration::from_secs(2), ..consumer_spec("IN", "d", "in.>") };
     let (origin, mut deliveries) = follow(&bus, &spec).await;
     let stop = Arc::new(AtomicBool::new(false));
     let sums: Arc<std::sync::Mutex<BTreeMap<u64, u64>>> = Arc::default();
@@ -162,7 +164,7 @@ async fn undisturbed(mut server: Server, rounds: usize, disturb: impl AsyncFn(&m
             let mut runs = tokio::task::JoinSet::new();
             let mut quiet = 0;
             // Ends once told to, when nothing has come for longer than an ack wait.
-            while quiet < 45 {
+            while quiet < 30 {
                 // What is not taken yet is kept from redelivery; what is taken has to end within the ack wait.
                 while runs.len() >= 12 {
                     runs.join_next().await.unwrap().unwrap();
@@ -305,4 +307,22 @@ async fn a_commit_waits_for_a_server_that_is_down() {
         soon("the commit", commit).await.unwrap().unwrap();
     }
     assert_eq!(data(&stored(&bus, "OUT", "out").await), ["x", "x", "x"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_goes_on_over_a_restart_of_the_server() {
+    let mut server = Server::start().await;
+    let bus = bus_at(&server.url()).await;
+    let kv = bucket(&bus).await;
+    kv.put("a", bytes("1"), None).await.unwrap();
+    let mut watch = kv.watch().await.unwrap();
+    assert_eq!(seen(&mut watch).await, entry("a", Some("1"), 1));
+    for n in 2..5 {
+        server.stop().await;
+        server.up().await;
+        let kv = bucket(&bus_at(&server.url()).await).await;
+        kv.put("a", bytes(&n.to_string()), None).await.unwrap();
+        assert_eq!(seen(&mut watch).await, entry("a", Some(&n.to_string()), n));
+    }
+    assert!(tokio::time::timeout(Duration::from_millis(100), watch.next()).await.is_err(), "nothing twice");
 }
