@@ -229,7 +229,7 @@ struct Plugged {
 }
 
 impl Storage for Plugged {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
+    fn open(&self, _: bool) -> io::Result<Box<dyn StorageBackend>> {
         drop(self.live()?);
         Ok(Box::new(Plugged { disk: self.disk.clone(), boot: self.boot }))
     }

@@ -25,9 +25,14 @@ pub fn pipeline(world: &World, fleet: &Fleet) -> Setup {
     pipeline_on(world.setup(), fleet)
 }
 
-/// The same on the embedded bus, with the admin port that the fleet was told.
+/// The same on the embedded bus, with the admin port that the fleet was told, and patient: a fleet that is killed may be away
+/// for longer than three tries take.
 pub fn local_pipeline(admin: &str, fleet: &Fleet) -> Setup {
-    pipeline_on(Setup::local().with("admin.listen", admin), fleet)
+    let setup = pipeline_on(Setup::local().with("admin.listen", admin), fleet);
+    let plugins = ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"];
+    plugins
+        .into_iter()
+        .fold(setup, |setup, name| setup.plugin(bundled(name).every_subscription("max-attempts = 24")))
 }
 
 fn pipeline_on(setup: Setup, fleet: &Fleet) -> Setup {

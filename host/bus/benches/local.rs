@@ -149,7 +149,14 @@ async fn run(bus: Arc<dyn Bus>, delivery: Delivery) {
             data: delivery.stored.message.data.clone(),
         };
         let write = Write::Put { key: "state".to_owned(), value: Bytes::from(vec![b's'; 200]) };
-        match bus.commit(&delivery, base, Change { writes: vec![write], effects: vec![effect] }).await {
+        match bus
+            .commit(
+                &delivery,
+                base,
+                Change { writes: vec![write], effects: vec![effect], ..Change::default() },
+            )
+            .await
+        {
             Err(cofferdam_bus::CommitError::Conflict) => {}
             done => return drop(done.unwrap()),
         }

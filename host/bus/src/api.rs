@@ -213,6 +213,17 @@ pub enum Write {
     Delete { key: String },
 }
 
+/// A message for later.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Timer {
+    /// No two timers have the same. Plain tokens with dots between them.
+    pub id: String,
+    /// Nanoseconds since the epoch; what has passed is at once.
+    pub at: u64,
+    /// Stored then, once, with the timer's id as its message id. Where no stream takes it, it is tried again every minute.
+    pub message: Message,
+}
+
 /// What an event does, all or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
@@ -220,6 +231,10 @@ pub struct Change {
     pub writes: Vec<Write>,
     /// Stored in this order (with a cell: each after the one before it) with the message ids `<origin>.<seq>.<ordinal>`, ordinals from 0.
     pub effects: Vec<Message>,
+    /// Set when the event commits.
+    pub timers: Vec<Timer>,
+    /// Timers by id that are not to fire, if they have not by then.
+    pub cancels: Vec<String>,
 }
 
 /// An effect that its stream refused for good after the commit; its dead letter is stored in its place.

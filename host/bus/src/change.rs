@@ -1,12 +1,17 @@
 //! What can be known to be wrong with a change from the change alone, whatever the bus.
 
+use std::collections::BTreeSet;
+
 use crate::{
     api::{Change, Point, Write},
     error::CommitError,
+    subject,
 };
 
 /// Of a key of a cell's state, in bytes.
 const MAX_KEY: usize = 512;
+/// Of a timer's id, in bytes: part of a subject.
+const MAX_TIMER: usize = 512;
 
 pub(crate) fn check(point: &Point, change: &Change) -> Result<(), CommitError> {
     let unfit = |why: String| Err(CommitError::Unfit(why));
@@ -20,6 +25,23 @@ pub(crate) fn check(point: &Point, change: &Change) -> Result<(), CommitError> {
             "{} messages are published; with commit = \"publish\" an event may publish one",
             change.effects.len()
         ));
+    }
+    if *point == Point::Publish && !(change.timers.is_empty() && change.cancels.is_empty()) {
+        return unfit(
+            "timers are set or cancelled; with commit = \"publish\" an event may only publish a message"
+                .into(),
+        );
+    }
+    let ids = change.timers.iter().map(|timer| timer.id.as_str());
+    let plain = |id: &str| id.len() <= MAX_TIMER && id.split('.').all(subject::is_plain_token);
+    if let Some(id) = ids.clone().chain(change.cancels.iter().map(String::as_str)).find(|id| !plain(id)) {
+        return unfit(format!(
+            "timer {id:?}: an id has up to {MAX_TIMER} letters, digits, - and _, with single dots between them"
+        ));
+    }
+    let mut known = BTreeSet::new();
+    if let Some(id) = ids.clone().find(|id| !known.insert(*id)) {
+        return unfit(format!("timer {id:?} is set twice; each needs an id of its own"));
     }
     for write in &change.writes {
         let (Write::Put { key, .. } | Write::Delete { key }) = write;
@@ -35,7 +57,7 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::api::Message;
+    use crate::api::{Message, Timer};
 
     fn effects(count: usize) -> Change {
         let effect = Message { subject: "a".into(), headers: Vec::new(), data: Bytes::new() };
@@ -67,6 +89,36 @@ mod tests {
         assert_eq!(check(&Point::Publish, &effects(1)), Ok(()));
         assert_eq!(check(&Point::Record, &effects(2)), Ok(()));
         unfit(Point::Publish, &effects(2));
+    }
+
+    fn timers(ids: &[&str]) -> Change {
+        let message = Message { subject: "a".into(), headers: Vec::new(), data: Bytes::new() };
+        let timer = |id: &&str| Timer { id: (*id).into(), at: 0, message: message.clone() };
+        Change { timers: ids.iter().map(timer).collect(), ..Change::default() }
+    }
+
+    fn cancels(id: &str) -> Change {
+        Change { cancels: vec![id.to_owned()], ..Change::default() }
+    }
+
+    #[test]
+    fn timers_have_ids_of_their_own_made_of_plain_tokens() {
+        for fine in ["a", "a.b-1_C.2", &"a".repeat(MAX_TIMER)] {
+            assert_eq!(check(&Point::Record, &timers(&[fine])), Ok(()), "{fine}");
+            assert_eq!(check(&cell(), &cancels(fine)), Ok(()), "{fine}");
+        }
+        for bad in ["", ".", "a.", ".a", "a..b", "a b", "*", "a.>", "ä", "a/b", &"a".repeat(MAX_TIMER + 1)] {
+            unfit(cell(), &timers(&["a", bad]));
+            unfit(Point::Record, &cancels(bad));
+        }
+        assert_eq!(check(&cell(), &timers(&["a", "b"])), Ok(()));
+        unfit(cell(), &timers(&["a", "b", "a"]));
+    }
+
+    #[test]
+    fn the_publish_class_has_no_timers() {
+        unfit(Point::Publish, &timers(&["a"]));
+        unfit(Point::Publish, &cancels("a"));
     }
 
     #[test]

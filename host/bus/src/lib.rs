@@ -1,6 +1,8 @@
 //! The bus: events, subjects, streams, durable consumers, commit points and key-value buckets behind one trait.
 
 mod api;
+#[cfg(debug_assertions)]
+mod broken;
 mod change;
 mod error;
 pub mod local;

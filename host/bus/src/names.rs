@@ -1,5 +1,7 @@
 //! Names that a caller chooses: of streams, durables, cells and buckets. What is refused here is refused by every bus.
 
+use std::time::Duration;
+
 use crate::{
     api::{ConsumerSpec, StreamSpec},
     error::Error,
@@ -19,7 +21,16 @@ pub(crate) fn check_stream(spec: &StreamSpec) -> Result<(), Error> {
             spec.name, spec.subjects
         )));
     }
-    Ok(())
+    let limits = [("max_messages", spec.max_messages == Some(0)), ("max_bytes", spec.max_bytes == Some(0))];
+    let times = [("max_age", spec.max_age), ("duplicate_window", spec.duplicate_window)]
+        .map(|(n, t)| (n, t == Some(Duration::ZERO)));
+    match limits.into_iter().chain(times).find(|(_, zero)| *zero) {
+        Some((limit, _)) => Err(Error::Refused(format!(
+            "stream {:?}: a {limit} of 0 keeps nothing; leave it out for none",
+            spec.name
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The name of the stream is not looked at: it is to exist.
@@ -28,6 +39,12 @@ pub(crate) fn check_durable(spec: &ConsumerSpec) -> Result<(), Error> {
     if !subject::is_plain_token(&spec.durable) {
         return Err(Error::Refused(format!(
             "durable {:?}: a name is made of letters, digits, - and _",
+            spec.durable
+        )));
+    }
+    if spec.max_ack_pending == 0 || spec.ack_wait.is_zero() || spec.max_deliver == Some(0) {
+        return Err(Error::Refused(format!(
+            "durable {:?}: ack_wait, max_ack_pending and max_deliver are above 0",
             spec.durable
         )));
     }

@@ -114,7 +114,7 @@ async fn effects_of_a_subject_keep_their_order(world: World) {
         let delivery = next(&mut deliveries).await;
         let base = fresh(&bus, &delivery, &point).await;
         let many: Vec<_> = (0..60).map(|n| message(&format!("out.{}", n % 3), n.to_string())).collect();
-        commit(&bus, &delivery, base, Change { writes: Vec::new(), effects: many }).await.unwrap();
+        commit(&bus, &delivery, base, Change { effects: many, ..Change::default() }).await.unwrap();
     }
     for k in 0..3 {
         let found = stored(&bus, "OUT", &format!("out.{k}")).await;
@@ -133,7 +133,7 @@ async fn effects_name_their_cause_and_keep_their_headers(world: World) {
         let base = fresh(&bus, &delivery, &point).await;
         let headers = vec![("X-Plan".to_owned(), "p".to_owned())];
         let change =
-            Change { writes: Vec::new(), effects: vec![Message { headers, ..message("out.a", "1") }] };
+            Change { effects: vec![Message { headers, ..message("out.a", "1") }], ..Change::default() };
         commit(&bus, &delivery, base, change).await.unwrap();
         let last = bus.last("out.a").await.unwrap().unwrap();
         let header =
@@ -158,7 +158,7 @@ async fn a_cell_keeps_its_state_from_event_to_event(world: World) {
             0 => write("gone", "x"),
             _ => Write::Delete { key: "gone".into() },
         };
-        let change = Change { writes: vec![write("sum", &(sum + n).to_string()), gone], effects: Vec::new() };
+        let change = Change { writes: vec![write("sum", &(sum + n).to_string()), gone], ..Change::default() };
         commit(&bus, &delivery, base, change).await.unwrap();
     }
 }
@@ -235,7 +235,7 @@ async fn cells_and_spaces_do_not_touch_each_other(world: World) {
         let delivery = next(&mut deliveries).await;
         let base = fresh(&bus, &delivery, at).await;
         assert!(base.state.entries.is_empty());
-        let change = Change { writes: vec![write("n", &n.to_string())], effects: Vec::new() };
+        let change = Change { writes: vec![write("n", &n.to_string())], ..Change::default() };
         commit(&bus, &delivery, base, change).await.unwrap();
     }
     put(&bus, "in.1", "x").await;

@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use cofferdam_bus::Error;
+use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
@@ -27,6 +28,8 @@ conformance![
     a_durable_made_anew_has_another_identity,
     deliveries_of_a_deleted_durable_end_with_an_error,
     at_most_the_buffer_is_fetched_ahead,
+    a_subscription_that_is_given_up_takes_nothing_along,
+    a_wait_for_the_next_that_is_given_up_loses_nothing,
 ];
 
 fn spec(durable: &str) -> ConsumerSpec {
@@ -347,4 +350,54 @@ async fn at_most_the_buffer_is_fetched_ahead(world: World) {
         });
         delivery.await.unwrap().ack().await.unwrap();
     }
+}
+
+async fn a_subscription_that_is_given_up_takes_nothing_along(world: World) {
+    let (one, two) = (world.bus().await, world.bus().await);
+    stream(&one, "S", &["s.>"]).await;
+    let origin = one.ensure_consumer(&spec("d")).await.unwrap();
+    two.ensure_consumer(&spec("d")).await.unwrap();
+    for _ in 0..10 {
+        // Given up before there is an answer.
+        drop(two.deliveries(&origin, 16).now_or_never());
+    }
+    let (_, mut deliveries) = follow(&one, &spec("d")).await;
+    let began = Instant::now();
+    for n in 1..=40 {
+        put(&one, "s.1", n.to_string()).await;
+    }
+    let mut seen = BTreeSet::new();
+    while seen.len() < 40 {
+        let delivery = next(&mut deliveries).await;
+        delivery.ack().await.unwrap();
+        seen.insert(delivery.stored.sequence);
+    }
+    assert!(began.elapsed() < Duration::from_secs(15), "not by the ack wait of 30 s");
+}
+
+async fn a_wait_for_the_next_that_is_given_up_loses_nothing(world: World) {
+    let bus = world.bus().await;
+    stream(&bus, "S", &["s.>"]).await;
+    let (_, mut deliveries) = follow(&bus, &spec("d")).await;
+    let feed = tokio::spawn({
+        let bus = bus.clone();
+        async move {
+            for n in 1..=100 {
+                put(&bus, "s.1", n.to_string()).await;
+            }
+        }
+    });
+    let (mut expected, mut tries) = (1, 0);
+    let began = Instant::now();
+    while expected <= 100 {
+        tries += 1;
+        let wait = Duration::from_micros(tries % 7 * 100);
+        let Ok(delivery) = tokio::time::timeout(wait, deliveries.next()).await else { continue };
+        let delivery = delivery.unwrap();
+        assert_eq!((delivery.stored.sequence, delivery.count), (expected, 1));
+        delivery.ack().await.unwrap();
+        expected += 1;
+        assert!(began.elapsed() < PATIENCE, "at {expected}");
+    }
+    feed.await.unwrap();
 }

@@ -15,6 +15,7 @@ mod refusals;
 mod restarts;
 mod retention;
 mod streams;
+mod timers;
 
 use std::{sync::Arc, time::Duration};
 
@@ -227,7 +228,7 @@ fn write(key: &str, value: &str) -> Write {
 }
 
 fn effects(effects: &[(&str, &str)]) -> Change {
-    Change { writes: Vec::new(), effects: effects.iter().map(|(s, d)| message(s, *d)).collect() }
+    Change { effects: effects.iter().map(|(s, d)| message(s, *d)).collect(), ..Change::default() }
 }
 
 fn value<'a>(snapshot: &'a Snapshot, key: &str) -> Option<&'a str> {

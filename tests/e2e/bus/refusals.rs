@@ -20,7 +20,7 @@ async fn what_is_unfit_changes_nothing(world: World) {
     let (_, mut deliveries) = plant(&bus).await;
     put(&bus, "in.1", "event").await;
     let delivery = next(&mut deliveries).await;
-    let writes = Change { writes: vec![write("k", "v")], effects: Vec::new() };
+    let writes = Change { writes: vec![write("k", "v")], ..Change::default() };
     let good = ("out.a", "never");
     let mut rollup = effects(&[good]);
     rollup.effects[0].headers.push(("Nats-Rollup".into(), "all".into()));
@@ -73,7 +73,7 @@ async fn a_commit_over_the_limit_is_unfit(world: World) {
     }
     let base = fresh(&bus, &delivery, &cell("c")).await;
     let refused =
-        commit(&bus, &delivery, base, Change { writes: vec![write("k", &big)], effects: Vec::new() }).await;
+        commit(&bus, &delivery, base, Change { writes: vec![write("k", &big)], ..Change::default() }).await;
     assert!(matches!(refused, Err(CommitError::Unfit(_))), "{refused:?}");
     let base = fresh(&bus, &delivery, &Point::Record).await;
     commit(&bus, &delivery, base, effects(&[("out.a", &half)])).await.unwrap();

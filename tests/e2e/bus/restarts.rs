@@ -140,7 +140,7 @@ async fn a_cell_goes_on_after_a_restart(mut world: World) {
         let base = fresh(&bus, &first, &cell("c")).await;
         let stale = fresh(&bus, &second, &cell("c")).await;
         assert_eq!(value(&base, "n").map(str::to_owned), (n > 0).then(|| (n - 1).to_string()));
-        let change = |n: u32| Change { writes: vec![write("n", &n.to_string())], effects: Vec::new() };
+        let change = |n: u32| Change { writes: vec![write("n", &n.to_string())], ..Change::default() };
         commit(&bus, &first, base, change(n)).await.unwrap();
         assert_eq!(commit(&bus, &second, stale, change(99)).await, Err(CommitError::Conflict));
         let base = fresh(&bus, &second, &cell("c")).await;

@@ -1,11 +1,14 @@
 //! Any storage, as the store wants it.
 
-use std::io;
+use std::{io, ops::Bound};
 
-use redb::StorageBackend;
+use redb::{BackendError, StorageBackend};
 
 /// What a file of the store begins with. Written last when one is made.
 const MAGIC: [u8; 9] = *b"redb\x1a\x0a\xa9\x0d\x0a";
+
+/// How large a file may be that was only just made.
+const NEW: u64 = 16 * 1024 * 1024;
 
 #[derive(Debug)]
 pub(super) struct Backend(Box<dyn StorageBackend>);
@@ -13,15 +16,15 @@ pub(super) struct Backend(Box<dyn StorageBackend>);
 impl Backend {
     /// Where a crash ended the very first start, nothing was confirmed yet, and the store would not know the file for its own:
     /// it is emptied.
-    pub(super) fn new(storage: Box<dyn StorageBackend>) -> io::Result<Backend> {
+    pub(super) fn new(storage: Box<dyn StorageBackend>, first: bool) -> io::Result<Backend> {
         let mut start = [0; MAGIC.len()];
         let length = storage.len()?;
-        if length > 0 {
+        if first && length > 0 {
             let known = usize::try_from(length).unwrap_or(usize::MAX).min(start.len());
             if let Some(start) = start.get_mut(..known) {
                 storage.read(0, start)?;
             }
-            if is_unfinished(start) {
+            if length <= NEW && is_unfinished(start) {
                 storage.set_len(0)?;
             }
         }
@@ -57,6 +60,30 @@ impl StorageBackend for Backend {
 
     fn close(&self) -> io::Result<()> {
         self.0.close()
+    }
+
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_range(start, end)
+    }
+
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.try_lock_shared_range(start, end)
+    }
+
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_range(start, end)
+    }
+
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.lock_shared_range(start, end)
+    }
+
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.0.query_lock_range(start, end)
+    }
+
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.0.unlock_range(start, end)
     }
 }
 

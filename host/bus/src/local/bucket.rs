@@ -6,9 +6,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::{handle::Handle, op::Op, tables::KeyRow};
+use super::{handle::Handle, op::Op, rows::KeyRow, stream::MAX_MESSAGE};
 use crate::{
-    api::{Bucket, Connection, Entry, Watch},
+    api::{Bucket, Entry, Watch},
     error::Error,
     names,
 };
@@ -25,6 +25,11 @@ impl LocalBucket {
 
     async fn write(&self, key: &str, value: Option<Bytes>, expected: Option<u64>) -> Result<u64, Error> {
         names::check_key(&self.name, key)?;
+        let size = value.as_ref().map_or(0, |v| v.len() as u64);
+        if size > MAX_MESSAGE {
+            let subject = names::key_subject(&self.name, key);
+            return Err(Error::TooLarge { subject, size, max: MAX_MESSAGE });
+        }
         let (bucket, key) = (self.name.clone(), key.to_owned());
         self.handle.ask(|answer| Op::PutKey { bucket, key, value, expected, answer }).await?
     }
@@ -81,19 +86,18 @@ impl Watch for LocalWatch {
                 return Ok(entry);
             }
             self.writes.mark_unchanged();
-            match self.handle.shared.view().and_then(|view| view.keys(&self.bucket)) {
+            match self.handle.shared.view().and_then(|view| view.keys(&self.bucket)).map_err(Error::from) {
                 Ok(keys) => {
                     let new = keys.into_iter().filter(|(_, row)| row.revision > self.seen);
                     self.found = new.map(|(key, row)| entry(key, row)).collect();
                     self.found.sort_by_key(|entry| std::cmp::Reverse(entry.revision));
                 }
                 // It goes on once the data is in reach again.
-                Err(_) => {
-                    let mut connection = self.handle.shared.connection();
-                    let up = connection.wait_for(|c| *c == Connection::Up).await;
-                    up.map_err(|_| self.handle.shared.down())?;
+                Err(Error::Unavailable(_)) => {
+                    self.handle.shared.up().await?;
                     continue;
                 }
+                Err(e) => return Err(e),
             }
             if self.found.is_empty() && self.writes.changed().await.is_err() {
                 return Err(self.handle.shared.down());

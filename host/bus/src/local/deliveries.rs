@@ -18,7 +18,7 @@ use super::{
     tables::DurableId,
 };
 use crate::{
-    api::{Connection, Deliveries, Delivery, Origin, Settle},
+    api::{Deliveries, Delivery, Origin, Settle},
     error::Error,
 };
 
@@ -32,9 +32,21 @@ pub(super) struct Local {
 
 /// Our place among a durable's subscribers.
 struct Place {
+    seat: Seat,
     durable: DurableId,
-    subscriber: u64,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
+}
+
+/// Whoever was asked for a place and does not want it any more says so by dropping this, answered or not.
+struct Seat {
+    handle: Arc<Handle>,
+    subscriber: u64,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.handle.send(Op::Unsubscribe { subscriber: self.subscriber, answer: None });
+    }
 }
 
 impl Local {
@@ -52,25 +64,19 @@ impl Local {
     async fn join(&mut self) -> Result<(), Error> {
         static COUNT: AtomicU64 = AtomicU64::new(1);
         let subscriber = COUNT.fetch_add(1, Ordering::Relaxed);
+        let seat = Seat { handle: self.handle.clone(), subscriber };
         let (sender, arrivals) = mpsc::unbounded_channel();
         let (origin, credit) = (self.origin.id.clone(), self.buffer);
         let subscribe = |answer| Op::Subscribe { origin, subscriber, credit, arrivals: sender, answer };
         match self.handle.ask(subscribe).await? {
             Some(durable) => {
-                self.place = Some(Place { durable, subscriber, arrivals });
+                self.place = Some(Place { seat, durable, arrivals });
                 Ok(())
             }
             None => Err(Error::Gone {
                 what: "durable",
                 name: format!("{}/{}", self.origin.stream, self.origin.durable),
             }),
-        }
-    }
-
-    fn leave(&mut self, answer: Option<tokio::sync::oneshot::Sender<()>>) {
-        if let Some(place) = self.place.take() {
-            let (durable, subscriber) = (place.durable, place.subscriber);
-            self.handle.send(Op::Unsubscribe { durable, subscriber, answer });
         }
     }
 }
@@ -87,9 +93,7 @@ impl Deliveries for Local {
                 match self.join().await {
                     Ok(()) => continue,
                     Err(Error::Unavailable(_)) => {
-                        let mut connection = self.handle.shared.connection();
-                        let up = connection.wait_for(|c| *c == Connection::Up).await;
-                        up.map_err(|_| self.handle.shared.down())?;
+                        self.handle.shared.up().await?;
                         continue;
                     }
                     Err(e) => return Err(e),
@@ -99,7 +103,8 @@ impl Deliveries for Local {
                 self.place = None;
                 continue;
             };
-            let (durable, subscriber, sequence) = (place.durable, place.subscriber, stored.sequence);
+            let (durable, subscriber) = (place.durable, place.seat.subscriber);
+            let sequence = stored.sequence;
             self.handle.send(Op::Taken { durable, subscriber, sequence, at: Instant::now() });
             let settle = Settling { handle: self.handle.clone(), durable, sequence, count };
             return Ok(Delivery {
@@ -113,16 +118,12 @@ impl Deliveries for Local {
 
     async fn close(&mut self) {
         self.closed = true;
-        let (answer, answered) = tokio::sync::oneshot::channel();
-        self.leave(Some(answer));
-        // Where nobody answers, all have been handed back.
-        drop(answered.await);
-    }
-}
-
-impl Drop for Local {
-    fn drop(&mut self) {
-        self.leave(None);
+        if let Some(place) = self.place.take() {
+            let subscriber = place.seat.subscriber;
+            let left = self.handle.ask(|answer| Op::Unsubscribe { subscriber, answer: Some(answer) });
+            // Where nobody answers, all have been handed back.
+            drop(left.await);
+        }
     }
 }
 

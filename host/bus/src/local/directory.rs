@@ -1,8 +1,9 @@
 //! The directory of a bus: one process at a time, one file of data.
 
 use std::{
-    fs::{File, OpenOptions, TryLockError},
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
     io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +19,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub(super) struct Directory {
     data: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 impl Directory {
@@ -30,9 +31,9 @@ impl Directory {
                  [bus] local"
             ))
         };
-        std::fs::create_dir_all(path).map_err(|e| fault("it can't be made", e))?;
-        let lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path.join(LOCK));
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|e| fault("it can't be made", e))?;
+        let lock = private().create(true).open(path.join(LOCK));
         let mut lock = lock.map_err(|e| fault("its lock can't be opened", e))?;
         match lock.try_lock() {
             Ok(()) => {}
@@ -55,13 +56,33 @@ impl Directory {
             write!(lock, "{}", std::process::id())
         };
         note().map_err(|e| fault("its lock can't be written", e))?;
-        Ok(Directory { data: path.join(DATA), _lock: lock })
+        Ok(Directory { data: path.join(DATA), lock })
+    }
+}
+
+/// Events are nobody else's to read.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
+}
+
+impl Drop for Directory {
+    /// Closing the file would do, but for a child that was forked just now and has it, too.
+    fn drop(&mut self) {
+        if let Err(e) = self.lock.unlock() {
+            tracing::debug!(data = %self.data.display(), "not unlocked: {e}");
+        }
     }
 }
 
 impl Storage for Directory {
-    fn open(&self) -> io::Result<Box<dyn StorageBackend>> {
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&self.data)?;
+    fn open(&self, first: bool) -> io::Result<Box<dyn StorageBackend>> {
+        let file = private().create(first).open(&self.data)?;
+        if first && let Some(directory) = self.data.parent() {
+            // The file is there after a power loss, too.
+            File::open(directory)?.sync_all()?;
+        }
         Ok(Box::new(FileBackend::new(file).map_err(io::Error::other)?))
     }
 

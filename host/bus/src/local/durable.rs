@@ -11,10 +11,11 @@ use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use super::{
     fault::Fault,
+    rows::DurableRow,
     settled::Settled,
     state::Now,
     stream::{Stream, nanos},
-    tables::{DurableId, DurableRow, StreamId, Tables},
+    tables::{DurableId, StreamId, Tables},
 };
 use crate::{
     api::{ConsumerSpec, Origin, Stored},
@@ -23,6 +24,8 @@ use crate::{
 
 /// Messages looked at for one durable in one group, so that a filter that matches little does not hold up the rest.
 const LOOKS: usize = 4096;
+/// Of a delay.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 /// How far the cursor may be ahead of what is on disk where nothing was delivered.
 const SKIPPED: u64 = 65_536;
 
@@ -78,6 +81,8 @@ pub(super) struct Durable {
     turn: usize,
     /// There may be more to look at than one group may.
     unfinished: bool,
+    /// Events that their stream discarded before they were settled, not told yet.
+    discarded: u64,
     changed: bool,
     saved_next: u64,
 }
@@ -122,6 +127,7 @@ impl Durable {
             subscribers: Vec::new(),
             turn: 0,
             unfinished: false,
+            discarded: 0,
             changed: false,
             saved_next: row.next,
             row,
@@ -140,17 +146,23 @@ impl Durable {
         durable.settled = Settled::load(tables, durable.row.id)?;
         let again = tables.again(durable.row.id)?;
         let mut from = durable.row.floor + 1;
-        while let Some(stored) = stream.message_from(tables, from)?
-            && stored.sequence < durable.row.next
-        {
+        loop {
+            while durable.settled.contains(from) {
+                from += 1;
+            }
+            let Some(stored) = stream.message_from(tables, from)? else { break };
             let sequence = stored.sequence;
+            if sequence >= durable.row.next {
+                break;
+            }
             from = sequence + 1;
             if durable.settled.contains(sequence) || !durable.wants(&stored) {
                 continue;
             }
             let noted = again.get(&sequence).copied();
             let (count, not_before) = noted.unwrap_or((1, 0));
-            let wait = Duration::from_nanos(not_before.saturating_sub(now.wall));
+            // A clock that was set back meanwhile is not to hold it for ever.
+            let wait = Duration::from_nanos(not_before.saturating_sub(now.wall)).min(LONGEST);
             let state = if wait.is_zero() { State::Ready } else { State::Delayed(now.steady + wait) };
             durable.enter(sequence, state);
             durable.pending.insert(sequence, Pending { count, state, noted: noted.is_some() });
@@ -193,7 +205,11 @@ impl Durable {
 
     /// What it has not taken goes to others.
     pub(super) fn unsubscribe(&mut self, id: u64) {
+        let before = self.subscribers.len();
         self.subscribers.retain(|s| s.id != id);
+        if self.subscribers.len() == before {
+            return;
+        }
         let back: Vec<u64> =
             self.pending.iter().filter(|(_, p)| p.state == State::Sent(id)).map(|(seq, _)| *seq).collect();
         for sequence in back {
@@ -243,6 +259,7 @@ impl Durable {
         match delay.filter(|d| !d.is_zero()) {
             None => self.change(sequence, State::Ready),
             Some(delay) => {
+                let delay = delay.min(LONGEST);
                 self.change(sequence, State::Delayed(now.steady + delay));
                 self.note(sequence);
                 tables.put_again(self.row.id, sequence, count, now.wall.saturating_add(nanos(delay)))?;
@@ -324,7 +341,7 @@ impl Durable {
         self.drop_discarded(tables, stream)?;
         self.unfinished = false;
         let mut looks = 0;
-        while let Some(subscriber) = self.whose_turn() {
+        while let Some(turn) = self.whose_turn() {
             let (stored, count) = match self.next_again(tables, stream)? {
                 Some(again) => again,
                 None if self.pending.len() >= self.row.max_ack_pending as usize => break,
@@ -333,7 +350,8 @@ impl Durable {
                     None => break,
                 },
             };
-            let Some(subscriber) = self.subscribers.get_mut(subscriber) else { break };
+            let Some(subscriber) = self.subscribers.get_mut(turn) else { break };
+            self.turn = turn + 1;
             subscriber.credit -= 1;
             let (id, arrivals) = (subscriber.id, subscriber.arrivals.clone());
             let pending = Pending { count, state: State::Sent(id), noted: count > 1 };
@@ -343,12 +361,10 @@ impl Durable {
         Ok(())
     }
 
-    fn whose_turn(&mut self) -> Option<usize> {
+    fn whose_turn(&self) -> Option<usize> {
         let count = self.subscribers.len();
         let ready = |at: &usize| self.subscribers.get(*at).is_some_and(|s| s.credit > 0);
-        let found = (0..count).map(|n| (self.turn + n) % count).find(ready)?;
-        self.turn = found + 1;
-        Some(found)
+        (0..count).map(|n| (self.turn + n) % count).find(ready)
     }
 
     fn next_again(
@@ -375,8 +391,7 @@ impl Durable {
                     deliveries = most,
                     "delivered as often as the durable allows; it will not come again"
                 ),
-                // Its stream has discarded it.
-                None => {}
+                None => self.discarded += 1,
             }
             self.settle(tables, sequence)?;
         }
@@ -412,6 +427,7 @@ impl Durable {
             {
                 break;
             }
+            self.discarded += 1;
             self.settle(tables, sequence)?;
         }
         Ok(())
@@ -419,6 +435,15 @@ impl Durable {
 
     /// Writes what this group changed.
     pub(super) fn save(&mut self, tables: &mut Tables<'_>) -> Result<(), Fault> {
+        let discarded = std::mem::take(&mut self.discarded);
+        if discarded > 0 {
+            let Origin { stream, durable, .. } = &*self.origin;
+            tracing::error!(
+                durable,
+                discarded,
+                "the stream {stream} discarded events by its limits before they were handled"
+            );
+        }
         if !self.changed && self.row.next - self.saved_next < SKIPPED {
             return Ok(());
         }

@@ -15,6 +15,12 @@ pub(super) enum Fault {
     Newer { found: u64, known: u64 },
     #[error("it is closed")]
     Closed,
+    #[error("the writer failed in a way that it was not made for; what it said is on standard error")]
+    Panic,
+    #[error(
+        "other data is there than before; put back what was there, or restart to go on with what is there now"
+    )]
+    Exchanged,
     #[error("{0}")]
     Io(#[from] std::io::Error),
 }
@@ -45,6 +51,11 @@ impl From<prost::DecodeError> for Fault {
 
 impl From<Fault> for Error {
     fn from(fault: Fault) -> Error {
-        Error::Unavailable(fault.to_string())
+        match fault {
+            Fault::Damaged(reason) => {
+                Error::Unreadable { subject: "the embedded bus's data".to_owned(), reason }
+            }
+            fault => Error::Unavailable(fault.to_string()),
+        }
     }
 }

@@ -1,13 +1,14 @@
 //! What everything that came from a bus holds on to: the way to the writer. The last one to go closes the bus.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, mpsc},
     thread::JoinHandle,
 };
 
 use tokio::sync::oneshot;
 
-use super::{Storage, op::Op, shared::Shared, writer::Writer};
+use super::{Storage, fault::Fault, op::Op, shared::Shared, writer::Writer};
 use crate::error::Error;
 
 pub(super) struct Handle {
@@ -25,7 +26,10 @@ impl Handle {
         let name = storage.name();
         let writer = std::thread::Builder::new().name("bus-writer".to_owned()).spawn({
             let shared = shared.clone();
-            move || match Writer::open(storage, shared, waiting) {
+            // The store stops at some kinds of damage by a panic.
+            move || match catch_unwind(AssertUnwindSafe(|| Writer::open(storage, shared, waiting)))
+                .unwrap_or(Err(Fault::Panic))
+            {
                 Ok(writer) => {
                     // Nobody waits any more if the start was given up; then nobody asks, either.
                     drop(opened.send(Ok(())));
@@ -34,8 +38,12 @@ impl Handle {
                 Err(fault) => drop(opened.send(Err(fault))),
             }
         });
-        let unusable =
-            |why: String| Error::Unusable(format!("the embedded bus in {name} can't be opened: {why}"));
+        let unusable = |why: String| {
+            Error::Unusable(format!(
+                "the embedded bus in {name} can't be opened: {why}; if the file is damaged, put a backup in its place, or \
+                 move it away to begin empty (what it holds is lost to the bus then)"
+            ))
+        };
         let writer = writer.map_err(|e| unusable(e.to_string()))?;
         let handle = Handle { shared, ops: Some(ops), writer: Some(writer) };
         match open.await {

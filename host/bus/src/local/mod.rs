@@ -11,6 +11,7 @@ mod handle;
 mod ids;
 mod op;
 mod reader;
+mod rows;
 mod settled;
 mod shared;
 mod state;
@@ -40,7 +41,7 @@ use directory::Directory;
 use fault::Fault;
 use handle::Handle;
 use op::{Commit, Op, Store};
-use tables::CellRow;
+use rows::CellRow;
 
 /// Where the bus keeps its data.
 #[derive(Debug, Clone)]
@@ -51,8 +52,8 @@ pub struct LocalConfig {
 
 /// What the data is stored on; a file, unless a test brings something that fails.
 pub trait Storage: Send + Sync + 'static {
-    /// Opened at the start, and again after a failure.
-    fn open(&self) -> io::Result<Box<dyn redb::StorageBackend>>;
+    /// Opened at the `first` start, when it is made if it is missing, and again after a failure, when it has to be there.
+    fn open(&self, first: bool) -> io::Result<Box<dyn redb::StorageBackend>>;
     /// How large it is, in bytes. What is 0 is never compacted.
     fn size(&self) -> io::Result<u64> {
         Ok(0)
@@ -91,7 +92,7 @@ impl LocalBus {
                     let name = format!("{}/{}", origin.stream, origin.durable);
                     return Err(Error::Gone { what: "durable", name });
                 }
-                Err(_) => self.up().await?,
+                Err(_) => self.handle.shared.up().await?,
             }
         }
     }
@@ -104,16 +105,9 @@ impl LocalBus {
                 Err(Fault::Damaged(reason)) => {
                     return Err(Error::Unreadable { subject: format!("cell {space}/{cell}"), reason });
                 }
-                Err(_) => self.up().await?,
+                Err(_) => self.handle.shared.up().await?,
             }
         }
-    }
-
-    /// Waits until the data is in reach.
-    async fn up(&self) -> Result<(), Error> {
-        let mut connection = self.handle.shared.connection();
-        connection.wait_for(|c| *c == Connection::Up).await.map_err(|_| self.handle.shared.down())?;
-        Ok(())
     }
 }
 
@@ -187,6 +181,8 @@ impl Bus for LocalBus {
         change: Change,
     ) -> Result<Committed, CommitError> {
         change::check(&base.point, &change)?;
+        #[cfg(debug_assertions)]
+        crate::broken::ack_first(delivery).await;
         let id = delivery.id();
         let unfit = |e: Error| CommitError::Unfit(e.to_string());
         let mut effects = Vec::with_capacity(change.effects.len());
@@ -197,6 +193,12 @@ impl Bus for LocalBus {
             let headers = outgoing(&effect, added).map_err(unfit)?;
             effects.push(Message { headers, ..effect });
         }
+        let mut timers = change.timers;
+        for timer in &mut timers {
+            outgoing::check_subject(&timer.message.subject).map_err(unfit)?;
+            let added = Added { cause: Some(&id), message_id: Some(&timer.id), expected: None };
+            timer.message.headers = outgoing(&timer.message, added).map_err(unfit)?;
+        }
         let commit = Commit {
             origin: delivery.origin.clone(),
             sequence: delivery.stored.sequence,
@@ -204,6 +206,9 @@ impl Bus for LocalBus {
             revision: base.revision,
             writes: change.writes,
             effects,
+            timers,
+            cancels: change.cancels,
+            cell_bytes: base.state.entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
         };
         let mut unknown = false;
         loop {
@@ -215,7 +220,7 @@ impl Bus for LocalBus {
                 // Whether it happened is unknown: once the data is in reach again, the same commit tells.
                 Err(_) => {
                     unknown = true;
-                    self.up().await?;
+                    self.handle.shared.up().await?;
                 }
             }
         }

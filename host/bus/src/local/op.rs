@@ -10,7 +10,7 @@ use tokio::{
 
 use super::{durable::Arrival, tables::DurableId};
 use crate::{
-    api::{ConsumerSpec, Message, Origin, Point, PublishAck, StreamInfo, StreamSpec, Write},
+    api::{ConsumerSpec, Message, Origin, Point, PublishAck, StreamInfo, StreamSpec, Timer, Write},
     error::{CommitError, Error},
 };
 
@@ -48,7 +48,6 @@ pub(super) enum Op {
         answer: Answer<Option<DurableId>>,
     },
     Unsubscribe {
-        durable: DurableId,
         subscriber: u64,
         answer: Option<Answer<()>>,
     },
@@ -88,6 +87,11 @@ pub(super) struct Commit {
     pub(super) writes: Vec<Write>,
     /// Checked, with all their headers.
     pub(super) effects: Vec<Message>,
+    /// Likewise.
+    pub(super) timers: Vec<Timer>,
+    pub(super) cancels: Vec<String>,
+    /// Of the cell, when the run began.
+    pub(super) cell_bytes: usize,
 }
 
 /// What becomes of a delivery.
@@ -102,10 +106,24 @@ impl Op {
     /// About how much it adds to a group, in bytes.
     pub(super) fn weight(&self) -> usize {
         match self {
-            Op::Store(store, _) => store.message.data.len(),
-            Op::Commit(commit, _) => commit.effects.iter().map(|e| e.data.len()).sum(),
+            Op::Store(store, _) => weight(&store.message),
+            Op::Commit(commit, _) => {
+                let later = commit.timers.iter().map(|t| &t.message);
+                let messages = commit.effects.iter().chain(later).map(weight).sum::<usize>();
+                let writes = commit.writes.iter().map(|write| match write {
+                    Write::Put { key, value } => key.len() + value.len(),
+                    Write::Delete { key } => key.len(),
+                });
+                // A cell is written whole.
+                messages + writes.sum::<usize>() + commit.cell_bytes
+            }
             Op::PutKey { value, .. } => value.as_ref().map_or(0, Bytes::len),
             _ => 0,
         }
     }
+}
+
+fn weight(message: &Message) -> usize {
+    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    message.subject.len() + headers + message.data.len()
 }

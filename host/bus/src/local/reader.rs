@@ -1,19 +1,13 @@
 //! Reading what a stream stores, and hearing what is published.
 
-use std::{
-    collections::VecDeque,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 
-use super::{handle::Handle, stream::Facts};
+use super::{handle::Handle, shared::Account, stream::Facts};
 use crate::{
-    api::{Connection, Listener, Message, Reader, Start, Stored},
+    api::{Listener, Message, Reader, Start, Stored},
     error::Error,
     subject,
 };
@@ -92,11 +86,7 @@ impl Reader for LocalReader {
                         return Err(self.handle.shared.down());
                     }
                 }
-                Err(Error::Unavailable(_)) => {
-                    let mut connection = self.handle.shared.connection();
-                    let up = connection.wait_for(|c| *c == Connection::Up).await;
-                    up.map_err(|_| self.handle.shared.down())?;
-                }
+                Err(Error::Unavailable(_)) => self.handle.shared.up().await?,
                 Err(e) => return Err(e),
             }
         }
@@ -120,21 +110,21 @@ impl Reader for LocalReader {
 pub(super) struct LocalListener {
     handle: Arc<Handle>,
     messages: mpsc::Receiver<Message>,
-    missed: Arc<AtomicU64>,
+    account: Arc<Account>,
     filter: String,
 }
 
 impl LocalListener {
     pub(super) fn start(handle: Arc<Handle>, filter: &str) -> LocalListener {
-        let (messages, missed) = handle.shared.listen(filter);
-        LocalListener { handle, messages, missed, filter: filter.to_owned() }
+        let (messages, account) = handle.shared.listen(filter);
+        LocalListener { handle, messages, account, filter: filter.to_owned() }
     }
 }
 
 #[async_trait]
 impl Listener for LocalListener {
     async fn next(&mut self) -> Result<Message, Error> {
-        let missed = self.missed.swap(0, Ordering::Relaxed);
+        let missed = self.account.missed();
         if missed > 0 {
             tracing::warn!(
                 filter = self.filter,
@@ -142,6 +132,8 @@ impl Listener for LocalListener {
                 "a listener is too slow; what it missed can be read"
             );
         }
-        self.messages.recv().await.ok_or_else(|| self.handle.shared.down())
+        let message = self.messages.recv().await.ok_or_else(|| self.handle.shared.down())?;
+        self.account.taken(&message);
+        Ok(message)
     }
 }

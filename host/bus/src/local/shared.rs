@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc, Mutex, PoisonError, RwLock,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use redb::{Database, ReadableDatabase};
@@ -15,8 +15,11 @@ use crate::{
     subject,
 };
 
-/// Messages that a listener may be behind.
+/// Messages that a listener may be behind, and bytes.
 const BEHIND: usize = 16_384;
+const BEHIND_BYTES: usize = 16 * 1024 * 1024;
+/// Of whatever was asked for when the data went out of reach.
+const UNKNOWN: &str = "whether what was asked for happened is not known";
 
 pub(super) struct Shared {
     /// `None` while the storage fails.
@@ -27,13 +30,33 @@ pub(super) struct Shared {
     /// Counts the groups that wrote keys.
     keys: watch::Sender<u64>,
     connection: watch::Sender<Connection>,
+    /// For good.
+    closed: AtomicBool,
     listeners: Mutex<Vec<Listening>>,
 }
 
 struct Listening {
     filter: String,
     messages: mpsc::Sender<Message>,
-    missed: Arc<AtomicU64>,
+    account: Arc<Account>,
+}
+
+/// How far a listener is behind.
+#[derive(Debug, Default)]
+pub(super) struct Account {
+    waiting: AtomicUsize,
+    missed: AtomicU64,
+}
+
+impl Account {
+    /// What was missed since the last time.
+    pub(super) fn missed(&self) -> u64 {
+        self.missed.swap(0, Ordering::Relaxed)
+    }
+
+    pub(super) fn taken(&self, message: &Message) {
+        self.waiting.fetch_sub(message.data.len(), Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -44,6 +67,7 @@ impl Shared {
             groups: watch::Sender::new(0),
             keys: watch::Sender::new(0),
             connection: watch::Sender::new(Connection::Down { reason: "not open yet".to_owned() }),
+            closed: AtomicBool::new(false),
             listeners: Mutex::default(),
         }
     }
@@ -51,6 +75,8 @@ impl Shared {
     pub(super) fn open(&self, database: Database, streams: Vec<Facts>) {
         *self.database.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(database));
         self.update(streams);
+        // A write whose answer was lost may have happened.
+        self.keys_changed();
         self.connection.send_replace(Connection::Up);
     }
 
@@ -60,6 +86,7 @@ impl Shared {
     }
 
     pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
         self.fail(Connection::Down { reason: "the embedded bus is closed".to_owned() });
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
@@ -74,15 +101,12 @@ impl Shared {
         Ok(View(self.database()?.begin_read()?))
     }
 
-    /// Makes the file smaller, unless somebody is reading.
-    pub(super) fn compact(&self) -> Result<bool, Fault> {
-        let mut database = self.database.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(database) = database.as_mut().and_then(Arc::get_mut) else { return Ok(false) };
-        match database.compact() {
-            Ok(_) => Ok(true),
-            Err(redb::CompactionError::TransactionInProgress) => Ok(false),
-            Err(e) => Err(e.into()),
-        }
+    /// Waits until the data is in reach; an error once it never will be.
+    pub(super) async fn up(&self) -> Result<(), Error> {
+        let is_closed = || self.closed.load(Ordering::Relaxed);
+        let mut connection = self.connection.subscribe();
+        let failed = connection.wait_for(|c| *c == Connection::Up || is_closed()).await.is_err();
+        if failed || is_closed() { Err(self.down()) } else { Ok(()) }
     }
 
     pub(super) fn update(&self, streams: Vec<Facts>) {
@@ -121,18 +145,20 @@ impl Shared {
     /// Why nothing is answered.
     pub(super) fn down(&self) -> Error {
         match &*self.connection.borrow() {
-            Connection::Down { reason } => Error::Unavailable(reason.clone()),
-            Connection::Up => Error::Unavailable("the data could not be written; it works again".to_owned()),
+            Connection::Down { reason } => Error::Unavailable(format!("{reason} ({UNKNOWN})")),
+            Connection::Up => {
+                Error::Unavailable(format!("the data could not be written; it works again ({UNKNOWN})"))
+            }
         }
     }
 
     /// Everything under `filter` from now on, and a count of what was missed for want of room.
-    pub(super) fn listen(&self, filter: &str) -> (mpsc::Receiver<Message>, Arc<AtomicU64>) {
+    pub(super) fn listen(&self, filter: &str) -> (mpsc::Receiver<Message>, Arc<Account>) {
         let (messages, receiver) = mpsc::channel(BEHIND);
-        let missed = Arc::new(AtomicU64::new(0));
-        let listening = Listening { filter: filter.to_owned(), messages, missed: missed.clone() };
+        let account = Arc::new(Account::default());
+        let listening = Listening { filter: filter.to_owned(), messages, account: account.clone() };
         self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listening);
-        (receiver, missed)
+        (receiver, account)
     }
 
     pub(super) fn heard(&self, stored: &[Arc<Stored>]) {
@@ -149,8 +175,11 @@ impl Shared {
         listeners.retain(|l| !l.messages.is_closed());
         for message in messages {
             for listener in listeners.iter().filter(|l| subject::covers(&l.filter, &message.subject)) {
-                if listener.messages.try_send(message.clone()).is_err() {
-                    listener.missed.fetch_add(1, Ordering::Relaxed);
+                let account = &listener.account;
+                let waiting = account.waiting.fetch_add(message.data.len(), Ordering::Relaxed);
+                if waiting > BEHIND_BYTES || listener.messages.try_send(message.clone()).is_err() {
+                    account.taken(message);
+                    account.missed.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }

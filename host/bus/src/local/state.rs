@@ -17,7 +17,7 @@ use super::{
     durable::{Arrival, Durable, Subscriber},
     fault::Fault,
     op::{Commit, Op, Settle, Store},
-    stream::{Facts, MAX_MESSAGE, Stream},
+    stream::{Facts, MAX_MESSAGE, Stream, nanos},
     tables::{DurableId, StreamId, Tables},
 };
 use crate::{
@@ -34,6 +34,10 @@ const OUR_SUBJECTS: &str = "cd.>";
 pub(super) const MAX_COMMIT: usize = 1024 * 1024 - 64 * 1024;
 /// Messages of one stream that go for age in one group.
 const EXPIRED: usize = 4096;
+/// Timers that fire in one group.
+const FIRED: usize = 1024;
+/// Before a timer that no stream took is tried again.
+const LATER: Duration = Duration::from_secs(60);
 
 /// The time as both clocks have it: nanoseconds since the epoch, and one that never jumps.
 #[derive(Debug, Clone, Copy)]
@@ -184,8 +188,8 @@ impl State {
                 });
                 outcome.answer(answer, Ok(subscribed))?;
             }
-            Op::Unsubscribe { durable, subscriber, answer } => {
-                if let Some(durable) = self.durables.get_mut(&durable) {
+            Op::Unsubscribe { subscriber, answer } => {
+                for durable in self.durables.values_mut() {
                     durable.unsubscribe(subscriber);
                 }
                 if let Some(answer) = answer {
@@ -210,7 +214,14 @@ impl State {
         Ok(())
     }
 
-    /// What time brings: messages end, events come again, whoever can take one gets one. Then all that changed is
+    /// Events that have waited long enough are to come again.
+    pub(super) fn wake(&mut self, now: Now) {
+        for durable in self.durables.values_mut() {
+            durable.wake(now.steady);
+        }
+    }
+
+    /// What time brings: messages end, timers fire, whoever can take an event gets one. Then all that changed is
     /// written.
     pub(super) fn end_group(
         &mut self,
@@ -221,8 +232,8 @@ impl State {
         for stream in self.streams.values_mut() {
             stream.expire(tables, now.wall, EXPIRED)?;
         }
+        self.fire(tables, now, outcome)?;
         for durable in self.durables.values_mut() {
-            durable.wake(now.steady);
             if let Some(stream) = self.streams.get(&durable.stream()) {
                 durable.assign(tables, stream, &mut outcome.sends)?;
             }
@@ -236,6 +247,31 @@ impl State {
         Ok(())
     }
 
+    /// Timers that are due, at most [`FIRED`] in one group. One that no stream takes now waits for a while.
+    fn fire(&mut self, tables: &mut Tables<'_>, now: Now, outcome: &mut Outcome) -> Result<(), Fault> {
+        for _ in 0..FIRED {
+            let Some((id, message)) = tables.due_timer(now.wall)? else { break };
+            let stream = self.covering(&message.subject);
+            match stream.filter(|stream| stream.check(&message).is_ok()) {
+                Some(stream) => {
+                    tables.delete_timer(&id)?;
+                    let stored = stream.append(tables, message, Some(&id), now.wall)?;
+                    outcome.stored.push(stored);
+                }
+                None => {
+                    let subject = &message.subject;
+                    tracing::error!(
+                        timer = id,
+                        subject,
+                        "no stream takes what is due; trying again in {LATER:?}"
+                    );
+                    tables.put_timer(&id, now.wall.saturating_add(nanos(LATER)), &message)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// How long nothing will happen by itself.
     pub(super) fn idle(&self, tables: &Tables<'_>, now: Now) -> Result<Option<Duration>, Fault> {
         if self.durables.values().any(Durable::is_unfinished) {
@@ -243,11 +279,13 @@ impl State {
         }
         let due = self.durables.values().filter_map(Durable::next_due).min();
         let mut idle = due.map(|at| at.saturating_duration_since(now.steady));
+        let mut earliest = tables.next_timer()?;
         for stream in self.streams.values() {
-            if let Some(at) = stream.next_expiry(tables)? {
-                let wait = Duration::from_nanos(at.saturating_sub(now.wall));
-                idle = Some(idle.map_or(wait, |idle| idle.min(wait)));
-            }
+            earliest = earliest.into_iter().chain(stream.next_expiry(tables)?).min();
+        }
+        if let Some(at) = earliest {
+            let wait = Duration::from_nanos(at.saturating_sub(now.wall));
+            idle = Some(idle.map_or(wait, |idle| idle.min(wait)));
         }
         Ok(idle)
     }
@@ -297,7 +335,7 @@ impl State {
         now: Now,
         outcome: &mut Outcome,
     ) -> Result<Result<(), CommitError>, Fault> {
-        let Commit { origin, sequence, point, revision, writes, effects } = commit;
+        let Commit { origin, sequence, point, revision, writes, effects, timers, cancels, .. } = commit;
         let Some(durable) = self.origins.get(&origin.id).copied() else {
             let name = format!("{}/{}", origin.stream, origin.durable);
             return Ok(Err(Error::Gone { what: "durable", name }.into()));
@@ -306,7 +344,7 @@ impl State {
             return Ok(Err(CommitError::Settled));
         }
         let mut size = 0;
-        for effect in &effects {
+        for effect in effects.iter().chain(timers.iter().map(|t| &t.message)) {
             let Some(stream) = self.covering(&effect.subject) else {
                 let subject = effect.subject.clone();
                 return Ok(Err(CommitError::Unfit(Error::NoStream { subject }.to_string())));
@@ -348,6 +386,12 @@ impl State {
                 let stored = stream.append(tables, effect, None, now.wall)?;
                 outcome.stored.push(stored);
             }
+        }
+        for timer in &timers {
+            tables.put_timer(&timer.id, timer.at, &timer.message)?;
+        }
+        for id in &cancels {
+            tables.delete_timer(id)?;
         }
         if let Some(durable) = self.durables.get_mut(&durable) {
             durable.settle(tables, sequence)?;

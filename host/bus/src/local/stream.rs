@@ -5,12 +5,13 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use super::{
     fault::Fault,
     ids::Ids,
-    tables::{StreamId, StreamRow, Tables},
+    rows::StreamRow,
+    tables::{StreamId, Tables},
 };
 use crate::{
     api::{Headers, Message, Stored, StreamInfo, StreamSpec},
     error::Error,
-    outgoing::{MESSAGE_ID, TTL},
+    outgoing::{CAUSE, MESSAGE_ID, TTL},
     subject,
 };
 
@@ -110,7 +111,12 @@ impl Stream {
         tables.backwards(id, |stored| {
             stream.last_at = stream.last_at.max(stored.timestamp);
             let known = stored.timestamp >= since;
-            if let Some(id) = header(&stored.message.headers, MESSAGE_ID) {
+            let headers = &stored.message.headers;
+            // What an event caused is stored once without its id.
+            if known
+                && let Some(id) = header(headers, MESSAGE_ID)
+                && header(headers, CAUSE).is_none()
+            {
                 within.push((id.to_owned(), stored.sequence, stored.timestamp));
             }
             known
@@ -193,10 +199,8 @@ impl Stream {
         let before = if self.row.ours { tables.last_of(stream, &message.subject)? } else { None };
         // Readers search by time.
         let timestamp = now.max(self.last_at);
-        let expiry = header(&message.headers, TTL).and_then(parse_ttl).flatten();
-        let expiry = expiry.map(|ttl| timestamp.saturating_add(nanos(ttl)));
         let stored = Arc::new(Stored { message, sequence: self.row.last + 1, timestamp });
-        tables.put_message(stream, &stored, expiry)?;
+        tables.put_message(stream, &stored, expiry(&stored))?;
         if self.row.count == 0 {
             self.row.first = stored.sequence;
             self.first_at = timestamp;
@@ -236,8 +240,8 @@ impl Stream {
         Ok(())
     }
 
-    /// What is too old goes, at most `most` at a time. Tells whether there is more.
-    pub(super) fn expire(&mut self, tables: &mut Tables<'_>, now: u64, most: usize) -> Result<bool, Fault> {
+    /// What is too old goes, at most `most` at a time.
+    pub(super) fn expire(&mut self, tables: &mut Tables<'_>, now: u64, most: usize) -> Result<(), Fault> {
         let window = self.window();
         self.ids.forget(now, window);
         for _ in 0..most {
@@ -248,13 +252,12 @@ impl Stream {
             match if self.row.ours { tables.next_expiry(self.row.id)? } else { None } {
                 Some((at, sequence)) if at <= now => {
                     tables.delete_expiry(self.row.id, at, sequence)?;
-                    // One that was replaced meanwhile has left its note behind.
                     self.remove(tables, sequence)?;
                 }
-                _ => return Ok(false),
+                _ => break,
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     /// When the first message is too old.
@@ -274,6 +277,9 @@ impl Stream {
             self.row.count -= 1;
             self.row.bytes -= size(removed);
             self.changed = true;
+            if let Some(at) = expiry(removed) {
+                tables.delete_expiry(self.row.id, at, sequence)?;
+            }
             // Gaps: not at hand any more, but on disk.
             if let Some(oldest) = self.recent.front()
                 && sequence >= oldest.sequence
@@ -288,7 +294,7 @@ impl Stream {
             self.changed = true;
             match tables.message_from(self.row.id, sequence + 1)? {
                 Some(first) => (self.row.first, self.first_at) = (first.sequence, first.timestamp),
-                None => self.row.first = self.row.last + 1,
+                None => (self.row.first, self.row.count, self.row.bytes) = (self.row.last + 1, 0, 0),
             }
         }
         Ok(())
@@ -331,6 +337,12 @@ fn size(stored: &Stored) -> u64 {
     let message = &stored.message;
     let headers = crate::outgoing::weight(&message.headers);
     message.subject.len() as u64 + headers + message.data.len() as u64 + OVERHEAD
+}
+
+/// When its time to live ends.
+fn expiry(stored: &Stored) -> Option<u64> {
+    let ttl = header(&stored.message.headers, TTL).and_then(parse_ttl).flatten()?;
+    Some(stored.timestamp.saturating_add(nanos(ttl)))
 }
 
 /// `"90s"`, `"90"`, `"5m"`, `"2h"`; `Some(None)` for `"never"`.

@@ -1,4 +1,4 @@
-//! What is on disk: tables, keys and the rows in them. Nothing is read or written but through here.
+//! What is on disk: tables and their keys. Nothing is read or written but through here.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,10 @@ use bytes::Bytes;
 use prost::Message as _;
 use redb::{ReadTransaction, ReadableTable, Table, TableDefinition, TableError, WriteTransaction};
 
-use super::fault::Fault;
+use super::{
+    fault::Fault,
+    rows::{CellRow, DurableRow, KeyRow, StreamRow, message_row, stored},
+};
 use crate::api::{Message, Stored};
 
 /// Of everything below. One that is higher was written by a newer version.
@@ -31,6 +34,10 @@ const DURABLES: TableDefinition<'_, (StreamId, &str), Rows> = TableDefinition::n
 const SETTLED: TableDefinition<'_, (DurableId, u64), Rows> = TableDefinition::new("settled");
 /// Events that are to come again: how often they came, and not before when.
 const AGAIN: TableDefinition<'_, (DurableId, u64), (u32, u64)> = TableDefinition::new("again");
+/// Timers by time and id.
+const TIMERS: TableDefinition<'_, (u64, &str), Rows> = TableDefinition::new("timers");
+/// When each timer is due, by id.
+const TIMES: TableDefinition<'_, &str, u64> = TableDefinition::new("times");
 /// By space and name.
 const CELLS: TableDefinition<'_, (&str, &str), Rows> = TableDefinition::new("cells");
 /// The last revision in each bucket.
@@ -42,121 +49,6 @@ const KEYS: TableDefinition<'_, (&str, &str), Rows> = TableDefinition::new("keys
 pub(super) const CHUNK: u64 = 1024;
 pub(super) type Chunk = [u8; (CHUNK / 8) as usize];
 
-/// A stream as it is stored.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct StreamRow {
-    #[prost(uint32, tag = "1")]
-    pub(super) id: StreamId,
-    #[prost(string, repeated, tag = "2")]
-    pub(super) subjects: Vec<String>,
-    /// Nanoseconds since the epoch.
-    #[prost(uint64, tag = "3")]
-    pub(super) created: u64,
-    /// Nanoseconds.
-    #[prost(uint64, optional, tag = "4")]
-    pub(super) max_age: Option<u64>,
-    #[prost(uint64, optional, tag = "5")]
-    pub(super) max_messages: Option<u64>,
-    #[prost(uint64, optional, tag = "6")]
-    pub(super) max_bytes: Option<u64>,
-    /// Nanoseconds.
-    #[prost(uint64, tag = "7")]
-    pub(super) duplicate_window: u64,
-    /// One message for each subject, and messages may carry a time to live.
-    #[prost(bool, tag = "8")]
-    pub(super) ours: bool,
-    #[prost(uint64, tag = "9")]
-    pub(super) first: u64,
-    #[prost(uint64, tag = "10")]
-    pub(super) last: u64,
-    #[prost(uint64, tag = "11")]
-    pub(super) count: u64,
-    #[prost(uint64, tag = "12")]
-    pub(super) bytes: u64,
-}
-
-/// A durable as it is stored: its settings, and how far it is.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct DurableRow {
-    #[prost(uint32, tag = "1")]
-    pub(super) id: DurableId,
-    #[prost(string, tag = "2")]
-    pub(super) filter: String,
-    /// Nanoseconds.
-    #[prost(uint64, tag = "3")]
-    pub(super) ack_wait: u64,
-    #[prost(uint32, optional, tag = "4")]
-    pub(super) max_deliver: Option<u32>,
-    #[prost(uint32, tag = "5")]
-    pub(super) max_ack_pending: u32,
-    /// Nanoseconds since the epoch.
-    #[prost(uint64, tag = "6")]
-    pub(super) created: u64,
-    /// All up to here is settled.
-    #[prost(uint64, tag = "7")]
-    pub(super) floor: u64,
-    /// Nothing from here on has been delivered.
-    #[prost(uint64, tag = "8")]
-    pub(super) next: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct MessageRow {
-    #[prost(string, tag = "1")]
-    subject: String,
-    #[prost(message, repeated, tag = "2")]
-    headers: Vec<HeaderRow>,
-    #[prost(bytes = "bytes", tag = "3")]
-    data: Bytes,
-    #[prost(uint64, tag = "4")]
-    timestamp: u64,
-}
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct HeaderRow {
-    #[prost(string, tag = "1")]
-    name: String,
-    #[prost(string, tag = "2")]
-    value: String,
-}
-
-/// A cell: its state, and how often it changed.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct CellRow {
-    #[prost(uint64, tag = "1")]
-    pub(super) revision: u64,
-    #[prost(btree_map = "string, bytes", tag = "2")]
-    pub(super) entries: BTreeMap<String, Bytes>,
-}
-
-/// A key of a bucket; without a value it was deleted.
-#[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct KeyRow {
-    #[prost(uint64, tag = "1")]
-    pub(super) revision: u64,
-    #[prost(bytes = "bytes", optional, tag = "2")]
-    pub(super) value: Option<Bytes>,
-}
-
-fn message_row(stored: &Stored) -> Vec<u8> {
-    let Message { subject, headers, data } = &stored.message;
-    let headers = headers.iter().map(|(name, value)| HeaderRow { name: name.clone(), value: value.clone() });
-    let row = MessageRow {
-        subject: subject.clone(),
-        headers: headers.collect(),
-        data: data.clone(),
-        timestamp: stored.timestamp,
-    };
-    row.encode_to_vec()
-}
-
-fn stored(sequence: u64, row: &[u8]) -> Result<Stored, Fault> {
-    let row = MessageRow::decode(row)?;
-    let headers = row.headers.into_iter().map(|h| (h.name, h.value)).collect();
-    let message = Message { subject: row.subject, headers, data: row.data };
-    Ok(Stored { message, sequence, timestamp: row.timestamp })
-}
-
 /// The tables of one write transaction. What it reads is as this transaction has it.
 pub(super) struct Tables<'t> {
     meta: Table<'t, &'static str, u64>,
@@ -167,6 +59,8 @@ pub(super) struct Tables<'t> {
     durables: Table<'t, (StreamId, &'static str), Rows>,
     settled: Table<'t, (DurableId, u64), Rows>,
     again: Table<'t, (DurableId, u64), (u32, u64)>,
+    timers: Table<'t, (u64, &'static str), Rows>,
+    times: Table<'t, &'static str, u64>,
     cells: Table<'t, (&'static str, &'static str), Rows>,
     buckets: Table<'t, &'static str, u64>,
     keys: Table<'t, (&'static str, &'static str), Rows>,
@@ -185,6 +79,8 @@ impl<'t> Tables<'t> {
             durables: tx.open_table(DURABLES)?,
             settled: tx.open_table(SETTLED)?,
             again: tx.open_table(AGAIN)?,
+            timers: tx.open_table(TIMERS)?,
+            times: tx.open_table(TIMES)?,
             cells: tx.open_table(CELLS)?,
             buckets: tx.open_table(BUCKETS)?,
             keys: tx.open_table(KEYS)?,
@@ -216,6 +112,16 @@ impl<'t> Tables<'t> {
         self.count("openings").map(drop)
     }
 
+    /// Which bus this is: made up by whoever opens it first.
+    pub(super) fn identity(&mut self, new: u64) -> Result<u64, Fault> {
+        if let Some(known) = self.meta.get("identity")?.map(|v| v.value()) {
+            return Ok(known);
+        }
+        self.dirty = true;
+        self.meta.insert("identity", new)?;
+        Ok(new)
+    }
+
     fn count(&mut self, what: &str) -> Result<u64, Fault> {
         self.dirty = true;
         let next = self.meta.get(what)?.map_or(0, |v| v.value()) + 1;
@@ -242,7 +148,7 @@ impl<'t> Tables<'t> {
         self.dirty = true;
         self.streams.remove(name)?;
         self.messages.retain_in((id, 0)..=(id, u64::MAX), |_, _| false)?;
-        self.subjects.retain_in((id, "").., |(of, _), _| of != id)?;
+        self.subjects.retain_in((id, "")..(id + 1, ""), |_, _| false)?;
         self.expiries.retain_in((id, 0, 0)..=(id, u64::MAX, u64::MAX), |_, ()| false)?;
         Ok(())
     }
@@ -254,7 +160,8 @@ impl<'t> Tables<'t> {
         expiry: Option<u64>,
     ) -> Result<(), Fault> {
         self.dirty = true;
-        self.messages.insert((stream, stored.sequence), message_row(stored).as_slice())?;
+        self.messages
+            .insert((stream, stored.sequence), message_row(&stored.message, stored.timestamp).as_slice())?;
         self.subjects.insert((stream, stored.message.subject.as_str()), stored.sequence)?;
         if let Some(at) = expiry {
             self.expiries.insert((stream, at, stored.sequence), ())?;
@@ -415,6 +322,38 @@ impl<'t> Tables<'t> {
         self.dirty = true;
         self.again.remove((durable, sequence))?;
         Ok(())
+    }
+
+    /// One that is there is moved.
+    pub(super) fn put_timer(&mut self, id: &str, at: u64, message: &Message) -> Result<(), Fault> {
+        self.delete_timer(id)?;
+        self.dirty = true;
+        self.times.insert(id, at)?;
+        self.timers.insert((at, id), message_row(message, 0).as_slice())?;
+        Ok(())
+    }
+
+    pub(super) fn delete_timer(&mut self, id: &str) -> Result<(), Fault> {
+        if let Some(at) = self.times.remove(id)?.map(|at| at.value()) {
+            self.dirty = true;
+            self.timers.remove((at, id))?;
+        }
+        Ok(())
+    }
+
+    /// When the next timer is due.
+    pub(super) fn next_timer(&self) -> Result<Option<u64>, Fault> {
+        Ok(self.timers.first()?.map(|(key, _)| key.value().0))
+    }
+
+    /// The timer that is due first, if it is due by then.
+    pub(super) fn due_timer(&self, by: u64) -> Result<Option<(String, Message)>, Fault> {
+        match self.timers.first()? {
+            Some((key, row)) if key.value().0 <= by => {
+                Ok(Some((key.value().1.to_owned(), stored(0, row.value())?.message)))
+            }
+            _ => Ok(None),
+        }
     }
 
     pub(super) fn cell(&self, space: &str, name: &str) -> Result<Option<CellRow>, Fault> {

@@ -14,6 +14,7 @@ pub(super) mod code {
     pub(in crate::nats) const NO_MESSAGE: u64 = 10037;
     pub(in crate::nats) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
     pub(in crate::nats) const MESSAGE_TOO_LARGE: u64 = 10054;
+    pub(in crate::nats) const NO_MESSAGE_TO_DELETE: u64 = 10057;
     pub(in crate::nats) const STREAM_NAME_IN_USE: u64 = 10058;
     pub(in crate::nats) const STREAM_NOT_FOUND: u64 = 10059;
     pub(in crate::nats) const SUBJECTS_OVERLAP: u64 = 10065;

@@ -2,7 +2,10 @@
 //! Knows nothing of streams.
 
 use std::{
-    sync::atomic::{AtomicI64, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -39,14 +42,14 @@ impl From<Silence> for Error {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Link {
     pub(super) client: Client,
     connection: watch::Receiver<Connection>,
     /// Counts connections made: what was asked on an earlier one will not be answered.
     epoch: watch::Receiver<u64>,
     /// Server's clock less ours, in nanoseconds.
-    skew: AtomicI64,
+    skew: Arc<AtomicI64>,
 }
 
 impl Link {
@@ -55,7 +58,7 @@ impl Link {
         connection: watch::Receiver<Connection>,
         epoch: watch::Receiver<u64>,
     ) -> Link {
-        Link { client, connection, epoch, skew: AtomicI64::new(0) }
+        Link { client, connection, epoch, skew: Arc::default() }
     }
 
     pub(super) fn connection(&self) -> watch::Receiver<Connection> {

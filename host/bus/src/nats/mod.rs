@@ -14,6 +14,7 @@ mod publish;
 mod read;
 mod reader;
 mod streams;
+mod timers;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -22,6 +23,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::DropGuard;
 
 use crate::{
     api::{
@@ -93,14 +95,9 @@ pub async fn connect(config: NatsConfig, undeliverable: Undeliverable) -> Result
     check_version(&shown, &info)?;
     check_jetstream(&shown, &link).await?;
     streams::ensure_ours(&link).await?;
-    let bus = Arc::new_cyclic(|me| NatsBus {
-        me: me.clone(),
-        link,
-        undeliverable,
-        streams: Default::default(),
-        floors: Default::default(),
-        applied: Default::default(),
-    });
+    // A bus of its own over the same connection: it ends when ours is dropped.
+    let forwarder = timers::start(NatsBus::new(link.clone(), undeliverable.clone(), None)).await?;
+    let bus = NatsBus::new(link, undeliverable, Some(forwarder));
     tokio::spawn(floors::poll(Arc::downgrade(&bus)));
     Ok(bus)
 }
@@ -233,9 +230,23 @@ struct NatsBus {
     streams: streams::Streams,
     floors: floors::Floors,
     applied: commit::Applied,
+    /// Stores what timers leave behind, for as long as this is here.
+    _forwarder: Option<DropGuard>,
 }
 
 impl NatsBus {
+    fn new(link: Link, undeliverable: Undeliverable, forwarder: Option<DropGuard>) -> Arc<NatsBus> {
+        Arc::new_cyclic(|me| NatsBus {
+            me: me.clone(),
+            link,
+            undeliverable,
+            streams: Default::default(),
+            floors: Default::default(),
+            applied: Default::default(),
+            _forwarder: forwarder,
+        })
+    }
+
     /// For what outlives a call.
     fn arc(&self) -> Result<Arc<NatsBus>, Error> {
         self.me.upgrade().ok_or_else(|| Error::Unavailable("the bus is closing".into()))

@@ -73,7 +73,7 @@ fn decode(text: &str) -> Result<Vec<u8>, CallError> {
     STANDARD.decode(text).map_err(|e| unreadable(e.to_string()))
 }
 
-fn rfc3339(nanos: u64) -> Result<String, CallError> {
+pub(super) fn rfc3339(nanos: u64) -> Result<String, CallError> {
     let time = async_nats::datetime::from_nanos(i128::from(nanos)).map_err(|e| unreadable(e.to_string()))?;
     // `Display` of this type has spaces; the server wants RFC 3339.
     let (date, clock) = (time.date(), time.time());

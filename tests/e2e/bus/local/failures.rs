@@ -103,6 +103,8 @@ async fn a_disk_that_fails_on_and_off_under_load_loses_and_repeats_nothing() {
     let tell = Arc::new(move |t| drop(tell.send(t)));
     let churn = Churn { bus: bus.clone(), name: "load".into(), seed: dice.draw(), patient: true, tell };
     let load = tokio::spawn(churn.run());
+    // What it does first, it does once.
+    ledger.hear(soon("the load", told.recv()).await.unwrap());
     for _ in 0..8 {
         tokio::time::sleep(Duration::from_millis(dice.below(150))).await;
         disk.fail(dice.pick(&[FULL, NO_SYNC, DEAD]));

@@ -43,7 +43,7 @@ async fn the_cell(server: &Server) -> (String, Cell) {
 }
 
 fn one_write(n: u64) -> Change {
-    Change { writes: vec![write("n", &n.to_string())], effects: Vec::new() }
+    Change { writes: vec![write("n", &n.to_string())], ..Change::default() }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,4 +4,5 @@ mod cells;
 mod crashes;
 mod processes;
 mod servers;
+mod timers;
 mod unapplied;

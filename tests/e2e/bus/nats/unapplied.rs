@@ -16,7 +16,7 @@ async fn what_a_newer_version_wrote_is_an_error_and_stays() {
     put(&bus, "in.1", "event").await;
     let delivery = next(&mut deliveries).await;
     let base = fresh(&bus, &delivery, &cell("c")).await;
-    commit(&bus, &delivery, base, Change { writes: vec![write("k", "v")], effects: Vec::new() })
+    commit(&bus, &delivery, base, Change { writes: vec![write("k", "v")], ..Change::default() })
         .await
         .unwrap();
     // Field 1, the format, is 1 in what we write.

@@ -1,12 +1,12 @@
 //! Applying: what an event has committed becomes visible, each effect once, in order, however often this is begun.
 //! Nothing here decides whether an event commits.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
 
 use crate::{
-    api::{Message, Refused},
+    api::{Change, Message, Refused, Timer},
     error::Error,
     nats::{
         NatsBus, headers,
@@ -15,6 +15,7 @@ use crate::{
         publish::{Sent, check_size, send},
         read, streams,
         streams::Facts,
+        timers,
     },
     outgoing::{self, Added, MESSAGE_ID, outgoing},
 };
@@ -25,65 +26,129 @@ const CLOCKS: u64 = 2_000_000_000;
 /// What waits for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Each effect for the one before it: what a reader of several subjects sees has the order of the event.
+    /// Each for the one before it: what a reader of several subjects sees has the order of the event.
     Strict,
-    /// Only those of the same subject for each other.
+    /// Only those of the same subject for each other, and timers for effects.
     BySubject,
 }
 
-/// Stores the effects of `event`, which committed at `committed` (server's clock), and gives those that were refused.
-/// Returns when all is done, however long that takes.
-pub(super) async fn apply(
-    bus: &NatsBus,
-    event: &str,
-    effects: &[Message],
-    committed: u64,
-    order: Order,
-) -> Vec<Refused> {
-    let mut by_subject: Vec<(&str, Vec<(usize, &Message)>)> = Vec::new();
-    for (ordinal, effect) in effects.iter().enumerate() {
-        let together = |subject: &str| order == Order::Strict || subject == effect.subject;
-        match by_subject.iter_mut().find(|(subject, _)| together(subject)) {
-            Some((_, group)) => group.push((ordinal, effect)),
-            None => by_subject.push((&effect.subject, vec![(ordinal, effect)])),
+/// What is being applied.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::nats) struct Commit<'a> {
+    pub(in crate::nats) event: &'a str,
+    /// When it was stored or shortly before, by the server's clock.
+    pub(in crate::nats) at: u64,
+    /// The event is known to be acked, and acked implies applied. This decides only where nothing else tells: an event
+    /// that its stream discarded counts as acked, too.
+    pub(in crate::nats) acked: bool,
+}
+
+/// Why something can't be applied.
+#[derive(Debug, thiserror::Error)]
+pub(in crate::nats) enum Refusal {
+    /// Perhaps it was, long ago.
+    #[error("{0}")]
+    Unknowable(String),
+    #[error("{0}")]
+    Final(String),
+}
+
+/// One thing that a commit does.
+#[derive(Clone, Copy)]
+enum Deed<'a> {
+    Store(&'a Message),
+    Set(&'a Timer),
+    Cancel(&'a str),
+}
+
+impl Deed<'_> {
+    fn subject(&self) -> &str {
+        match self {
+            Deed::Store(message) => &message.subject,
+            Deed::Set(Timer { id, .. }) => id,
+            Deed::Cancel(id) => id,
         }
     }
-    let groups = by_subject.into_iter().map(|(_, group)| async move {
-        let mut refused = Vec::new();
-        for (ordinal, effect) in group {
-            refused.extend(one(bus, event, ordinal, effect, committed).await);
-        }
-        refused
-    });
-    let mut refused: Vec<Refused> = join_all(groups).await.into_iter().flatten().collect();
+}
+
+/// Stores the effects, sets the timers, cancels what is to be cancelled; gives what was refused. Returns when all is done,
+/// however long that takes.
+pub(super) async fn apply(bus: &NatsBus, commit: Commit<'_>, change: &Change, order: Order) -> Vec<Refused> {
+    let effects = change.effects.iter().map(Deed::Store).enumerate();
+    let sets = change.timers.iter().map(Deed::Set);
+    let later = sets.chain(change.cancels.iter().map(|id| Deed::Cancel(id)));
+    let mut refused = all(bus, commit, effects, order).await;
+    refused.extend(all(bus, commit, (change.effects.len()..).zip(later), order).await);
     refused.sort_by_key(|r| r.ordinal);
     refused
 }
 
-async fn one(
+async fn all<'a>(
     bus: &NatsBus,
-    event: &str,
-    ordinal: usize,
-    effect: &Message,
-    committed: u64,
-) -> Option<Refused> {
-    let id = format!("{event}.{ordinal}");
-    let Err(reason) = store(bus, event, &id, effect, committed).await else { return None };
-    tracing::warn!(event, ordinal, subject = effect.subject, reason, "an effect was refused: dead letter");
-    let mut letter = (bus.undeliverable)(effect, &reason);
+    commit: Commit<'_>,
+    deeds: impl Iterator<Item = (usize, Deed<'a>)>,
+    order: Order,
+) -> Vec<Refused> {
+    let mut groups: Vec<Vec<(usize, Deed<'a>)>> = Vec::new();
+    let mut of: HashMap<String, usize> = HashMap::new();
+    for (ordinal, deed) in deeds {
+        let key = if order == Order::Strict { "" } else { deed.subject() };
+        match of.get(key) {
+            Some(group) => groups[*group].push((ordinal, deed)),
+            None => {
+                of.insert(key.to_owned(), groups.len());
+                groups.push(vec![(ordinal, deed)]);
+            }
+        }
+    }
+    let groups = groups.into_iter().map(|group| async move {
+        let mut refused = Vec::new();
+        for (ordinal, deed) in group {
+            refused.extend(one(bus, commit, ordinal, deed).await);
+        }
+        refused
+    });
+    join_all(groups).await.into_iter().flatten().collect()
+}
+
+async fn one(bus: &NatsBus, commit: Commit<'_>, ordinal: usize, deed: Deed<'_>) -> Option<Refused> {
+    let id = format!("{}.{ordinal}", commit.event);
+    let (done, message) = match deed {
+        Deed::Store(message) => (store(bus, commit, &id, message).await.map(|_| ()), message),
+        Deed::Set(timer) => (timers::set(bus, commit, timer).await, &timer.message),
+        Deed::Cancel(id) => {
+            timers::cancel(bus, id).await;
+            return None;
+        }
+    };
+    let reason = done.err()?.to_string();
+    bury(bus, commit, &id, message, &reason).await;
+    Some(Refused { ordinal, subject: message.subject.clone(), reason })
+}
+
+/// Stores the dead letter of a message that can't be stored.
+pub(in crate::nats) async fn bury(
+    bus: &NatsBus,
+    commit: Commit<'_>,
+    id: &str,
+    message: &Message,
+    reason: &str,
+) {
+    let event = commit.event;
+    tracing::warn!(event, id, subject = message.subject, reason, "an effect was refused: dead letter");
+    let mut letter = (bus.undeliverable)(message, reason);
     let mut backoff = Backoff::new();
     // The dead letter is all that is left of the effect: it is not given up.
-    while let Err(why) = store(bus, event, &format!("{id}.dead"), &letter, committed).await {
+    while let Err(why) = store(bus, commit, &format!("{id}.dead"), &letter).await {
         letter = cut_down(bus, letter).await;
         tracing::error!(
             event,
             subject = letter.subject,
-            reason = why,
+            reason = %why,
             "a dead letter can't be stored, its event waits; make its stream accept it"
         );
         backoff.wait().await;
     }
-    Some(Refused { ordinal, subject: effect.subject.clone(), reason })
 }
 
 /// What no stream would ever take of a dead letter is left out of it.
@@ -103,19 +168,20 @@ async fn cut_down(bus: &NatsBus, mut letter: Message) -> Message {
 
 /// Stores one message, unless it is there. `Ok(false)`: it was there before the first send. `Err` with the reason: its
 /// stream refuses for good.
-pub(super) async fn store(
+pub(in crate::nats) async fn store(
     bus: &NatsBus,
-    event: &str,
+    commit: Commit<'_>,
     id: &str,
     message: &Message,
-    committed: u64,
-) -> Result<bool, String> {
+) -> Result<bool, Refusal> {
+    let event = commit.event;
     let added = Added { cause: Some(event), message_id: Some(id), expected: None };
-    let headers = outgoing(message, added).map_err(|e| e.to_string())?;
+    let headers = outgoing(message, added).map_err(refused)?;
     let weight = outgoing::weight(&headers) + message.data.len() as u64;
     let map = headers::map(&headers);
     // Since when it is certain that the target's memory of ids covers every send of this message.
-    let mut certain = committed;
+    let mut certain = commit.at;
+    let mut looked = None;
     let mut backoff = Backoff::new();
     let mut sent = false;
     loop {
@@ -127,17 +193,24 @@ pub(super) async fn store(
                 continue;
             }
         };
-        check_size(&bus.link, &facts, &message.subject, weight).map_err(|e| e.to_string())?;
+        check_size(&bus.link, &facts, &message.subject, weight).map_err(refused)?;
         if late(bus, &facts, certain) {
             let now = bus.link.server_now();
-            match look(bus, &facts, message, id, committed).await {
+            match look(bus, &facts, message, id, commit.at, looked).await {
                 Ok(Found::Yes) => return Ok(sent),
-                Ok(Found::No) => certain = now,
+                // A look at much takes long, and meanwhile another host may have stored it: what came since is looked
+                // at, too, until a look was quick.
+                Ok(Found::No(upto)) => {
+                    certain = now;
+                    looked = Some(upto);
+                    continue;
+                }
+                Ok(Found::Unknowable) if commit.acked => return Ok(sent),
                 Ok(Found::Unknowable) => {
-                    return Err(format!(
+                    return Err(Refusal::Unknowable(format!(
                         "stream {:?} no longer reaches back to the commit: whether it had the message is unknown",
                         facts.info.name
-                    ));
+                    )));
                 }
                 Err(e) => {
                     tracing::debug!(event, ?e, "can't look for the effect yet");
@@ -149,12 +222,12 @@ pub(super) async fn store(
         match send(&bus.link, &message.subject, map.clone(), message.data.clone()).await {
             Sent::Stored(ack) => return Ok(sent || !ack.duplicate),
             Sent::TooLarge => {
-                return Err(format!(
+                return Err(Refusal::Final(format!(
                     "stream {:?} refused a message of {weight} bytes as too large",
                     facts.info.name
-                ));
+                )));
             }
-            Sent::Refused(fault) => return Err(fault.to_string()),
+            Sent::Refused(fault) => return Err(Refusal::Final(fault.to_string())),
             Sent::NoResponders | Sent::WrongLast | Sent::Unknown(_) => {
                 sent = true;
                 // Perhaps its stream is gone.
@@ -167,8 +240,12 @@ pub(super) async fn store(
     }
 }
 
-fn no_stream(message: &Message) -> String {
-    Error::NoStream { subject: message.subject.clone() }.to_string()
+fn refused(e: Error) -> Refusal {
+    Refusal::Final(e.to_string())
+}
+
+fn no_stream(message: &Message) -> Refusal {
+    refused(Error::NoStream { subject: message.subject.clone() })
 }
 
 async fn target(bus: &NatsBus, message: &Message) -> Result<Option<std::sync::Arc<Facts>>, String> {
@@ -184,23 +261,35 @@ fn late(bus: &NatsBus, facts: &Facts, since: u64) -> bool {
 
 enum Found {
     Yes,
-    No,
+    No(Looked),
     Unknowable,
 }
 
-/// Whether the stream holds the message, by its id.
+/// How far a stream has been looked through.
+#[derive(Debug, Clone, Copy)]
+struct Looked {
+    /// The sequence from which on it has not.
+    next: u64,
+    /// Messages of the subject up to there.
+    seen: u64,
+}
+
+/// Whether the stream holds the message, by its id, from where an earlier look ended.
 async fn look(
     bus: &NatsBus,
     facts: &Facts,
     message: &Message,
     id: &str,
     committed: u64,
+    before: Option<Looked>,
 ) -> Result<Found, CallError> {
     let name = &facts.info.name;
     let state = streams::state(&bus.link, name).await?;
     let since = committed.saturating_sub(CLOCKS);
-    let mut from = read::From::Time(since);
-    let mut seen = 0u64;
+    let (mut from, mut seen) = match before {
+        None => (read::From::Time(since), 0),
+        Some(before) => (read::From::Sequence(before.next), before.seen),
+    };
     while let Some(stored) = read::next(&bus.link, name, &message.subject, from).await? {
         if stored.message.headers.iter().any(|(n, v)| n.eq_ignore_ascii_case(MESSAGE_ID) && v == id) {
             return Ok(Found::Yes);
@@ -211,9 +300,15 @@ async fn look(
         }
         from = read::From::Sequence(stored.sequence + 1);
     }
-    let untouched = state.last_ts.0 < since;
-    let reaches_back = state.first_seq <= 1 || (state.first_ts.0 > 0 && state.first_ts.0 <= committed);
+    let (untouched, reaches_back) = match before {
+        None => (
+            state.last_ts.0 < since,
+            state.first_seq <= 1 || (state.first_ts.0 > 0 && state.first_ts.0 <= committed),
+        ),
+        Some(before) => (state.last_seq < before.next, state.first_seq <= before.next),
+    };
     let pushed_out = facts.max_per_subject.is_some_and(|max| seen >= max);
     let sure = untouched || (reaches_back && !pushed_out && facts.keeps_consumed);
-    Ok(if sure { Found::No } else { Found::Unknowable })
+    let looked = Looked { next: state.last_seq + 1, seen };
+    Ok(if sure { Found::No(looked) } else { Found::Unknowable })
 }

@@ -8,8 +8,7 @@ use sha2::{Digest, Sha256};
 use super::{
     apply,
     apply::Order,
-    format,
-    format::{Cell, Effect, Pending},
+    format::{Cell, Pending},
     run_mark, store,
 };
 use crate::{
@@ -69,9 +68,9 @@ async fn finish(bus: &NatsBus, subject: &str, cell: &Cell, stored: &Stored) -> V
     let mut done = Vec::new();
     for pending in &cell.pending {
         let event = format!("{}.{}", pending.origin, pending.sequence);
-        let refused =
-            apply::apply(bus, &event, &format::messages(&pending.effects), stored.timestamp, Order::Strict)
-                .await;
+        let acked = bus.floors.get(&pending.origin).is_some_and(|o| o.floor() >= pending.sequence);
+        let commit = apply::Commit { event: &event, at: stored.timestamp, acked };
+        let refused = apply::apply(bus, commit, &pending.change(), Order::Strict).await;
         done.push((event, Committed { refused }));
     }
     bus.applied.note(subject, stored.sequence);
@@ -94,20 +93,15 @@ pub(super) async fn commit(
     cell.write(&change.writes);
     cell.settle(origin, sequence);
     // `open` has applied all that was pending in the snapshot.
-    cell.pending = match change.effects.as_slice() {
-        [] => Vec::new(),
-        effects => {
-            let effects = effects.iter().map(Effect::from).collect();
-            vec![Pending { origin: origin.clone(), sequence, effects }]
-        }
-    };
+    cell.pending = Pending::new(origin, sequence, &change).into_iter().collect();
     cell.run = mark;
     let write = store::Write::new(bus, &event, &notes.subject, base.revision, cell.encoded())?;
 
     loop {
         let before = bus.link.server_now();
         if let store::Attempt::Done(revision) = write.attempt(bus).await? {
-            let refused = apply::apply(bus, &event, &change.effects, before, Order::Strict).await;
+            let commit = apply::Commit { event: &event, at: before, acked: false };
+            let refused = apply::apply(bus, commit, &change, Order::Strict).await;
             bus.applied.note(&notes.subject, revision);
             store::ack(delivery).await;
             return Ok(Committed { refused });

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 
 use crate::{
-    api::{CellState, Message, Write},
+    api::{CellState, Change, Message, Timer, Write},
     error::Error,
 };
 
@@ -41,6 +41,10 @@ pub(super) struct Pending {
     pub(super) sequence: u64,
     #[prost(message, repeated, tag = "3")]
     pub(super) effects: Vec<Effect>,
+    #[prost(message, repeated, tag = "4")]
+    pub(super) timers: Vec<Later>,
+    #[prost(string, repeated, tag = "5")]
+    pub(super) cancels: Vec<String>,
 }
 
 /// The events of one origin that have committed here.
@@ -64,6 +68,33 @@ pub(super) struct Record {
     pub(super) effects: Vec<Effect>,
     #[prost(fixed64, tag = "3")]
     pub(super) run: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub(super) timers: Vec<Later>,
+    #[prost(string, repeated, tag = "5")]
+    pub(super) cancels: Vec<String>,
+}
+
+/// A timer to set.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Later {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
+    #[prost(fixed64, tag = "2")]
+    pub(super) at: u64,
+    #[prost(message, optional, tag = "3")]
+    pub(super) message: Option<Effect>,
+}
+
+/// What a schedule carries until it fires.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(in crate::nats) struct Due {
+    #[prost(uint32, tag = "1")]
+    format: u32,
+    /// The event that set the timer.
+    #[prost(string, tag = "2")]
+    cause: String,
+    #[prost(message, optional, tag = "3")]
+    message: Option<Effect>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -195,14 +226,80 @@ impl Settled {
 }
 
 impl Record {
-    pub(super) fn new(effects: &[Message], run: u64) -> Record {
-        Record { format: FORMAT, effects: effects.iter().map(Effect::from).collect(), run }
+    pub(super) fn new(change: &Change, run: u64) -> Record {
+        Record {
+            format: FORMAT,
+            effects: change.effects.iter().map(Effect::from).collect(),
+            run,
+            timers: change.timers.iter().map(Later::from).collect(),
+            cancels: change.cancels.clone(),
+        }
+    }
+
+    pub(super) fn change(&self) -> Change {
+        change(&self.effects, &self.timers, &self.cancels)
     }
 
     pub(super) fn decode_from(subject: &str, data: &Bytes) -> Result<Record, Error> {
         check_version(subject, data)?;
         Record::decode(data.clone())
             .map_err(|e| Error::Unreadable { subject: subject.to_owned(), reason: e.to_string() })
+    }
+}
+
+impl Pending {
+    /// `None` if there is nothing to apply.
+    pub(super) fn new(origin: &str, sequence: u64, change: &Change) -> Option<Pending> {
+        (!change.effects.is_empty() || !change.timers.is_empty() || !change.cancels.is_empty()).then(|| {
+            Pending {
+                origin: origin.to_owned(),
+                sequence,
+                effects: change.effects.iter().map(Effect::from).collect(),
+                timers: change.timers.iter().map(Later::from).collect(),
+                cancels: change.cancels.clone(),
+            }
+        })
+    }
+
+    pub(super) fn change(&self) -> Change {
+        change(&self.effects, &self.timers, &self.cancels)
+    }
+}
+
+fn change(effects: &[Effect], timers: &[Later], cancels: &[String]) -> Change {
+    Change {
+        writes: Vec::new(),
+        effects: effects.iter().map(Message::from).collect(),
+        timers: timers.iter().map(Timer::from).collect(),
+        cancels: cancels.to_vec(),
+    }
+}
+
+impl Due {
+    pub(in crate::nats) fn encoded(cause: &str, message: &Message) -> Bytes {
+        let due = Due { format: FORMAT, cause: cause.to_owned(), message: Some(message.into()) };
+        due.encode_to_vec().into()
+    }
+
+    pub(in crate::nats) fn decode_from(subject: &str, data: &Bytes) -> Result<(String, Message), Error> {
+        check_version(subject, data)?;
+        let unreadable = |reason: String| Error::Unreadable { subject: subject.to_owned(), reason };
+        let due = Due::decode(data.clone()).map_err(|e| unreadable(e.to_string()))?;
+        let message = due.message.ok_or_else(|| unreadable("it has no message".into()))?;
+        Ok((due.cause, (&message).into()))
+    }
+}
+
+impl From<&Timer> for Later {
+    fn from(t: &Timer) -> Later {
+        Later { id: t.id.clone(), at: t.at, message: Some((&t.message).into()) }
+    }
+}
+
+impl From<&Later> for Timer {
+    fn from(l: &Later) -> Timer {
+        let message = l.message.clone().unwrap_or_default();
+        Timer { id: l.id.clone(), at: l.at, message: (&message).into() }
     }
 }
 
@@ -225,10 +322,6 @@ impl From<&Effect> for Message {
             data: e.data.clone(),
         }
     }
-}
-
-pub(super) fn messages(effects: &[Effect]) -> Vec<Message> {
-    effects.iter().map(Message::from).collect()
 }
 
 #[cfg(test)]
@@ -265,6 +358,28 @@ mod tests {
         cell.settle("o", 4);
         let bytes = cell.encoded();
         assert_eq!(Cell::decode_from("s", "plan 7", &bytes), Ok(cell));
+    }
+
+    #[test]
+    fn what_is_to_be_applied_comes_back_as_it_was() {
+        let message = |subject: &str| Message {
+            subject: subject.into(),
+            headers: vec![("X".into(), "1".into()), ("X".into(), "2".into())],
+            data: Bytes::from_static(b"d"),
+        };
+        let change = Change {
+            writes: Vec::new(),
+            effects: vec![message("a"), message("b")],
+            timers: vec![Timer { id: "t.1".into(), at: u64::MAX, message: message("c") }],
+            cancels: vec!["t.2".into()],
+        };
+        let record: Bytes = Record::new(&change, 7).encode_to_vec().into();
+        assert_eq!(Record::decode_from("s", &record).unwrap().change(), change);
+        assert_eq!(Pending::new("o", 1, &change).unwrap().change(), change);
+        assert_eq!(Pending::new("o", 1, &Change::default()), None);
+        let due = Due::encoded("o.1", &message("c"));
+        assert_eq!(Due::decode_from("s", &due), Ok(("o.1".to_owned(), message("c"))));
+        assert!(Due::decode_from("s", &Bytes::new()).is_err());
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The commit of an event: what is checked first, and which way it goes. The ways are [`cell`], [`record`] and
 //! [`publish`]; [`apply`] makes effects visible; only [`store`] acks, and only what is applied.
 
-mod apply;
+pub(in crate::nats) mod apply;
 mod cell;
-mod format;
+pub(in crate::nats) mod format;
 mod publish;
 mod record;
-mod store;
+pub(in crate::nats) mod store;
 
 use std::{
     collections::HashMap,
@@ -42,10 +42,15 @@ pub(super) async fn commit(
     bus: &NatsBus,
     delivery: &Delivery,
     base: Snapshot,
-    change: Change,
+    mut change: Change,
 ) -> Result<Committed, CommitError> {
     check(bus, &delivery.id(), &base.point, &change).await?;
-    if change.writes.is_empty() && change.effects.is_empty() {
+    #[cfg(debug_assertions)]
+    crate::broken::ack_first(delivery).await;
+    // Set and cancelled at once: it is never to fire, however long applying takes.
+    let Change { timers, cancels, .. } = &mut change;
+    timers.retain(|timer| !cancels.contains(&timer.id));
+    if change == Change::default() {
         // The delivery count is a hint: an earlier run may have committed and died before it applied.
         if base.point == Point::Record && record::finished(bus, delivery).await? {
             return Err(CommitError::Settled);
@@ -60,6 +65,9 @@ pub(super) async fn commit(
     }
 }
 
+/// What a timer or a cancellation weighs besides its id and message, in bytes.
+const FIELDS: u64 = 32;
+
 /// What one commit may weigh, in bytes.
 pub(super) fn max_size(bus: &NatsBus) -> usize {
     usize::try_from(store::max_commit(bus)).unwrap_or(usize::MAX)
@@ -70,8 +78,12 @@ async fn check(bus: &NatsBus, event: &str, point: &Point, change: &Change) -> Re
     change::check(point, change)?;
     let mut total = 0;
     for (ordinal, effect) in change.effects.iter().enumerate() {
-        total += check_effect(bus, event, ordinal, effect).await?;
+        total += check_message(bus, event, &format!("{event}.{ordinal}"), effect).await?;
     }
+    for timer in &change.timers {
+        total += check_message(bus, event, &timer.id, &timer.message).await? + timer.id.len() as u64 + FIELDS;
+    }
+    total += change.cancels.iter().map(|id| id.len() as u64 + FIELDS).sum::<u64>();
     let max = store::max_commit(bus);
     if total > max && *point != Point::Publish {
         return Err(CommitError::Unfit(format!(
@@ -81,25 +93,20 @@ async fn check(bus: &NatsBus, event: &str, point: &Point, change: &Change) -> Re
     Ok(())
 }
 
-async fn check_effect(
-    bus: &NatsBus,
-    event: &str,
-    ordinal: usize,
-    effect: &Message,
-) -> Result<u64, CommitError> {
+/// A message to be stored with this id, now or later. Gives what it weighs.
+async fn check_message(bus: &NatsBus, event: &str, id: &str, message: &Message) -> Result<u64, CommitError> {
     let unfit = |e: Error| CommitError::Unfit(e.to_string());
-    check_subject(&effect.subject).map_err(unfit)?;
-    let id = format!("{event}.{ordinal}");
-    let added = Added { cause: Some(event), message_id: Some(&id), expected: None };
-    let weight = outgoing::weight(&outgoing(effect, added).map_err(unfit)?) + effect.data.len() as u64;
+    check_subject(&message.subject).map_err(unfit)?;
+    let added = Added { cause: Some(event), message_id: Some(id), expected: None };
+    let weight = outgoing::weight(&outgoing(message, added).map_err(unfit)?) + message.data.len() as u64;
     let mut backoff = super::link::Backoff::new();
     loop {
-        match bus.streams.covering(&bus.link, &effect.subject).await {
+        match bus.streams.covering(&bus.link, &message.subject).await {
             Ok(Some(facts)) => {
-                check_size(&bus.link, &facts, &effect.subject, weight).map_err(unfit)?;
+                check_size(&bus.link, &facts, &message.subject, weight).map_err(unfit)?;
                 return Ok(weight);
             }
-            Ok(None) => return Err(unfit(Error::NoStream { subject: effect.subject.clone() })),
+            Ok(None) => return Err(unfit(Error::NoStream { subject: message.subject.clone() })),
             Err(e) if e.is_passing() => backoff.wait().await,
             Err(e) => return Err(CommitError::Bus(e.into())),
         }

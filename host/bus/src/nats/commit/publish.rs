@@ -14,9 +14,9 @@ pub(super) async fn commit(
 ) -> Result<Committed, CommitError> {
     if let [effect] = change.effects.as_slice() {
         let event = delivery.id();
-        let now = bus.link.server_now();
-        let stored = apply::store(bus, &event, &format!("{event}.0"), effect, now).await;
-        let first = stored.map_err(CommitError::Unfit)?;
+        let commit = apply::Commit { event: &event, at: bus.link.server_now(), acked: false };
+        let stored = apply::store(bus, commit, &format!("{event}.0"), effect).await;
+        let first = stored.map_err(|refusal| CommitError::Unfit(refusal.to_string()))?;
         if !first {
             store::ack(delivery).await;
             return Err(CommitError::Settled);

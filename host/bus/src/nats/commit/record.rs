@@ -1,8 +1,8 @@
 //! Commit by a record of the event's own, created once. Knows nothing of cells.
 
-use super::{apply, apply::Order, format, format::Record, run_mark, store};
+use super::{apply, apply::Order, format::Record, run_mark, store};
 use crate::{
-    api::{Change, Committed, Delivery, Opened, Point, Snapshot},
+    api::{Change, Committed, Delivery, Opened, Point, Refused, Snapshot},
     error::{CommitError, Error},
     nats::NatsBus,
 };
@@ -37,10 +37,14 @@ async fn finish(
     let subject = subject(delivery);
     let Some(stored) = store::read(bus, &subject).await? else { return Ok(None) };
     let record = Record::decode_from(&subject, &stored.message.data)?;
-    let effects = format::messages(&record.effects);
-    let refused = apply::apply(bus, &delivery.id(), &effects, stored.timestamp, Order::BySubject).await;
+    let refused = apply(bus, &delivery.id(), &record.change(), stored.timestamp).await;
     store::ack(delivery).await;
     Ok(Some((mark == Some(record.run), Committed { refused })))
+}
+
+async fn apply(bus: &NatsBus, event: &str, change: &Change, committed: u64) -> Vec<Refused> {
+    let commit = apply::Commit { event, at: committed, acked: false };
+    apply::apply(bus, commit, change, Order::BySubject).await
 }
 
 pub(super) async fn commit(
@@ -50,14 +54,14 @@ pub(super) async fn commit(
 ) -> Result<Committed, CommitError> {
     let event = delivery.id();
     let mark = run_mark();
-    let data = prost::Message::encode_to_vec(&Record::new(&change.effects, mark)).into();
+    let data = prost::Message::encode_to_vec(&Record::new(&change, mark)).into();
     let subject = subject(delivery);
     let write = store::Write::new(bus, &event, &subject, 0, data)?;
     loop {
         let before = bus.link.server_now();
         match write.attempt(bus).await? {
             store::Attempt::Done(_) => {
-                let refused = apply::apply(bus, &event, &change.effects, before, Order::BySubject).await;
+                let refused = apply(bus, &event, &change, before).await;
                 store::ack(delivery).await;
                 return Ok(Committed { refused });
             }

@@ -21,7 +21,7 @@ use crate::{
 const SPARE: u64 = 64 * 1024;
 
 /// Reads until there is an answer.
-pub(super) async fn read(bus: &NatsBus, subject: &str) -> Result<Option<Stored>, Error> {
+pub(in crate::nats) async fn read(bus: &NatsBus, subject: &str) -> Result<Option<Stored>, Error> {
     let mut backoff = Backoff::new();
     loop {
         match read::last(&bus.link, streams::OURS, subject).await {
@@ -108,7 +108,7 @@ pub(super) fn max_commit(bus: &NatsBus) -> u64 {
 }
 
 /// An ack that is lost costs a delivery of an event that is known to have settled.
-pub(super) async fn ack(delivery: &Delivery) {
+pub(in crate::nats) async fn ack(delivery: &Delivery) {
     if let Err(e) = delivery.ack().await {
         tracing::debug!(%e, event = delivery.id(), "not acked");
     }
