@@ -14,6 +14,7 @@ mod local_flow;
 mod metrics;
 mod outcomes;
 mod sandbox;
+mod schedule;
 mod start;
 mod way_in;
 mod zero_config;

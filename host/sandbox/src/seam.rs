@@ -45,6 +45,8 @@ pub enum Call {
     DeadlineMs,
     OrderKey,
     Emit { subject: String, headers: Pairs, data: Bytes },
+    Schedule(Scheduled),
+    CancelTimer(String),
     Rpc(RpcRequest),
     Submit(Job),
     JobStatus(String),
@@ -68,6 +70,8 @@ pub enum Answer {
     DeadlineMs(u64),
     OrderKey(Option<String>),
     Emit(Result<String, EmitError>),
+    Schedule(Result<String, EmitError>),
+    CancelTimer(Result<(), EmitError>),
     Rpc(Result<Bytes, RpcStatus>),
     Submit(Result<String, ExecutorError>),
     JobStatus(Result<JobStatus, ExecutorError>),
@@ -81,6 +85,16 @@ pub enum Answer {
     Observe(Result<(), MetricError>),
     Now(u64),
     Random(Vec<u8>),
+}
+
+/// A message for later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scheduled {
+    /// Nanoseconds since the epoch.
+    pub at: u64,
+    pub subject: String,
+    pub headers: Pairs,
+    pub data: Bytes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]

@@ -17,8 +17,8 @@
 //! ```
 //!
 //! On `wasm32` the functions call the host; on any other target they act on [`testing::Host`], so that a plugin's
-//! tests run natively. Effects (publishes, jobs, writes to state) are buffered: they happen together after the
-//! handler returned `Ok`, and not at all otherwise.
+//! tests run natively. Effects (publishes, timers, jobs, writes to state) are buffered: they happen together after
+//! the handler returned `Ok`, and not at all otherwise.
 
 pub mod clock;
 pub mod config;

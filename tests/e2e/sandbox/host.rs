@@ -64,6 +64,8 @@ impl cofferdam_sandbox::Host for Host {
             Call::DeadlineMs => Answer::DeadlineMs(1_000),
             Call::OrderKey => Answer::OrderKey(self.cell.is_some().then(|| "key".to_owned())),
             Call::Emit { subject, headers, data } => Answer::Emit(self.emit(subject, headers, data)),
+            Call::Schedule(later) => Answer::Schedule(self.emit(later.subject, later.headers, later.data)),
+            Call::CancelTimer(id) => Answer::CancelTimer(Err(EmitError::Denied(id))),
             Call::Rpc(request) => {
                 self.calls.push(request);
                 tokio::time::sleep(self.upstream_takes).await;

@@ -51,8 +51,8 @@ impl Run {
         let (size, room) = (body.len() + AROUND, self.room());
         if size > room {
             return Err(ExecutorError::Limit(format!(
-                "a job of {size} bytes, and this event's commit has room for {room} more: its messages, jobs and state \
-                 are stored as one"
+                "a job of {size} bytes, and this event's commit has room for {room} more: its messages, timers, jobs \
+                 and state are stored as one"
             )));
         }
         self.jobs += 1;

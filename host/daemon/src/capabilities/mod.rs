@@ -62,7 +62,9 @@ pub struct Run {
     occasion: Occasion,
     messages: Vec<Message>,
     message_bytes: usize,
-    emitted: usize,
+    timers: publish::Timers,
+    /// Messages that were emitted or scheduled, and timers that were cancelled.
+    outgoing: usize,
     jobs: usize,
     state: Option<Cell>,
     samples: Vec<Sample>,
@@ -106,7 +108,8 @@ impl Run {
             occasion,
             messages: Vec::new(),
             message_bytes: 0,
-            emitted: 0,
+            timers: publish::Timers::default(),
+            outgoing: 0,
             jobs: 0,
             state,
             samples: Vec::new(),
@@ -152,7 +155,12 @@ impl Run {
         }
         let writes: Vec<Write> = self.state.take().map(Cell::into_writes).unwrap_or_default();
         Residue {
-            change: Change { writes, effects: self.messages },
+            change: Change {
+                writes,
+                effects: self.messages,
+                timers: self.timers.set,
+                cancels: self.timers.cancelled,
+            },
             samples: self.samples,
             blame: self.blame,
         }
@@ -168,6 +176,8 @@ impl Host for Run {
             Call::DeadlineMs => Answer::DeadlineMs(self.remaining().as_millis() as u64),
             Call::OrderKey => Answer::OrderKey(self.occasion.order_key.clone()),
             Call::Emit { subject, headers, data } => Answer::Emit(self.emit(subject, headers, data).await),
+            Call::Schedule(scheduled) => Answer::Schedule(self.schedule(scheduled).await),
+            Call::CancelTimer(id) => Answer::CancelTimer(self.cancel(&id)),
             Call::Rpc(request) => Answer::Rpc(self.rpc(request).await),
             Call::Submit(job) => Answer::Submit(self.submit(job)),
             Call::JobStatus(id) => Answer::JobStatus(self.job_status(&id).await),

@@ -98,17 +98,31 @@ struct Counted {
     publishes: u64,
     jobs: u64,
     writes: u64,
+    timers: u64,
+    cancels: u64,
 }
 
 impl Counted {
     fn of(change: &Change) -> Self {
         let jobs = change.effects.iter().filter(|m| m.subject.starts_with("cd.j.")).count() as u64;
-        Self { publishes: change.effects.len() as u64 - jobs, jobs, writes: change.writes.len() as u64 }
+        Self {
+            publishes: change.effects.len() as u64 - jobs,
+            jobs,
+            writes: change.writes.len() as u64,
+            timers: change.timers.len() as u64,
+            cancels: change.cancels.len() as u64,
+        }
     }
 
     fn add(&self, work: &Work<'_>) {
         let effects = &work.dispatch.services.metrics.effects;
-        for (kind, count) in [("publish", self.publishes), ("job", self.jobs), ("state", self.writes)] {
+        for (kind, count) in [
+            ("publish", self.publishes),
+            ("job", self.jobs),
+            ("state", self.writes),
+            ("timer", self.timers),
+            ("cancel", self.cancels),
+        ] {
             if count > 0 {
                 effects.with_label_values(&[work.plugin.name.as_str(), kind]).inc_by(count);
             }

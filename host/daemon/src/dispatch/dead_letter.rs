@@ -58,7 +58,7 @@ pub(super) fn change(work: &Work<'_>, outcome: &Outcome, size: Size) -> Change {
             "data": data,
         },
     });
-    Change { writes: Vec::new(), effects: vec![message(&plugin.name, &body)] }
+    Change { effects: vec![message(&plugin.name, &body)], ..Change::default() }
 }
 
 /// For effects that their stream refuses after the commit.

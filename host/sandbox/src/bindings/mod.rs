@@ -79,6 +79,8 @@ pub(crate) fn answer_name(answer: &Answer) -> &'static str {
         Answer::DeadlineMs(_) => "DeadlineMs",
         Answer::OrderKey(_) => "OrderKey",
         Answer::Emit(_) => "Emit",
+        Answer::Schedule(_) => "Schedule",
+        Answer::CancelTimer(_) => "CancelTimer",
         Answer::Rpc(_) => "Rpc",
         Answer::Submit(_) => "Submit",
         Answer::JobStatus(_) => "JobStatus",

@@ -107,6 +107,19 @@ impl delivery::Host for State {
     }
 }
 
+fn emit_error(error: seam::EmitError) -> publish::EmitError {
+    use publish::EmitError as Wit;
+    use seam::EmitError as Seam;
+    match error {
+        Seam::Denied(message) => Wit::Denied(message),
+        Seam::TooLarge(message) => Wit::TooLarge(message),
+        Seam::Limit(message) => Wit::Limit(message),
+        Seam::InvalidSubject(message) => Wit::InvalidSubject(message),
+        Seam::NoStream(message) => Wit::NoStream(message),
+        Seam::Unavailable(message) => Wit::Unavailable(message),
+    }
+}
+
 impl publish::Host for State {
     async fn emit(
         &mut self,
@@ -114,17 +127,23 @@ impl publish::Host for State {
         headers: Vec<(String, String)>,
         data: Vec<u8>,
     ) -> wasmtime::Result<Result<String, publish::EmitError>> {
-        use publish::EmitError as Wit;
-        use seam::EmitError as Seam;
         let call = Call::Emit { subject, headers, data: data.into() };
-        Ok(answer!(self, call, Emit).map_err(|error| match error {
-            Seam::Denied(message) => Wit::Denied(message),
-            Seam::TooLarge(message) => Wit::TooLarge(message),
-            Seam::Limit(message) => Wit::Limit(message),
-            Seam::InvalidSubject(message) => Wit::InvalidSubject(message),
-            Seam::NoStream(message) => Wit::NoStream(message),
-            Seam::Unavailable(message) => Wit::Unavailable(message),
-        }))
+        Ok(answer!(self, call, Emit).map_err(emit_error))
+    }
+
+    async fn schedule(
+        &mut self,
+        at: u64,
+        subject: String,
+        headers: Vec<(String, String)>,
+        data: Vec<u8>,
+    ) -> wasmtime::Result<Result<String, publish::EmitError>> {
+        let call = Call::Schedule(seam::Scheduled { at, subject, headers, data: data.into() });
+        Ok(answer!(self, call, Schedule).map_err(emit_error))
+    }
+
+    async fn cancel(&mut self, timer_id: String) -> wasmtime::Result<Result<(), publish::EmitError>> {
+        Ok(answer!(self, Call::CancelTimer(timer_id), CancelTimer).map_err(emit_error))
     }
 }
 

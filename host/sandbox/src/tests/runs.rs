@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::task::JoinSet;
 
 use super::{load, once, run};
-use crate::testing::{Recorder, event, guest_calling, guest_of_version, guest_with, small};
+use crate::testing::{Recorder, event, guest, guest_calling, guest_of_version, guest_with, small};
 use crate::{Call, Ending, Failure, Limits, LoadError, LogLevel, Sandbox, SandboxConfig};
 
 #[tokio::test]
@@ -27,6 +27,19 @@ async fn an_event_reaches_the_handler_and_the_host_comes_back() {
 #[tokio::test]
 async fn a_patch_release_of_the_contract_links() {
     assert_eq!(once(guest_of_version("0.1.9")).await.0, Ending::Ok);
+}
+
+#[tokio::test]
+async fn a_component_links_that_was_built_before_a_function_was_added() {
+    // `publish` as it was when it had nothing but `emit`.
+    let before = r#"
+      (import "cofferdam:plugin/publish@0.1.0" (instance $publish
+        (type $emit-error' (variant (case "denied" string) (case "too-large" string) (case "limit" string)
+          (case "invalid-subject" string) (case "no-stream" string) (case "unavailable" string)))
+        (export "emit-error" (type $emit-error (eq $emit-error')))
+        (export "emit" (func (param "subject" string) (param "headers" (list (tuple string string)))
+          (param "data" (list u8)) (result (result string (error $emit-error)))))))"#;
+    assert_eq!(once(guest(before, "", "")).await.0, Ending::Ok);
 }
 
 #[tokio::test]

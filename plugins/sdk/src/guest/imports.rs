@@ -42,15 +42,32 @@ pub(crate) fn order_key() -> Option<String> {
 }
 
 pub(crate) fn emit(subject: &str, headers: &[(String, String)], data: &[u8]) -> Result<String, EmitError> {
+    host::publish::emit(subject, headers, data).map_err(emit_error)
+}
+
+pub(crate) fn schedule(
+    at: u64,
+    subject: &str,
+    headers: &[(String, String)],
+    data: &[u8],
+) -> Result<String, EmitError> {
+    host::publish::schedule(at, subject, headers, data).map_err(emit_error)
+}
+
+pub(crate) fn cancel(timer_id: &str) -> Result<(), EmitError> {
+    host::publish::cancel(timer_id).map_err(emit_error)
+}
+
+fn emit_error(error: host::publish::EmitError) -> EmitError {
     use host::publish::EmitError as Wire;
-    host::publish::emit(subject, headers, data).map_err(|error| match error {
+    match error {
         Wire::Denied(text) => EmitError::Denied(text),
         Wire::TooLarge(text) => EmitError::TooLarge(text),
         Wire::Limit(text) => EmitError::Limit(text),
         Wire::InvalidSubject(text) => EmitError::InvalidSubject(text),
         Wire::NoStream(text) => EmitError::NoStream(text),
         Wire::Unavailable(text) => EmitError::Unavailable(text),
-    })
+    }
 }
 
 pub(crate) fn call(

@@ -176,6 +176,8 @@ impl Host {
         Run {
             result,
             published: if ok { done.published } else { Vec::new() },
+            timers: if ok { done.timers } else { Vec::new() },
+            cancelled: if ok { done.cancelled } else { Vec::new() },
             jobs: if ok { done.jobs } else { Vec::new() },
             wrote,
             calls: done.calls,

@@ -5,6 +5,7 @@ use crate::{Pairs, executor::ExecutorError, executor::Job, publish::EmitError};
 pub(super) const MESSAGE: usize = 1 << 20;
 pub(super) const MESSAGES_TOGETHER: usize = 8 << 20;
 pub(super) const MESSAGES: usize = 1_000;
+pub(super) const TIMER_ID: usize = 256;
 pub(super) const JOBS: usize = 16;
 pub(super) const PROMPT: usize = 256 << 10;
 pub(super) const CELL: usize = 512 << 10;
@@ -19,6 +20,17 @@ pub(super) fn subject(subject: &str) -> Result<(), EmitError> {
         || subject.chars().any(char::is_whitespace)
         || subject.split('.').any(|token| token.is_empty() || token.contains(['*', '>']));
     if wrong { Err(EmitError::InvalidSubject(format!("{subject:?}"))) } else { Ok(()) }
+}
+
+pub(super) fn timer(id: &str) -> Result<(), EmitError> {
+    let plain = |token: &str| {
+        !token.is_empty() && token.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
+    };
+    if id.len() <= TIMER_ID && id.split('.').all(plain) {
+        Ok(())
+    } else {
+        Err(EmitError::InvalidSubject(format!("{id:?} is not the id of a timer")))
+    }
 }
 
 pub(super) fn headers(headers: &Pairs) -> Result<(), EmitError> {

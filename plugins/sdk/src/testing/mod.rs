@@ -31,7 +31,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cells::Cells;
 pub use host::Host;
-pub use run::{Call, LogLine, Metric, Published, Run, Submitted};
+pub use run::{Call, LogLine, Metric, Published, Run, Scheduled, Submitted};
 pub use script::Rpc;
 
 use crate::{Event, rpc::Code, rpc::Status};

@@ -26,6 +26,25 @@ impl Published {
     }
 }
 
+/// A message for later, and the timer that was set for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scheduled {
+    /// `<plugin>.<event id>.<n>`; without a manifest the plugin is `test`.
+    pub id: String,
+    /// Nanoseconds since the epoch.
+    pub at: u64,
+    pub subject: String,
+    pub headers: Pairs,
+    pub data: Vec<u8>,
+}
+
+impl Scheduled {
+    /// The data as JSON; `Null` if it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.data).unwrap_or(Value::Null)
+    }
+}
+
 /// A job that was handed to the executor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Submitted {
@@ -57,12 +76,16 @@ pub struct Metric {
     pub value: f64,
 }
 
-/// The outcome of [`Host::run`](super::Host::run). `published` and `jobs` are empty if the handler failed; calls, logs
-/// and metrics stay, for tests to look at.
+/// The outcome of [`Host::run`](super::Host::run). What is an effect (`published`, `timers`, `cancelled`, `jobs`) is empty if
+/// the handler failed; calls, logs and metrics stay, for tests to look at.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub result: Result<(), Failure>,
     pub published: Vec<Published>,
+    /// Set, and not cancelled by the same run.
+    pub timers: Vec<Scheduled>,
+    /// Timers of other events, by id.
+    pub cancelled: Vec<String>,
     pub jobs: Vec<Submitted>,
     /// True if a write to state was kept.
     pub wrote: bool,
@@ -76,7 +99,9 @@ pub struct Run {
 impl Run {
     /// The handler succeeded and did nothing that anybody could see.
     pub fn acked_without_effect(&self) -> bool {
-        self.result.is_ok() && self.published.is_empty() && self.jobs.is_empty() && !self.wrote
+        let Self { result, published, timers, cancelled, jobs, wrote, .. } = self;
+        let published = published.is_empty() && timers.is_empty() && cancelled.is_empty();
+        result.is_ok() && published && jobs.is_empty() && !wrote
     }
 
     pub fn subjects(&self) -> Vec<&str> {

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 
 use sha2::{Digest, Sha256};
 
-use super::{Call, Host, LogLine, Metric, Published, Submitted, cells::Cell, limits, refused};
+use super::{Call, Host, LogLine, Metric, Published, Scheduled, Submitted, cells::Cell, limits, refused};
 use crate::{
     Event, Pairs,
     executor::{ExecutorError, Job, JobStatus, Phase},
@@ -27,6 +27,9 @@ pub(super) struct Current {
     random: u64,
     pub(super) cell: Cell,
     pub(super) published: Vec<Published>,
+    pub(super) timers: Vec<Scheduled>,
+    timers_given: usize,
+    pub(super) cancelled: Vec<String>,
     pub(super) jobs: Vec<Submitted>,
     pub(super) calls: Vec<Call>,
     pub(super) logs: Vec<LogLine>,
@@ -46,6 +49,9 @@ impl Current {
             random: 0,
             cell,
             published: Vec::new(),
+            timers: Vec::new(),
+            timers_given: 0,
+            cancelled: Vec::new(),
             jobs: Vec::new(),
             calls: Vec::new(),
             logs: Vec::new(),
@@ -57,6 +63,40 @@ impl Current {
 
     fn idle() -> Self {
         Self::new(Host::new(), None, &super::event("none", ""))
+    }
+
+    /// May this be published, now or later?
+    fn publishable(&self, subject: &str, headers: &Pairs, data: &[u8]) -> Result<(), EmitError> {
+        limits::subject(subject)?;
+        limits::headers(headers)?;
+        if self.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_publish(subject)) {
+            return Err(EmitError::Denied(format!("[asks] publish does not cover {subject}")));
+        }
+        if data.len() > limits::MESSAGE {
+            return Err(EmitError::TooLarge(format!("{} bytes for {subject}", data.len())));
+        }
+        let published = self.published.iter().map(|message| message.data.len());
+        let scheduled = self.timers.iter().map(|timer| timer.data.len());
+        if published.chain(scheduled).sum::<usize>() + data.len() > limits::MESSAGES_TOGETHER {
+            return Err(EmitError::TooLarge("all messages of the event together".into()));
+        }
+        self.one_more()?;
+        match self.host.refuse_emit.get(subject) {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+
+    fn one_more(&self) -> Result<(), EmitError> {
+        if self.published.len() + self.timers.len() + self.cancelled.len() == limits::MESSAGES {
+            return Err(EmitError::Limit(format!("more than {} messages", limits::MESSAGES)));
+        }
+        Ok(())
+    }
+
+    /// What the ids of the plugin's timers begin with.
+    fn plugin(&self) -> String {
+        format!("{}.", self.host.manifest.as_ref().map_or("test", |manifest| &manifest.plugin.name))
     }
 
     fn state(&mut self) -> Result<&mut Cell, StateError> {
@@ -120,27 +160,46 @@ pub(crate) fn order_key() -> Option<String> {
 pub(crate) fn emit(subject: &str, headers: &[(String, String)], data: &[u8]) -> Result<String, EmitError> {
     current(|c| {
         let headers = headers.to_vec();
-        limits::subject(subject)?;
-        limits::headers(&headers)?;
-        if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_publish(subject)) {
-            return Err(EmitError::Denied(format!("[asks] publish does not cover {subject}")));
-        }
-        if data.len() > limits::MESSAGE {
-            return Err(EmitError::TooLarge(format!("{} bytes for {subject}", data.len())));
-        }
-        let together: usize = c.published.iter().map(|message| message.data.len()).sum();
-        if together + data.len() > limits::MESSAGES_TOGETHER {
-            return Err(EmitError::TooLarge("all messages of the event together".into()));
-        }
-        if c.published.len() == limits::MESSAGES {
-            return Err(EmitError::Limit(format!("more than {} messages", limits::MESSAGES)));
-        }
-        if let Some(error) = c.host.refuse_emit.get(subject) {
-            return Err(error.clone());
-        }
+        c.publishable(subject, &headers, data)?;
         let id = format!("{}.{}", c.event_id, c.published.len());
         c.published.push(Published { id: id.clone(), subject: subject.into(), headers, data: data.to_vec() });
         Ok(id)
+    })
+}
+
+pub(crate) fn schedule(
+    at: u64,
+    subject: &str,
+    headers: &[(String, String)],
+    data: &[u8],
+) -> Result<String, EmitError> {
+    current(|c| {
+        let headers = headers.to_vec();
+        c.publishable(subject, &headers, data)?;
+        let id = format!("{}{}.{}", c.plugin(), c.event_id, c.timers_given);
+        c.timers_given += 1;
+        let (subject, data) = (subject.to_owned(), data.to_vec());
+        c.timers.push(Scheduled { id: id.clone(), at, subject, headers, data });
+        Ok(id)
+    })
+}
+
+pub(crate) fn cancel(timer_id: &str) -> Result<(), EmitError> {
+    current(|c| {
+        let plugin = c.plugin();
+        if !timer_id.starts_with(&plugin) {
+            return Err(EmitError::Denied(format!(
+                "the timer {timer_id:?} is not the plugin's own; the ids of its own begin with {plugin:?}"
+            )));
+        }
+        limits::timer(timer_id)?;
+        if timer_id.starts_with(&format!("{plugin}{}.", c.event_id)) {
+            c.timers.retain(|timer| timer.id != timer_id);
+        } else if !c.cancelled.iter().any(|id| id == timer_id) {
+            c.one_more()?;
+            c.cancelled.push(timer_id.to_owned());
+        }
+        Ok(())
     })
 }
 

@@ -116,6 +116,66 @@ fn what_the_contract_refuses_is_a_typed_error() {
 }
 
 #[test]
+fn timers_are_set_and_taken_back_by_a_handler_that_succeeds() {
+    const MINUTE: u64 = 60_000_000_000;
+    fn handle(event: Event) -> Result<(), Failure> {
+        let at = clock::now() + MINUTE;
+        let first = publish::schedule(at, "out.a", "1")?;
+        publish::schedule_json(at, "out.b", &json!({ "n": 2 }))?;
+        publish::cancel(&first)?;
+        let third = publish::schedule_with(at, "out.c", &[("X-A".into(), "b".into())], "3")?;
+        assert!(third.ends_with(&format!(".{}.2", event.id)), "an id is given once: {third}");
+        let earlier = format!("{}.test.0.0", third.split('.').next().unwrap_or_default());
+        publish::cancel(&earlier)?;
+        publish::cancel(&earlier)?;
+        if event.data.is_empty() { Err(Failure::reject("nothing")) } else { Ok(()) }
+    }
+    let event = event("in.a", r#"{"id": 7}"#);
+    let run = Host::from_manifest(MANIFEST).run(handle, event.clone());
+    assert_eq!(run.result, Ok(()));
+    let ids: Vec<&str> = run.timers.iter().map(|timer| timer.id.as_str()).collect();
+    assert_eq!(ids, [format!("sample.{}.1", event.id), format!("sample.{}.2", event.id)]);
+    assert_eq!(
+        (run.timers[0].at, run.timers[0].json()),
+        (event.timestamp + 1_000 + MINUTE, json!({ "n": 2 }))
+    );
+    assert_eq!(run.cancelled, ["sample.test.0.0"]);
+    assert!(run.published.is_empty() && !run.acked_without_effect());
+
+    let run = Host::new().run(handle, Event { data: Vec::new(), ..event });
+    assert!(run.result.is_err() && run.timers.is_empty() && run.cancelled.is_empty());
+}
+
+#[test]
+fn a_timer_is_refused_as_a_message_is_and_a_foreign_one_is_not_cancelled() {
+    let mut host =
+        Host::from_manifest(MANIFEST).refuses_publish("out.x", EmitError::NoStream("out.x".into()));
+    let run = host.run(
+        |_| {
+            assert!(matches!(publish::schedule(0, "a..b", ""), Err(EmitError::InvalidSubject(_))));
+            assert!(matches!(publish::schedule(0, "other.a", ""), Err(EmitError::Denied(_))));
+            assert!(matches!(publish::schedule(0, "out.x", ""), Err(EmitError::NoStream(_))));
+            assert!(matches!(publish::schedule(0, "out.a", vec![0; 2 << 20]), Err(EmitError::TooLarge(_))));
+            for foreign in ["another.test.1.0", "samples.test.1.0", "sample", ""] {
+                assert!(matches!(publish::cancel(foreign), Err(EmitError::Denied(_))), "{foreign:?}");
+            }
+            assert!(matches!(publish::cancel("sample.a b"), Err(EmitError::InvalidSubject(_))));
+            for n in 0..998 {
+                publish::emit("out.a", n.to_string())?;
+            }
+            publish::schedule(0, "out.a", "")?;
+            publish::cancel("sample.test.1.0")?;
+            assert!(matches!(publish::cancel("sample.test.1.1"), Err(EmitError::Limit(_))));
+            assert!(matches!(publish::schedule(0, "out.a", ""), Err(EmitError::Limit(_))));
+            assert!(matches!(publish::emit("out.a", ""), Err(EmitError::Limit(_))));
+            Ok(())
+        },
+        event("in.a", r#"{"id": 7}"#),
+    );
+    assert_eq!((run.result, run.published.len(), run.timers.len()), (Ok(()), 998, 1));
+}
+
+#[test]
 fn a_cell_has_limits() {
     let mut host = Host::new().order_key("a");
     let run = host.run(
