@@ -35,6 +35,7 @@ async fn neither_a_server_nor_the_port_is_needed() {
     let told = setup.tell(&["check"]).await;
     let text = stdout(&told);
     assert!(told.status.success(), "{told:?}");
+    assert!(text.contains("note: ") && text.contains("no plugins are configured"), "{text}");
     assert!(text.contains("nats, nats://***@127.0.0.1:9") && text.contains(&address), "{text}");
     assert!(!text.contains("hunter2"), "{text}");
 }

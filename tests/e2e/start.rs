@@ -59,7 +59,7 @@ component = \"no/such/file.wasm\"
 async fn a_missing_config_is_named() {
     let setup = Setup::new(NOWHERE);
     let told = setup.refused_as_it_is().await;
-    assert!(told.contains(&format!("{}:1: can't be read", setup.file().display())), "{told}");
+    assert!(told.contains(&format!("{}: can't be read", setup.file().display())), "{told}");
 }
 
 /// A component from a text, in a setup of its own.
@@ -117,15 +117,37 @@ async fn an_import_that_nothing_grants_is_refused_and_the_printed_line_makes_it_
 }
 
 #[tokio::test]
-async fn an_admin_port_in_use_is_named() {
+async fn an_admin_port_in_use_is_named_before_anything_is_compiled() {
     let world = World::start().await;
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = taken.local_addr().expect("an address").to_string();
-    let told = world.setup().with("admin.listen", address.as_str()).refused().await;
+    let setup = world.setup().with("admin.listen", address.as_str());
+    let cache = setup.folder().join("compiled");
+    let told = setup.with("sandbox.cache", cache.to_str().expect("text")).plugin(echo()).refused().await;
     let expected = format!(
         "the admin port {address} can't be bound; free it, or set [admin] listen (or COFFERDAM_LISTEN) to another"
     );
     assert!(told.contains(&expected), "{told}");
+    assert!(!told.contains("plugin ready"), "{told}");
+}
+
+#[tokio::test]
+async fn a_file_where_a_directory_is_to_be_is_named_with_the_remedy_and_the_reason_once() {
+    let setup = Setup::local();
+    let (data, cache) = (setup.folder().join(".cofferdam"), setup.folder().join("compiled"));
+    std::fs::write(&data, "x").expect("a file");
+    let told = setup.refused().await;
+    let expected = format!(
+        "{data:?} is to be the directory of the embedded bus, and is a file; move it away, or choose"
+    );
+    assert!(told.contains(&expected), "{told}");
+
+    std::fs::remove_file(&data).expect("the file");
+    std::fs::write(&cache, "x").expect("a file");
+    let told = setup.with("sandbox.cache", cache.to_str().expect("text")).refused().await;
+    let expected = format!("the directory {cache:?} of compiled components can't be used: ");
+    assert!(told.contains(&expected) && told.contains("set [sandbox] cache to another"), "{told}");
+    assert_eq!(told.matches("os error").count(), 1, "{told}");
 }
 
 #[tokio::test]

@@ -56,7 +56,23 @@ async fn a_configuration_in_the_working_directory_is_found() {
     let mut daemon = Daemon::start(run_in(folder.path())).await;
     assert!(daemon.log().text().contains("configured by cofferdam.toml"), "{}", daemon.log().text());
     assert!(folder.path().join("elsewhere").is_dir());
+    assert!(daemon.log().text().contains("no plugins are configured"), "{}", daemon.log().text());
     daemon.stop().await;
+}
+
+#[tokio::test]
+async fn the_shown_configuration_can_be_written_where_it_is_looked_for() {
+    let folder = TempDir::new().expect("a directory");
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("{} config show > cofferdam.toml", program("cofferdam").display()));
+    let (status, told) = run_to_end("cofferdam config show", {
+        command.current_dir(folder.path());
+        command
+    })
+    .await;
+    assert!(status.success(), "{told}");
+    let text = std::fs::read_to_string(folder.path().join("cofferdam.toml")).expect("a configuration");
+    assert!(text.contains("[plugins.prompt-builder]") && text.contains("built-in"), "{text}");
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! The daemon as a whole: everything is built and checked, then bound, then run until it is told to stop.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{fs::DirBuilder, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
 use cofferdam_bus::{Bus, ConsumerSpec};
@@ -32,22 +32,19 @@ pub struct App {
 
 impl App {
     /// Builds everything. The order is the story: what needs nothing from outside comes first, so that a mistake in the
-    /// config or a component shows before anything is connected or bound.
+    /// config, a manifest or a component shows before anything is connected or bound; then the bus and the port, which
+    /// somebody else may have; then what takes seconds, the compiling.
     pub async fn build(config: Config) -> anyhow::Result<Self> {
-        let sandbox = plugins::sandbox(&config)?;
-        let plugins = match plugins::load_all(&config, &sandbox).await {
-            Ok(plugins) => plugins,
-            Err(errors) => {
-                let all = errors.iter().map(|e| format!("  {e}")).collect::<Vec<_>>().join("\n");
-                bail!("{} of the plugins can't run here:\n{all}", errors.len());
-            }
-        };
+        let inspected = plugins::inspect_all(&config).await?;
         let metrics = Arc::new(
-            Metrics::new(plugins.iter().flat_map(|p| &p.metrics))
+            Metrics::new(config.plugins.iter().flat_map(|p| &p.manifest.metrics))
                 .context("a plugin's metrics can't be registered")?,
         );
         let upstreams = Upstreams::connect(&config.upstreams)?;
         let bus = connect(&config).await?;
+        let admin = bind(config.admin.listen).await?;
+        let sandbox = plugins::sandbox(&config)?;
+        let plugins = plugins::load_all(inspected, &config, &sandbox).await?;
         streams::ensure(&bus, config.bus.create_streams)
             .await
             .context("the streams of the fleet contract")?;
@@ -61,11 +58,7 @@ impl App {
             config: config.dispatch.clone(),
             advisories: config.advisories,
         });
-        let subscribers = subscribe(&shared, &plugins).await?;
-        let listen = config.admin.listen;
-        let admin = TcpListener::bind(listen).await.with_context(|| {
-            format!("the admin port {listen} can't be bound; free it, or set [admin] listen (or COFFERDAM_LISTEN) to another")
-        })?;
+        let subscribers = subscribe(&shared, &plugins, config.bus.create_streams).await?;
         Ok(Self { config, services, plugins, subscribers, admin })
     }
 
@@ -161,9 +154,32 @@ async fn all(conditions: Vec<watch::Receiver<bool>>) {
     }
 }
 
+async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(listen).await.with_context(|| {
+        format!("the admin port {listen} can't be bound; free it, or set [admin] listen (or COFFERDAM_LISTEN) to another")
+    })
+}
+
+/// The directory of the embedded bus is nobody else's to read, and nothing but a directory.
+fn prepare(directory: &Path) -> anyhow::Result<()> {
+    if directory.exists() && !directory.is_dir() {
+        bail!(
+            "{:?} is to be the directory of the embedded bus, and is a file; move it away, or choose another with [bus] \
+             local",
+            directory.display()
+        );
+    }
+    if let Err(error) = DirBuilder::new().recursive(true).mode(0o700).create(directory) {
+        // The bus finds out as well, and tells what to do.
+        tracing::debug!("{} can't be made: {error}", directory.display());
+    }
+    Ok(())
+}
+
 async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
     match &config.bus.kind {
         BusKind::Local { directory } => {
+            prepare(directory)?;
             let local = cofferdam_bus::local::LocalConfig { directory: directory.clone() };
             Ok(cofferdam_bus::local::open(local).await?)
         }
@@ -182,7 +198,11 @@ async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
 }
 
 /// The durables of every plugin. All that fail are told at once.
-async fn subscribe(shared: &Arc<Dispatch>, plugins: &[Arc<Plugin>]) -> anyhow::Result<Vec<Arc<Subscriber>>> {
+async fn subscribe(
+    shared: &Arc<Dispatch>,
+    plugins: &[Arc<Plugin>],
+    created: bool,
+) -> anyhow::Result<Vec<Arc<Subscriber>>> {
     let (mut subscribers, mut faults) = (Vec::new(), Vec::new());
     for plugin in plugins {
         for subscription in &plugin.subscriptions {
@@ -190,8 +210,9 @@ async fn subscribe(shared: &Arc<Dispatch>, plugins: &[Arc<Plugin>]) -> anyhow::R
             let stream = match bus.covering(&subscription.subject).await {
                 Ok(Some(stream)) => stream,
                 Ok(None) => {
+                    let or = if created { "" } else { ", or set [bus] create-streams to true" };
                     faults.push(format!(
-                        "plugin {:?} subscribes to {:?}, which no stream stores; create one that covers it",
+                        "plugin {:?} subscribes to {:?}, which no stream stores; create one that covers it{or}",
                         plugin.name, subscription.subject
                     ));
                     continue;

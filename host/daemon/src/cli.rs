@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
 use crate::client::{PubArgs, SubArgs};
 
@@ -12,6 +12,20 @@ use crate::client::{PubArgs, SubArgs};
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl Cli {
+    /// Of this process. A mistake in it ends the process with its exit code, 2.
+    pub fn of_process() -> Self {
+        let cli = Self::parse();
+        if let Command::Sub(args) = &cli.command
+            && let Err(wrong) = args.check()
+        {
+            let usage = Self::command().find_subcommand("sub").cloned();
+            usage.unwrap_or_else(Self::command).error(ErrorKind::ValueValidation, wrong).exit();
+        }
+        cli
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -30,8 +44,12 @@ pub enum Command {
     #[command(subcommand)]
     Config(ConfigCommand),
     /// Publishes a message through a running daemon.
+    #[command(override_usage = "cofferdam pub [OPTIONS] <SUBJECT> <DATA>\n       \
+                                cofferdam pub [OPTIONS] <SUBJECT> --file <FILE>\n       \
+                                ... | cofferdam pub [OPTIONS] <SUBJECT> -")]
     Pub(PubArgs),
     /// Prints messages as a running daemon's bus has them.
+    #[command(override_usage = "cofferdam sub [OPTIONS] <SUBJECT>...")]
     Sub(SubArgs),
 }
 

@@ -2,14 +2,13 @@
 
 use std::{io::Write, process::ExitCode};
 
-use clap::Parser;
 use cofferdam::{
     cli::{Cli, Command, ConfigCommand},
     commands,
 };
 
 fn main() -> ExitCode {
-    let told = match Cli::parse().command {
+    let told = match Cli::of_process().command {
         Command::Run(args) => commands::run(args.config).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => commands::check(config.config, json),
         Command::Config(ConfigCommand::Show(args)) => commands::show(args.config).map(|()| ExitCode::SUCCESS),

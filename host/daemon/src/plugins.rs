@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use anyhow::anyhow;
 use bytes::Bytes;
 use cofferdam_sandbox::{
     Limits, LoadError, Plugin as Component, Sandbox, SandboxConfig, SandboxError, Shape, Source,
@@ -46,8 +47,15 @@ pub enum PluginError {
     NotGranted { name: String, interface: String, line: String },
 }
 
-pub fn sandbox(config: &Config) -> Result<Sandbox, SandboxError> {
-    sandbox_with(config, config.sandbox.cache.clone())
+pub fn sandbox(config: &Config) -> anyhow::Result<Sandbox> {
+    sandbox_with(config, config.sandbox.cache.clone()).map_err(|error| match error {
+        SandboxError::Cache { path, source } => anyhow!(
+            "the directory {path:?} of compiled components can't be used: {source}; make it writable, or set [sandbox] \
+             cache to another",
+            path = path.display()
+        ),
+        error => error.into(),
+    })
 }
 
 /// The same for a look at the plugins: it leaves nothing behind.
@@ -64,31 +72,65 @@ fn sandbox_with(config: &Config, cache: Option<PathBuf>) -> Result<Sandbox, Sand
     })
 }
 
-/// Loads every configured plugin; all that fail are told at once.
-pub async fn load_all(config: &Config, sandbox: &Sandbox) -> Result<Vec<Arc<Plugin>>, Vec<PluginError>> {
-    let (mut plugins, mut errors) = (Vec::new(), Vec::new());
+/// A configured plugin whose component has passed every check that takes no compiling.
+pub struct Inspected<'c> {
+    plugin: &'c PluginConfig,
+    bytes: Bytes,
+}
+
+/// Reads and inspects the component of every configured plugin; all that fail are told at once.
+pub async fn inspect_all(config: &Config) -> anyhow::Result<Vec<Inspected<'_>>> {
+    let (mut inspected, mut errors) = (Vec::new(), Vec::new());
     for plugin in &config.plugins {
-        match load(plugin, config, sandbox).await {
-            Ok(plugin) => plugins.push(Arc::new(plugin)),
+        match inspect(plugin).await {
+            Ok(bytes) => inspected.push(Inspected { plugin, bytes }),
             Err(of_plugin) => errors.extend(of_plugin),
         }
     }
-    if errors.is_empty() { Ok(plugins) } else { Err(errors) }
+    if errors.is_empty() { Ok(inspected) } else { Err(all(&errors)) }
 }
 
-async fn load(plugin: &PluginConfig, config: &Config, sandbox: &Sandbox) -> Result<Plugin, Vec<PluginError>> {
+/// Compiles every plugin, or takes it from the cache; all that fail are told at once.
+pub async fn load_all(
+    inspected: Vec<Inspected<'_>>,
+    config: &Config,
+    sandbox: &Sandbox,
+) -> anyhow::Result<Vec<Arc<Plugin>>> {
+    let (mut plugins, mut errors) = (Vec::new(), Vec::new());
+    for one in inspected {
+        match load(one, config, sandbox).await {
+            Ok(plugin) => plugins.push(Arc::new(plugin)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(plugins) } else { Err(all(&errors)) }
+}
+
+fn all(errors: &[PluginError]) -> anyhow::Error {
+    let lines: Vec<String> = errors.iter().map(|error| format!("  {error}")).collect();
+    anyhow!("{} of the plugins can't run here:\n{}", errors.len(), lines.join("\n"))
+}
+
+async fn inspect(plugin: &PluginConfig) -> Result<Bytes, Vec<PluginError>> {
+    let (name, path) = (plugin.name.clone(), plugin.component.clone());
+    let bytes = match read(&path).await {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(vec![PluginError::Unreadable { name, path, error }]),
+    };
+    let shape = Sandbox::inspect(&bytes).map_err(|error| vec![PluginError::Load { name, path, error }])?;
+    let ungranted = ungranted(plugin, &shape);
+    match ungranted.is_empty() {
+        true => Ok(bytes),
+        false => Err(ungranted.into_iter().map(|kind| not_granted(plugin, kind)).collect()),
+    }
+}
+
+async fn load(one: Inspected<'_>, config: &Config, sandbox: &Sandbox) -> Result<Plugin, PluginError> {
+    let Inspected { plugin, bytes } = one;
     let name = plugin.name.clone();
     let path = plugin.component.clone();
-    let bytes = read(&path)
-        .await
-        .map_err(|error| vec![PluginError::Unreadable { name: name.clone(), path: path.clone(), error }])?;
-    let unloadable = |error| vec![PluginError::Load { name: name.clone(), path: path.clone(), error }];
-    // Before compiling, which may take a while.
-    let ungranted = ungranted(plugin, &Sandbox::inspect(&bytes).map_err(unloadable)?);
-    if !ungranted.is_empty() {
-        return Err(ungranted.into_iter().map(|kind| not_granted(plugin, kind)).collect());
-    }
-    let component = sandbox.load(bytes).await.map_err(unloadable)?;
+    let component =
+        sandbox.load(bytes).await.map_err(|error| PluginError::Load { name: name.clone(), path, error })?;
     let shape = component.shape();
     for denial in plugin.grants.missing() {
         warn_missing(&denial);

@@ -40,8 +40,11 @@ async fn what_is_published_is_stored_once_and_in_its_place(place: Place) {
         expected_last_subject_sequence: Some(expected),
         ..request("context.a", "two")
     };
-    refused(client.send(expecting(0)).await, Code::FailedPrecondition, "\"context.a\" has messages");
-    refused(client.send(expecting(first.sequence + 7)).await, Code::FailedPrecondition, "has moved on");
+    let is = format!("its last message has the sequence {}", first.sequence);
+    for (expected, was) in [(0, "none was expected"), (first.sequence + 7, "8 was expected")] {
+        let told = format!("\"context.a\" has moved on: {is}, and {was}; read it, and expect 1");
+        refused(client.send(expecting(expected)).await, Code::FailedPrecondition, &told);
+    }
     let second = client.send(expecting(first.sequence)).await.unwrap();
     assert_eq!(second.sequence, first.sequence + 1);
     let fresh = PublishRequest { expected_last_subject_sequence: Some(0), ..request("context.b", "three") };

@@ -11,6 +11,7 @@ use super::{Place, ended};
 on_both_buses! {
     the_commands_publish_and_show,
     the_commands_say_what_is_wrong,
+    a_subject_that_is_stored_nowhere_is_shown_with_a_note,
 }
 
 async fn the_commands_publish_and_show(place: Place) {
@@ -97,17 +98,19 @@ async fn the_commands_say_what_is_wrong(place: Place) {
     for (arguments, wrong) in [
         (&["pub", "nobody.here", "x"][..], "cofferdam: no stream stores the subject \"nobody.here\""),
         (&["pub", "cd.j.x", "x"], "the subject \"cd.j.x\" is the host's own"),
-        (&["pub", "context.a", "x", "--expect-last", "7"], "\"context.a\" has moved on"),
+        (
+            &["pub", "context.a", "x", "--expect-last", "7"],
+            "\"context.a\" has moved on: it has no message, and 7",
+        ),
         (&["pub", "context.a", "--file", "/no/such/file"], "/no/such/file can't be read"),
         (&["sub", "nobody.here", "--all"], "no stream stores \"nobody.here\""),
-        (&["sub", "context.*", "--last"], "without wildcards"),
-        (&["sub", "context..a"], "\"context..a\" is not a subject or filter"),
         (&["pub", "context.a", "x", "--admin", "127.0.0.1:1"], "no daemon answers at http://127.0.0.1:1: "),
         (
             &["sub", "context.a", "--admin", "http://127.0.0.1:1"],
             "start one with `cofferdam run`, or name another with --admin",
         ),
         (&["sub", "context.a", "--admin", "not a url"], "\"not a url\" is no URL of a daemon"),
+        (&["pub", "context.a", "x", "--admin", "nats://a:4222"], "http is spoken there"),
     ] {
         let (code, out, complaint) = place.run(arguments).await;
         assert_eq!((code, out.as_str()), (1, ""), "{arguments:?}: {complaint}");
@@ -130,5 +133,48 @@ async fn the_commands_say_what_is_wrong(place: Place) {
     };
     assert_eq!(code, 1);
     assert!(complaint.contains("or what answers there is no daemon"), "{complaint}");
-    assert_eq!(place.run(&["pub", "context.a"]).await.0, 2, "nothing to publish is a mistake in the command");
+    for (arguments, wrong) in [
+        (&["pub", "context.a"][..], "--file <FILE>"),
+        (&["pub", "context..a", "x"], "none of them empty"),
+        (&["sub", "context..a"], "none of them empty"),
+        (&["pub", "context.a", "x", "--header", "a b=c"], "is not a header's name"),
+        (&["sub", "context.a*"], "\"a*\" is neither"),
+        (&["sub", "context.*", "--last"], "--last wants subjects without wildcards"),
+    ] {
+        let (code, out, complaint) = place.run(arguments).await;
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?} is a mistake in the command: {complaint}");
+        assert!(complaint.contains(wrong) && !complaint.contains("--admin"), "{complaint}");
+    }
+    let client = place.client().await;
+    let sequence = client.publish("context.a", "x").await;
+    let (_, _, complaint) = place.run(&["pub", "context.a", "x", "--expect-last", "0"]).await;
+    assert!(complaint.contains(&format!("read it, and expect {sequence}")), "{complaint}");
+}
+
+async fn a_subject_that_is_stored_nowhere_is_shown_with_a_note(place: Place) {
+    let _daemon = place.setup.start().await;
+    let mut command = Command::new("sh");
+    command
+        .arg("-c")
+        // The note is all that is waited for.
+        .arg(format!("{} sub nobody.here context.a 2>&1 | grep -m 1 stores", program("cofferdam").display()))
+        .env("COFFERDAM_ADMIN", place.url())
+        .kill_on_drop(true);
+    let publishing = place.client().await;
+    let told = tokio::select! {
+        ended = ended(command) => ended.1,
+        () = async {
+            loop {
+                // Whoever has no reader any more notices when it writes.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                publishing.publish("context.a", "x").await;
+            }
+        } => unreachable!(),
+    };
+    assert!(
+        told.starts_with(
+            "cofferdam: no stream stores \"nobody.here\" now; only what is published while this runs"
+        ),
+        "{told}"
+    );
 }

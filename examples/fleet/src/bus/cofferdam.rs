@@ -105,9 +105,11 @@ fn refused(url: &str, status: &Status) -> anyhow::Error {
         ));
     }
     match status.code() {
-        Code::Unauthenticated | Code::PermissionDenied => said.context(format!(
-            "the daemon at {url} wants its [admin] token; give it with --token or COFFERDAM_TOKEN"
-        )),
+        // What it said is the same in other words.
+        Code::Unauthenticated | Code::PermissionDenied => anyhow!(
+            "the daemon at {url} wants its [admin] token, and was given none or another; give it with --token or \
+             COFFERDAM_TOKEN"
+        ),
         Code::Unimplemented => {
             said.context(format!("what answers at {url} offers no bus; name a daemon's admin port"))
         }
@@ -277,4 +279,19 @@ fn passing(message: Message) -> Passing {
     let headers: Map<String, Value> =
         message.headers.into_iter().map(|header| (header.name, json!(header.value))).collect();
     Passing { subject: message.subject, headers, data: message.data.to_vec() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_that_is_missing_is_told_once() {
+        let told = format!("{:#}", refused("http://a:1", &Status::unauthenticated("a token is wanted")));
+        assert!(
+            told.contains("the daemon at http://a:1 wants its [admin] token") && told.contains("--token"),
+            "{told}"
+        );
+        assert!(!told.contains("is wanted"), "{told}");
+    }
 }

@@ -50,15 +50,18 @@ pub async fn serve(
     token: Option<Secret>,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(fleet_proto::FILE_DESCRIPTOR_SET)
-        // The set describes the fleet as well, which is not served here.
-        .with_service_name(SERVICE_NAME)
-        .build_v1()
-        .context("the description of the gRPC services")?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(fleet_proto::FILE_DESCRIPTOR_SET)
+            // The set describes the fleet as well, which is not served here.
+            .with_service_name(SERVICE_NAME)
+    };
+    let described = "the description of the gRPC services";
     let way_in = WayIn::new(bus, stop.clone());
     let grpc = Routes::new(BusServiceServer::new(way_in).max_decoding_message_size(MAX_REQUEST))
-        .add_service(reflection)
+        .add_service(reflection().build_v1().context(described)?)
+        // What tools that are some years old ask for.
+        .add_service(reflection().build_v1alpha().context(described)?)
         .into_axum_router()
         .route_layer(middleware::from_fn_with_state(Arc::new(Gate::new(token)), token::check));
     let router = health::routes(status).merge(grpc).fallback(unknown);

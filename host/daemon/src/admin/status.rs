@@ -13,11 +13,6 @@ pub(super) fn of(error: Error) -> Status {
         Error::Unusable(_) | Error::Differs { .. } | Error::Unreadable { .. } => Code::Internal,
     };
     let text = match error {
-        Error::WrongLastSequence { subject, expected: 0 } => {
-            format!(
-                "{subject:?} has messages, and none was expected; read the last one, and expect its sequence"
-            )
-        }
         Error::WrongLastSequence { .. } => format!("{error}; read it again, and expect its sequence"),
         Error::TooLarge { .. } => format!("{error}; send less, or raise the limit of the stream or server"),
         Error::Gone { .. } => format!("{error}; make it anew, or read another"),
@@ -26,6 +21,20 @@ pub(super) fn of(error: Error) -> Status {
         _ => error.to_string(),
     };
     Status::new(code, text)
+}
+
+/// The expected sequence is not that of the subject's last message; `last` is.
+pub(super) fn wrong_last(subject: &str, expected: u64, last: Option<u64>) -> Status {
+    let is = match last {
+        Some(last) => format!("its last message has the sequence {last}"),
+        None => "it has no message".to_owned(),
+    };
+    let was = match expected {
+        0 => "none was expected".to_owned(),
+        expected => format!("{expected} was expected"),
+    };
+    let then = last.map_or("expect 0".to_owned(), |last| format!("read it, and expect {last}"));
+    Status::failed_precondition(format!("{subject:?} has moved on: {is}, and {was}; {then}"))
 }
 
 /// To whoever listens or reads when the daemon stops.

@@ -7,9 +7,12 @@ use futures_util::stream;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Endpoint;
-use tonic_reflection::pb::v1::{
-    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-    server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+use tonic_reflection::pb::{
+    v1::{
+        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+        server_reflection_request::MessageRequest, server_reflection_response::MessageResponse,
+    },
+    v1alpha,
 };
 
 use super::{Status, serve};
@@ -32,7 +35,7 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
     let serving = tokio::spawn(serve(listener, status, bus, None, stop.clone()));
 
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
-    let mut reflection = ServerReflectionClient::new(channel);
+    let mut reflection = ServerReflectionClient::new(channel.clone());
     let ask = |message_request| ServerReflectionRequest {
         host: String::new(),
         message_request: Some(message_request),
@@ -50,6 +53,17 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
     assert!(!files.file_descriptor_proto.is_empty());
 
     drop((reflection, answers));
+    let mut older = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let asked = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(
+            v1alpha::server_reflection_request::MessageRequest::ListServices(String::new()),
+        ),
+    };
+    let mut answers = older.server_reflection_info(stream::iter([asked])).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().unwrap().message_response.is_some());
+
+    drop((older, answers));
     stop.cancel();
     serving.await.unwrap().unwrap();
 }

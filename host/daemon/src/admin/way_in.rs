@@ -2,7 +2,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use cofferdam_bus::{Bus, Listener, Message, Publish, subject};
+use cofferdam_bus::{Bus, Error, Listener, Message, Publish, subject};
 use fleet_proto::bus::v1::{
     self as proto, Header, PublishRequest, PublishResponse, ReadRequest, StoredMessage, SubscribeRequest,
     bus_service_server::BusService,
@@ -46,8 +46,20 @@ impl BusService for WayIn {
             return Err(Status::invalid_argument(format!("the message id {message_id:?} has a line break")));
         }
         let message_id = (!message_id.is_empty()).then_some(message_id);
+        let (subject, expected) =
+            (message.subject.clone(), expected_last_subject_sequence.unwrap_or_default());
         let how = Publish { message_id, expected_last_subject_sequence };
-        let ack = self.bus.publish(message, how).await.map_err(status::of)?;
+        let ack = match self.bus.publish(message, how).await {
+            Ok(ack) => ack,
+            Err(error @ Error::WrongLastSequence { .. }) => {
+                // By now there may be another, which is to be expected just the same.
+                return Err(match self.bus.last(&subject).await {
+                    Ok(last) => status::wrong_last(&subject, expected, last.map(|stored| stored.sequence)),
+                    Err(_) => status::of(error),
+                });
+            }
+            Err(error) => return Err(status::of(error)),
+        };
         Ok(Response::new(PublishResponse {
             stream: ack.stream,
             sequence: ack.sequence,

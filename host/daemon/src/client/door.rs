@@ -2,9 +2,10 @@
 
 use std::{error::Error, time::Duration};
 
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use fleet_proto::bus::v1::bus_service_client::BusServiceClient;
+use http::Uri;
 use tonic::{
     Code, Request, Status,
     metadata::{Ascii, MetadataValue},
@@ -53,16 +54,8 @@ pub(super) struct Door {
 
 impl Door {
     pub(super) async fn open(reach: &Reach) -> anyhow::Result<Door> {
-        let url = match reach.admin.contains("://") {
-            true => reach.admin.clone(),
-            false => format!("http://{}", reach.admin),
-        };
-        let wrong = || {
-            format!(
-                "{:?} is no URL of a daemon; one is http://127.0.0.1:8080 (--admin or COFFERDAM_ADMIN)",
-                reach.admin
-            )
-        };
+        let url = url(&reach.admin)?;
+        let wrong = || no_url(&reach.admin, "");
         let mut endpoint = Endpoint::from_shared(url.clone())
             .with_context(wrong)?
             .connect_timeout(CONNECT)
@@ -137,6 +130,31 @@ impl Door {
     }
 }
 
+/// With its scheme. What would be ignored of it is refused: it was meant for something.
+fn url(admin: &str) -> anyhow::Result<String> {
+    let url = if admin.contains("://") { admin.to_owned() } else { format!("http://{admin}") };
+    let uri: Uri = url.parse().map_err(|_| anyhow!(no_url(admin, "")))?;
+    let wrong = match (uri.scheme_str(), uri.authority()) {
+        (Some("http" | "https"), Some(authority)) if authority.as_str().contains('@') => {
+            // A password may be in it.
+            bail!(
+                "the URL of the daemon has a user in it, whom nobody asks for; take it out, and give the token with \
+                 COFFERDAM_TOKEN or --token"
+            )
+        }
+        (Some("http" | "https"), Some(_)) if !matches!(uri.path(), "" | "/") || uri.query().is_some() => {
+            ": the admin port has no path, only a host and a port"
+        }
+        (Some("http" | "https"), Some(_)) => return Ok(url),
+        _ => ": http is spoken there, or https by a proxy before it",
+    };
+    Err(anyhow!(no_url(admin, wrong)))
+}
+
+fn no_url(admin: &str, why: &str) -> String {
+    format!("{admin:?} is no URL of a daemon{why}; one is http://127.0.0.1:8080 (--admin or COFFERDAM_ADMIN)")
+}
+
 /// Whether the same call can fare better later. What is wrong with the call itself stays wrong.
 pub(super) fn may_pass(status: &Status) -> bool {
     !matches!(
@@ -157,4 +175,33 @@ fn root(error: &(dyn Error + 'static)) -> String {
         error = inner;
     }
     error.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_daemon_is_named_by_host_and_port_and_nothing_else() {
+        for (admin, expected) in [
+            ("127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("http://a:1/", "http://a:1/"),
+            ("https://a", "https://a"),
+        ] {
+            assert_eq!(url(admin).unwrap(), expected);
+        }
+        for (admin, why) in [
+            ("ftp://a:1", "http is spoken there"),
+            ("nats://a:4222", "http is spoken there"),
+            ("http://a:1/bus", "has no path"),
+            ("a:1/?x=1", "has no path"),
+            ("not a url", "is no URL of a daemon; one is"),
+            ("", "is no URL of a daemon; one is"),
+        ] {
+            let told = url(admin).unwrap_err().to_string();
+            assert!(told.contains(why), "{admin}: {told}");
+        }
+        let told = url("http://me:hunter2@a:1").unwrap_err().to_string();
+        assert!(told.contains("COFFERDAM_TOKEN") && !told.contains("hunter2"), "{told}");
+    }
 }

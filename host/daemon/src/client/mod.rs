@@ -6,6 +6,7 @@ mod lines;
 mod publish;
 mod resume;
 mod subscribe;
+mod words;
 
 pub use door::Reach;
 pub use publish::{PubArgs, publish};

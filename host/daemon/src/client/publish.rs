@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{
     door::{Door, Reach},
-    lines,
+    lines, words,
 };
 
 /// A synced write takes milliseconds; a bus that is out of reach is not waited for.
@@ -18,7 +18,7 @@ const ANSWER: Duration = Duration::from_secs(30);
 #[derive(Debug, Args)]
 pub struct PubArgs {
     /// What to publish under, such as planning.plan.approved.
-    #[arg(value_name = "SUBJECT")]
+    #[arg(value_name = "SUBJECT", value_parser = words::subject)]
     pub subject: String,
     /// The message; `-` is standard input, '' an empty message.
     #[arg(value_name = "DATA", required_unless_present = "file")]
@@ -27,7 +27,7 @@ pub struct PubArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "data")]
     pub file: Option<PathBuf>,
     /// A header; may be repeated.
-    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = header)]
+    #[arg(long = "header", value_name = "NAME=VALUE", value_parser = words::header)]
     pub headers: Vec<(String, String)>,
     /// The message's id: within the stream's duplicate window it is stored once, however often it is sent.
     #[arg(long, value_name = "ID")]
@@ -76,13 +76,6 @@ fn data(args: &PubArgs) -> anyhow::Result<Vec<u8>> {
         }
         (None, Some(text)) => Ok(text.clone().into_bytes()),
         (None, None) => bail!("there is nothing to publish; give DATA, --file FILE, or - for standard input"),
-    }
-}
-
-fn header(text: &str) -> Result<(String, String), String> {
-    match text.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        _ => Err("a header is written NAME=VALUE".to_owned()),
     }
 }
 

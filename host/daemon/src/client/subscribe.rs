@@ -7,7 +7,7 @@ use std::{
 
 use clap::Args;
 use cofferdam_bus::subject;
-use fleet_proto::bus::v1::{SubscribeRequest, read_request::Start};
+use fleet_proto::bus::v1::{ReadRequest, SubscribeRequest, read_request::Start};
 use serde_json::json;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -19,6 +19,7 @@ use super::{
     door::{Door, Reach, may_pass},
     lines::{self, Seen},
     resume::Progress,
+    words,
 };
 
 /// Between attempts to reach a daemon that went away.
@@ -30,7 +31,7 @@ const AHEAD: usize = 16;
 #[derive(Debug, Args)]
 pub struct SubArgs {
     /// What to show; `*` stands for one token, a last `>` for one or more.
-    #[arg(value_name = "SUBJECT", required = true)]
+    #[arg(value_name = "SUBJECT", required = true, value_parser = words::filter)]
     pub subjects: Vec<String>,
     /// Begins with all that is stored.
     #[arg(long, group = "start")]
@@ -58,6 +59,16 @@ pub struct SubArgs {
 }
 
 impl SubArgs {
+    /// What no argument is wrong with by itself.
+    pub fn check(&self) -> Result<(), String> {
+        match self.subjects.iter().find(|filter| self.last && subject::check(filter).is_err()) {
+            Some(filter) => Err(format!(
+                "--last wants subjects without wildcards, and {filter:?} has one; name them, or begin with --since"
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Where to begin to read; `None`: nothing stored is asked for.
     fn start(&self) -> Option<Option<Start>> {
         let from = self.from.map(Start::Sequence);
@@ -93,6 +104,9 @@ async fn show(args: SubArgs) -> anyhow::Result<()> {
     let door = Door::open(&args.reach).await?;
     let (out, mut news) = mpsc::channel(AHEAD);
     let live = args.start().is_none();
+    if live {
+        tokio::spawn(tell_unstored(door.clone(), args.subjects.clone()));
+    }
     match args.start() {
         None => {
             tokio::spawn(hear(door, args.subjects, out));
@@ -142,6 +156,25 @@ async fn show(args: SubArgs) -> anyhow::Result<()> {
 fn note(text: &str) {
     // Where standard error is gone, nobody is there to tell.
     writeln!(std::io::stderr(), "cofferdam: {text}").unwrap_or_default();
+}
+
+/// Says which subjects are stored nowhere: what nobody publishes now will not be found later, and may be misspelt.
+async fn tell_unstored(mut door: Door, subjects: Vec<String>) {
+    let mut unstored = Vec::new();
+    // Some stream stores something of what begins with a wildcard.
+    for subject in subjects.into_iter().filter(|subject| !subject.starts_with(['*', '>'])) {
+        let start = Some(Start::Time(SystemTime::now().into()));
+        let request = ReadRequest { subject: subject.clone(), follow: false, limit: 1, start };
+        match door.bus.read(request).await {
+            Err(status) if status.code() == tonic::Code::NotFound => unstored.push(format!("{subject:?}")),
+            // Whatever else is wrong, whoever hears finds out.
+            _ => {}
+        }
+    }
+    if !unstored.is_empty() {
+        let unstored = unstored.join(" or ");
+        note(&format!("no stream stores {unstored} now; only what is published while this runs is shown"));
+    }
 }
 
 /// Hears what is published, over lost connections.
@@ -301,6 +334,15 @@ mod tests {
         ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn the_last_is_that_of_one_subject() {
+        assert!(parse(&["a.b", "--last"]).unwrap().check().is_ok());
+        assert!(parse(&["a.*", "--all"]).unwrap().check().is_ok());
+        let wrong = parse(&["a", "a.*", "--last"]).unwrap().check().unwrap_err();
+        assert!(wrong.contains("\"a.*\" has one"), "{wrong}");
+        assert!(parse(&["a.b*"]).unwrap_err().contains("whole token"));
     }
 
     #[test]

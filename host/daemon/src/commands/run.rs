@@ -58,12 +58,17 @@ fn tell(location: &Location, config: &Config) {
     };
     match location {
         Location::BuiltIn => tracing::info!(
-            "running on the built-in configuration: no --config was given and no cofferdam.toml is here \
-             (`cofferdam config show` prints one to begin with); {bus}"
+            "running on the built-in configuration: no --config was given and no cofferdam.toml with anything in it is \
+             here (`cofferdam config show > cofferdam.toml` writes one to begin with); {bus}"
         ),
         Location::File(file) => {
             tracing::info!(config = %file.display(), "configured by {}; {bus}", file.display())
         }
+    }
+    if config.plugins.is_empty() {
+        tracing::warn!(
+            "no plugins are configured, so no event is handled; add [plugins.NAME] for each to {location}"
+        );
     }
 }
 

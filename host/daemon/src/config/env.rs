@@ -10,7 +10,12 @@ use std::{
 
 use toml::Value;
 
-use super::{fault::Fault, reader::Table, settings::Origin};
+use super::{
+    Url,
+    fault::Fault,
+    reader::{HIDDEN, Table},
+    settings::Origin,
+};
 
 /// What surrounds the process: its variables, each looked up when it is needed (none is kept, and none but those asked for
 /// is read), and the program's own file.
@@ -100,6 +105,9 @@ impl<'a> Surroundings<'a> {
     /// A variable that stands in the way of a key, which is recorded.
     pub(super) fn overriding(&self, table: &Table<'_>, key: &str, name: &str) -> Option<String> {
         let value = self.variable(name)?;
+        if value.split(',').any(|url| Url::is_shown(url.trim())) {
+            self.fault(format!("{name}: {HIDDEN}"));
+        }
         table.set(key, Value::from(value.as_str()), Origin::Variable(name.to_owned()));
         Some(value)
     }

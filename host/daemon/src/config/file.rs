@@ -27,6 +27,8 @@ use crate::observe::logs;
 /// Only this machine, unless the operator says otherwise.
 const ADMIN: &str = "127.0.0.1:8080";
 const LISTEN: &str = "COFFERDAM_LISTEN";
+/// Characters of a token that strangers may try to guess: 64 bits even where they are hexadecimal digits.
+const LEAST: usize = 16;
 /// Compiled components, beside the config.
 const CACHE: &str = ".cofferdam/compiled";
 /// The config of the repository.
@@ -40,8 +42,11 @@ pub(super) fn read(location: &Location, environment: &Environment) -> Result<Rea
         Location::BuiltIn => (Source::built_in(&location.to_string(), BUILT_IN), PathBuf::new()),
     };
     let surroundings = Surroundings::new(base, environment);
-    let Parsed { value: config, mut faults, settings } =
+    let Parsed { value: config, mut faults, settings, broken } =
         reader::parse(&source, |top| whole(top, &surroundings));
+    if broken {
+        return Err(Faults(faults));
+    }
     faults.extend(surroundings.into_faults());
     Ok(Reading { config, faults, settings })
 }
@@ -98,6 +103,20 @@ fn admin(table: &Table<'_>, surroundings: &Surroundings<'_>) -> AdminConfig {
         moved
     });
     let token = token(table, surroundings);
+    let used = moved.or(listen);
+    if let (Some(listen), Some(token)) = (used.filter(|a| !a.ip().is_loopback()), &token) {
+        let length = token.reveal().len();
+        if length < LEAST {
+            let key = if table.has("token-file") { "token-file" } else { "token-env" };
+            table.fault_of(
+                key,
+                format!(
+                    "the token that admin.{key} names has {length} characters, and others than this machine could guess \
+                     it at {listen}; make one of {LEAST} or more, such as `openssl rand -hex 32` prints"
+                ),
+            );
+        }
+    }
     // A token with a fault is one all the same.
     let protected = table.has("token-file") || table.has("token-env");
     let open = |what: &str, listen: SocketAddr| {
@@ -115,7 +134,7 @@ fn admin(table: &Table<'_>, surroundings: &Surroundings<'_>) -> AdminConfig {
         }
         _ => {}
     }
-    let listen = moved.or(listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
+    let listen = used.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     AdminConfig { listen, token }
 }
 

@@ -71,6 +71,16 @@ pub(super) fn whole(value: &DeValue<'_>) -> Option<i64> {
     i64::from_str_radix(&n.as_str().replace('_', ""), n.radix()).ok()
 }
 
+/// Whether one of the strings in it is such.
+pub(super) fn any_string(value: &DeValue<'_>, such: &impl Fn(&str) -> bool) -> bool {
+    match value {
+        DeValue::String(s) => such(s),
+        DeValue::Array(items) => items.iter().any(|item| any_string(item.get_ref(), such)),
+        DeValue::Table(table) => table.values().any(|item| any_string(item.get_ref(), such)),
+        _ => false,
+    }
+}
+
 fn float(text: &str) -> Option<f64> {
     text.replace('_', "").parse().ok()
 }

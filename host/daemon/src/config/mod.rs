@@ -37,6 +37,7 @@ pub use env::Environment;
 pub use fault::{Fault, Faults};
 pub use limits::{Ceilings, LimitsConfig, PluginLimits};
 pub use manifest::{Manifest, MetricSpec};
+pub(crate) use plugin::trespass;
 pub use secret::{Secret, Url};
 use serde_json::Value;
 pub use settings::{Origin, Setting, Settings};
@@ -179,16 +180,24 @@ pub enum Location {
 }
 
 impl Location {
-    /// The file that was named, else `cofferdam.toml` of the working directory, else the built-in configuration.
+    /// The file that was named, else `cofferdam.toml` of the working directory if anything is in it, else the built-in
+    /// configuration. The empty one is what a shell makes for `cofferdam config show > cofferdam.toml` before we run.
     pub fn find(named: Option<PathBuf>) -> Self {
         const DEFAULT: &str = "cofferdam.toml";
         match named {
             Some(file) => Self::File(file),
-            // Whatever is there, readable or not, was meant.
-            None if Path::new(DEFAULT).symlink_metadata().is_ok() => Self::File(DEFAULT.into()),
-            None => Self::BuiltIn,
+            // Whatever else is there, readable or not, was meant.
+            None if Path::new(DEFAULT).symlink_metadata().is_err() || is_empty(Path::new(DEFAULT)) => {
+                Self::BuiltIn
+            }
+            None => Self::File(DEFAULT.into()),
         }
     }
+}
+
+/// A file with nothing but white space.
+fn is_empty(file: &Path) -> bool {
+    file.is_file() && std::fs::read_to_string(file).is_ok_and(|text| text.trim().is_empty())
 }
 
 impl fmt::Display for Location {

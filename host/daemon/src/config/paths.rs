@@ -20,8 +20,21 @@ pub(super) fn path_or(table: &Table<'_>, key: &str, base: &Path, default: &Path)
     )
 }
 
+/// `None` if the key is not there, or along with a fault.
 pub(super) fn optional_path(table: &Table<'_>, key: &str, base: &Path) -> Option<(PathBuf, At<String>)> {
     let text = table.string(key)?;
+    let name = table.name(key);
+    if text.value.trim().is_empty() {
+        table.fault_at(&text, format!("{name} is empty; write a path, or remove it"));
+        return None;
+    }
+    if text.value == "~" || text.value.starts_with("~/") {
+        table.fault_at(
+            &text,
+            format!("{name} is {:?}, and ~ is not expanded here; write the whole path", text.value),
+        );
+        return None;
+    }
     let path = base.join(&text.value);
     table.refine(key, literal::path(&path));
     Some((path, text))
@@ -44,6 +57,8 @@ pub(super) fn certificate(table: &Table<'_>, base: &Path) -> Option<(PathBuf, Pa
     match (file(table, "certificate", base), file(table, "key", base)) {
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
+        // What is wrong with one of them has been told.
+        _ if table.has("certificate") && table.has("key") => None,
         _ => {
             table.fault("certificate and key belong together; add the one that is missing");
             None

@@ -89,7 +89,7 @@ fn plugin(
         }
     });
     let whole = read.as_ref().is_some_and(|read| read.faults.is_empty());
-    let Parsed { value: manifest, faults, settings } = read.unwrap_or_default();
+    let Parsed { value: manifest, faults, settings, .. } = read.unwrap_or_default();
     around.surroundings.extend(faults);
     let config = table.table_or_empty("config");
     // What a manifest with faults does not say is no fault of the config.
@@ -190,17 +190,21 @@ fn manifest_file(table: &Table<'_>, component: Option<&Component>, around: &Arou
 /// Events of a cell take turns with all that share it, and commit with it: nobody gets into a space that is not its own
 /// without a grant, whether or not its code touches the state.
 fn own_space(table: &Table<'_>, plugin: &PluginConfig) {
-    if !plugin.trespasses() {
-        return;
+    if plugin.trespasses() {
+        table.fault(trespass(plugin));
     }
+}
+
+/// What is told of a plugin that [trespasses](PluginConfig::trespasses).
+pub(crate) fn trespass(plugin: &PluginConfig) -> String {
     let PluginConfig { name, manifest: Manifest { space, .. }, grants, .. } = plugin;
     let asked = Permissions { state: vec![space.clone()], ..Permissions::default() };
     let grants = Grants { plugin: name.clone(), asked, granted: grants.granted.clone() };
     let line = grants.missing().into_iter().find_map(|d| d.grant).unwrap_or_default();
-    table.fault(format!(
+    format!(
         "plugin {name:?} keeps the cells of its events in the space {space:?}, which is not its own; to allow it, write in \
          the config under [plugins.{name}.grants]: {line}"
-    ));
+    )
 }
 
 /// The plugin's config: what the operator set, checked against the schema, else the defaults.

@@ -9,6 +9,7 @@ use toml::{
 };
 
 use super::{
+    Url,
     literal::{self, json, parse_size, show},
     settings::{Origin, Setting},
     source::{Parsed, Source},
@@ -17,6 +18,10 @@ use super::{
 
 /// Nothing here waits longer on purpose, and clocks can be added to it without overflow.
 const LONGEST: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What is wrong with a URL that was shown.
+pub(super) const HIDDEN: &str =
+    "the password is hidden (***), as `config show` prints it; put the real one back";
 
 /// A value and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +111,9 @@ impl<'a> Table<'a> {
         let value = self.look(key);
         match value {
             Some(value) => {
+                if literal::any_string(value.get_ref(), &Url::is_shown) {
+                    self.source.fault(value.span().start, format!("{}: {HIDDEN}", self.name(key)));
+                }
                 self.set(key, literal::toml(value.get_ref()), self.source.origin(value.span().start))
             }
             None => self.unset(key),
@@ -245,7 +253,7 @@ impl<'a> Table<'a> {
         most: Duration,
     ) -> Taken<'t, Duration> {
         let [from, to] = [least, most].map(humantime::format_duration);
-        let value = self.parsed(key, &format!("a duration from {from} to {to}"), |s| {
+        let value = self.parsed(key, &format!("a duration from {from} to {to}, such as \"10s\""), |s| {
             humantime::parse_duration(s).ok().filter(|d| (least..=most).contains(d))
         });
         self.taken(key, value, literal::duration)

@@ -31,6 +31,12 @@ impl Url {
         Self(value.into())
     }
 
+    /// Is it one that was shown, not the one that was meant?
+    pub(super) fn is_shown(text: &str) -> bool {
+        let rest = text.split_once("://").map_or("", |(_, rest)| rest);
+        rest.starts_with("***@") || text.starts_with("***@") && !rest.is_empty()
+    }
+
     /// The whole, for the one place that connects.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -74,6 +80,8 @@ mod tests {
             assert_eq!(Url::new(url).to_string(), shown);
             assert_eq!(format!("{:?}", Url::new(url)), format!("{shown:?}"));
             assert_eq!(Url::new(url).reveal(), url);
+            assert!(!Url::is_shown(url), "{url}");
+            assert_eq!(Url::is_shown(shown), shown.contains("://") && shown != url, "{shown}");
         }
     }
 }

@@ -27,6 +27,8 @@ pub(super) struct Parsed<T> {
     pub value: T,
     pub faults: Vec<Fault>,
     pub settings: Settings,
+    /// It is no TOML: what could be made out of it says little of what was meant.
+    pub broken: bool,
 }
 
 impl Source {
@@ -34,7 +36,7 @@ impl Source {
         let text = std::fs::read_to_string(file).map_err(|e| {
             Faults(vec![Fault {
                 file: file.to_owned(),
-                line: Some(1),
+                line: None,
                 message: format!("can't be read: {e}; name another file, or create it"),
             }])
         })?;
@@ -59,14 +61,23 @@ impl Source {
     /// Hands the top table to `read` and returns what it made, along with all that was wrong.
     pub(super) fn parse<T>(&self, read: impl FnOnce(&DeTable<'_>) -> T) -> Parsed<T> {
         let (table, errors) = DeTable::parse_recoverable(&self.text);
+        let broken = !errors.is_empty();
         for error in errors {
             let at = error.span().map_or(0, |s| s.start);
-            self.fault(at, error.message().to_owned());
+            self.fault(at, format!("this is no TOML: {}", error.message()));
         }
+        let syntax = self.faults.take();
         let value = read(table.get_ref());
         let mut faults = self.faults.take();
+        if broken {
+            // One slip makes several errors behind it, and faults that are none.
+            faults = syntax;
+        }
         faults.sort_by_key(|f| f.line);
-        Parsed { value, faults, settings: self.settings.take() }
+        if broken {
+            faults.dedup_by_key(|f| f.line);
+        }
+        Parsed { value, faults, settings: self.settings.take(), broken }
     }
 
     pub(super) fn fault(&self, at: usize, message: String) {

@@ -143,7 +143,54 @@ fn a_token_leaves_the_machine_through_tls_only() {
         &config("http://127.0.0.1").replace("file", "env"),
         &Environment::of([("token", "hunter2 ?")]),
     );
-    assert!(told.contains("cofferdam.toml:3: what token-env names is not a token"), "{told}");
+    assert!(
+        told.contains("cofferdam.toml:3: the variable \"token\", which token-env names, holds no token"),
+        "{told}"
+    );
+    let (folder, file) = write(&config("https://p"));
+    std::fs::write(folder.path().join("token"), "\n").unwrap();
+    let told = load(&file, &Environment::default()).unwrap_err().to_string();
+    let path = folder.path().join("token");
+    assert!(
+        told.contains(&format!("the file {path:?}, which token-file names, is empty; write the token there")),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_password_that_was_shown_is_none() {
+    let hidden = "the password is hidden (***), as `config show` prints it; put the real one back";
+    let nats = Environment::of([("NATS_URL", "nats://a,nats://***@b")]);
+    assert!(faults("", &nats).contains(&format!("environment: NATS_URL: {hidden}")));
+    let told = faults("[bus]\nnats = [\"nats://a\", \"nats://***@b\"]\n", &Environment::default());
+    assert!(told.contains(&format!("cofferdam.toml:2: bus.nats: {hidden}")), "{told}");
+}
+
+#[test]
+fn a_path_is_written_whole() {
+    let told = faults("[bus]\nlocal = \"\"\n[sandbox]\ncache = \"~/compiled\"\n", &Environment::default());
+    assert!(told.contains("cofferdam.toml:2: bus.local is empty; write a path, or remove it"), "{told}");
+    let tilde =
+        "cofferdam.toml:4: sandbox.cache is \"~/compiled\", and ~ is not expanded here; write the whole path";
+    assert!(told.contains(tilde), "{told}");
+}
+
+#[test]
+fn text_that_is_no_toml_is_told_once() {
+    for text in
+        ["[bus\nlocal = \"x\"\nnowhere = 1\n", "[bus]\nlocal = \"x\n", "[admin]\nlisten = \n[executor]\n"]
+    {
+        let told = faults(text, &Environment::default());
+        assert!(told.starts_with("1 fault ") && told.contains(": this is no TOML: "), "{told}");
+    }
+}
+
+#[test]
+fn a_user_in_the_address_of_an_upstream_is_told_with_the_remedy() {
+    let told = faults("[upstreams.p]\naddress = \"http://me:hunter2@p:1\"\n", &Environment::default());
+    let expected = "upstreams.p.address is \"http://***@p:1\", and no upstream is sent the user and password of a URL; \
+                    write \"http://p:1\"";
+    assert!(told.contains(expected), "{told}");
 }
 
 /// A config with one plugin, called `p`, of this manifest.
@@ -313,10 +360,16 @@ fn one_bus_is_meant_and_its_protection_is_not_lost() {
 #[test]
 fn an_admin_port_for_others_takes_a_token() {
     let (folder, file) = write("[admin]\nlisten = \"0.0.0.0:8080\"\ntoken-file = \"token\"\n");
-    std::fs::write(folder.path().join("token"), "hunter2\n").unwrap();
+    std::fs::write(folder.path().join("token"), "0123456789abcdef\n").unwrap();
     let config = load(&file, &Environment::default()).unwrap();
-    assert_eq!(config.admin.token.unwrap().reveal(), "hunter2");
+    assert_eq!(config.admin.token.unwrap().reveal(), "0123456789abcdef");
     let moved = Environment::of([("COFFERDAM_LISTEN", "127.0.0.1:0")]);
+    std::fs::write(folder.path().join("token"), "0123456789abcde\n").unwrap();
+    let told = load(&file, &Environment::default()).unwrap_err().to_string();
+    assert!(
+        told.contains("cofferdam.toml:3: the token that admin.token-file names has 15 characters"),
+        "{told}"
+    );
     assert_eq!(load(&file, &moved).unwrap().admin.listen.to_string(), "127.0.0.1:0");
     let told = faults("", &Environment::of([("COFFERDAM_LISTEN", "[::]:1")]));
     assert!(told.contains("environment: COFFERDAM_LISTEN is [::]:1, where others"), "{told}");
@@ -372,12 +425,21 @@ fn what_is_shown_can_be_used_again_and_means_the_same() {
         };
         let first = Reading::of(&location, &environment).unwrap();
         assert!(first.faults.is_empty(), "{}", Faults(first.faults));
-        std::fs::write(&other, first.settings.to_string()).unwrap();
+        let shown = first.settings.to_string();
+        if shown.contains("***@") {
+            std::fs::write(&other, &shown).unwrap();
+            let told = load(&other, &Environment::of([("UPSTREAM_TOKEN", "t")])).unwrap_err().to_string();
+            assert!(
+                told.contains(": the password is hidden (***), as `config show` prints it; put"),
+                "{told}"
+            );
+        }
+        std::fs::write(&other, shown.replace("***@", "me:hunter2@")).unwrap();
         let without = Environment::of([("UPSTREAM_TOKEN", "t")]);
         let again = Reading::of(&Location::File(other.clone()), &without).unwrap();
         assert!(again.faults.is_empty(), "{}\n{}", Faults(again.faults), first.settings);
         let meant = |reading: &Reading| {
-            let text = format!("{:#?}", reading.config).replace("me:hunter2@", "***@");
+            let text = format!("{:#?}", reading.config);
             text.replace(&format!("{}/", std::env::current_dir().unwrap().display()), "")
         };
         assert_eq!(meant(&first), meant(&again));

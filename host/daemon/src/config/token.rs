@@ -10,18 +10,24 @@ pub(super) fn token(table: &Table<'_>, surroundings: &Surroundings<'_>) -> Optio
     if let (Some(_), Some(name)) = (&path, &name) {
         table.fault_at(name, "token-file and token-env exclude each other; remove one");
     }
-    let (key, token) = match (path, name) {
+    let (key, holder, token) = match (path, name) {
         (Some(path), _) => match std::fs::read_to_string(&path) {
-            Ok(text) => ("token-file", text),
+            Ok(text) => ("token-file", format!("the file {:?}", path.display()), text),
             // That it is no file has been told.
             Err(_) if !path.is_file() => return None,
             Err(e) => {
-                table.fault_of("token-file", format!("token-file {:?} can't be read: {e}", path.display()));
+                table.fault_of(
+                    "token-file",
+                    format!(
+                        "token-file {:?} can't be read: {e}; let the daemon's user read it, or name another",
+                        path.display()
+                    ),
+                );
                 return None;
             }
         },
         (None, Some(name)) => match surroundings.variable(&name.value) {
-            Some(value) => ("token-env", value),
+            Some(value) => ("token-env", format!("the variable {:?}", name.value), value),
             None => {
                 table.fault_at(
                     &name,
@@ -33,11 +39,19 @@ pub(super) fn token(table: &Table<'_>, surroundings: &Surroundings<'_>) -> Optio
         (None, None) => return None,
     };
     let token = token.trim();
-    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+    let wrong = match token {
+        "" => Some("is empty"),
+        token if !token.bytes().all(|b| b.is_ascii_graphic()) => {
+            Some("holds no token: there is white space in it, or a character beyond ASCII")
+        }
+        _ => None,
+    };
+    if let Some(wrong) = wrong {
         table.fault_of(
             key,
             format!(
-                "what {key} names is not a token: it is empty, or has white space or characters beyond ASCII"
+                "{holder}, which {key} names, {wrong}; write the token there and nothing else, such as `openssl rand -hex 32` \
+                 prints"
             ),
         );
     }

@@ -43,10 +43,7 @@ fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> U
         if address.is_none() {
             table.fault_at(
                 &text,
-                format!(
-                    "upstreams.{name}.address is {:?}, which is not a URL with a port; write {EXAMPLE}",
-                    Url::new(text.value.as_str())
-                ),
+                wrong(&format!("upstreams.{name}.address"), &text.value, "not a URL with a port"),
             );
         }
         address
@@ -81,14 +78,27 @@ fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> U
 fn moved(variable: &str, https: bool, surroundings: &Surroundings<'_>) -> Option<Address> {
     let text = surroundings.variable(variable)?;
     let address = Address::parse(&text, https).unwrap_or_else(|| {
-        surroundings.fault(format!(
-            "{variable} is {:?}, which is neither host:port nor a URL with a port; write {EXAMPLE}",
-            Url::new(text)
-        ));
+        surroundings.fault(wrong(variable, &text, "neither host:port nor a URL with a port"));
         // There is an address all the same: nothing else is wrong for the want of one.
         Address { url: String::new(), https: true, loopback: false }
     });
     Some(address)
+}
+
+/// What is wrong with an address that is none.
+fn wrong(what: &str, text: &str, which: &str) -> String {
+    let shown = Url::new(text);
+    let without_user = text.rsplit_once('@').map(|(front, place)| match front.split_once("://") {
+        Some((scheme, _)) => format!("{scheme}://{place}"),
+        None => place.to_owned(),
+    });
+    match without_user.filter(|url| Address::parse(url, false).is_some()) {
+        Some(url) => format!(
+            "{what} is {shown:?}, and no upstream is sent the user and password of a URL; write {url:?}, and name a token \
+             with token-file or token-env"
+        ),
+        None => format!("{what} is {shown:?}, which is {which}; write {EXAMPLE}"),
+    }
 }
 
 struct Address {

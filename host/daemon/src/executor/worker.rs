@@ -208,7 +208,7 @@ impl Worker {
             for effect in &mut ending.effects {
                 effect.headers.push((trace::HEADER.into(), trace.to_owned()));
             }
-            let change = Change { writes: Vec::new(), effects: ending.effects.clone() };
+            let change = Change { effects: ending.effects.clone(), ..Change::default() };
             match self.services.bus.commit(delivery, snapshot.clone(), change).await {
                 Ok(committed) => {
                     self.tries.over(&queued.id);

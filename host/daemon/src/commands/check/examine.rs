@@ -51,7 +51,12 @@ pub(super) async fn examine(location: &Location, reading: &Reading) -> Report {
     for (plugin, (shape, error)) in reading.config.plugins.iter().zip(components) {
         let table = format!("plugins.{}", plugin.name);
         found.extend(error.map(|error| place.fault(&table, "component", error.to_string())));
-        found.extend(place.lacking(plugin, shape.as_ref()));
+        if let Some(lacking) = place.lacking(plugin, shape.as_ref()) {
+            // It tells the same with more around it.
+            let told = crate::config::trespass(plugin);
+            report.findings.retain(|finding| finding.message != told);
+            found.push(lacking);
+        }
         // A manifest that is not there, or has faults, may ask for more than could be read.
         let file = &plugin.manifest_file;
         if file.is_file() && !reading.faults.iter().any(|fault| fault.file == *file) {
@@ -73,9 +78,28 @@ pub(super) async fn examine(location: &Location, reading: &Reading) -> Report {
             ));
         }
     }
-    found.sort_by_key(|finding| finding.severity == Severity::Note);
+    if reading.faults.is_empty() && reading.config.plugins.is_empty() {
+        let message =
+            "no plugins are configured, so no event is handled; add [plugins.NAME] for each".to_owned();
+        found.push(place.finding(Severity::Note, None, message));
+    }
     report.findings.extend(found);
+    in_order(&mut report.findings, &location.to_string());
     report
+}
+
+/// The config's before those of other places, each in the order of its lines; notes at the end.
+fn in_order(findings: &mut [Finding], config: &str) {
+    let mut files = vec![config.to_owned()];
+    for finding in findings.iter() {
+        if !files.contains(&finding.file) {
+            files.push(finding.file.clone());
+        }
+    }
+    findings.sort_by_key(|finding| {
+        let file = files.iter().position(|file| *file == finding.file);
+        (finding.severity == Severity::Note, file, finding.line)
+    });
 }
 
 /// What the component is, as far as that can be told, and why it can't run here.
@@ -138,7 +162,8 @@ impl Place<'_> {
             details.push(detail);
             let replaces =
                 self.reading.settings.get(&table, denial.kind.name()).and_then(|s| s.origin.line());
-            lines.extend(denial.grant.map(|text| Line { text, replaces }));
+            let text = denial.grant.and_then(|text| self.without_faulty(&text));
+            lines.extend(text.map(|text| Line { text, replaces }));
         }
         for kind in &ungranted {
             if plugin.grants.asked.list(*kind).is_empty() {
@@ -160,6 +185,19 @@ impl Place<'_> {
         let table_line = self.reading.settings.table(&table);
         finding.write = (!lines.is_empty()).then_some(Lines { table, table_line, lines });
         Some(finding)
+    }
+
+    /// The line of a list without the entries that are faults: who pastes it is not to be told of them again.
+    fn without_faulty(&self, line: &str) -> Option<String> {
+        let (kind, list) = line.split_once(" = ")?;
+        let mut entries: Vec<String> = serde_json::from_str(list).ok()?;
+        let faulty = |entry: &String| {
+            let begins = format!("{entry:?} ");
+            self.reading.faults.iter().any(|fault| fault.message.starts_with(&begins))
+        };
+        entries.retain(|entry| !faulty(entry));
+        let entries: Vec<String> = entries.iter().map(|entry| format!("{entry:?}")).collect();
+        (!entries.is_empty()).then(|| format!("{kind} = [{}]", entries.join(", ")))
     }
 
     /// Grants that the plugin never asked for.
