@@ -42,6 +42,8 @@ pub(crate) enum Command {
         /// Only tests whose name contains one of these.
         filter: Vec<String>,
     },
+    /// Runs a workload under kills and other faults, and prints what was lost, repeated or out of order, as one JSON document.
+    Crash(Crash),
     /// All checks: format, lints, licences, then `test`.
     Ci,
 }
@@ -66,6 +68,29 @@ pub(crate) struct Demo {
     /// Stop what `--keep` left running in this folder.
     #[arg(long, value_name = "DIR", conflicts_with_all = ["nats", "json", "plan", "keep"])]
     pub(crate) stop: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Crash {
+    #[arg(long, default_value = "local", value_parser = ["nats", "local"])]
+    pub(crate) bus: String,
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
+    /// Processes that are killed; other faults come on top of them.
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    pub(crate) kills: u64,
+    /// Repeats a schedule; the document names the seed that it had.
+    #[arg(long, value_name = "S")]
+    pub(crate) seed: Option<u64>,
+    /// Only this kind of fault; may be repeated. Default: all that the bus knows.
+    #[arg(long, value_name = "KIND", value_parser = ["daemon", "pause", "server", "cut", "delay", "upstream"])]
+    pub(crate) fault: Vec<String>,
+    /// Hosts that share the durables. Default: 2 on NATS; the embedded bus has one.
+    #[arg(long, value_name = "N")]
+    pub(crate) daemons: Option<u64>,
+    /// Leave logs and data there.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
 }
 
 #[cfg(test)]

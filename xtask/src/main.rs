@@ -5,6 +5,7 @@ mod binaries;
 mod cargo;
 mod ci;
 mod cli;
+mod crash;
 mod demo;
 mod disk;
 mod guests;
@@ -70,6 +71,7 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Demo(args) => demo::run(&repo, &steps, &args),
+        Command::Crash(args) => crash::run(&repo, &steps, &args),
         Command::Test { filter } => test::run(&repo, &steps, &filter),
         Command::Ci => ci::run(&repo, &steps),
     }

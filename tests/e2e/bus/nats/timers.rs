@@ -283,7 +283,8 @@ async fn a_timer_cancelled_at_its_very_time_has_fired_or_never_fires() {
     })
     .await;
     let mut fired: Vec<String> = out(&bus).await.into_iter().map(|(_, id)| id).collect();
-    (marked.sort(), fired.sort());
+    marked.sort();
+    fired.sort();
     assert_eq!(fired, marked);
 }
 

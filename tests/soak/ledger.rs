@@ -1,0 +1,146 @@
+//! The upstream that the workload calls, as a process of its own: counts calls by idempotency key. Not told what is counted:
+//! it knows gRPC and its journal.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    fs::{File, OpenOptions},
+    io::{Read as _, Write as _},
+    path::Path,
+    sync::{Arc, Mutex},
+    task::{Context, Poll},
+};
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tonic::{
+    Request, Response, Status,
+    body::Body,
+    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
+    codegen::{BoxFuture, Service, http},
+    server::{NamedService, UnaryService},
+    transport::{Server, server::TcpIncoming},
+};
+
+use crate::{
+    journal::{Call, Journal},
+    mark::now,
+};
+
+struct Counting {
+    file: File,
+    counts: HashMap<String, u64>,
+}
+
+#[derive(Clone)]
+struct Ledger(Arc<Mutex<Counting>>);
+
+/// Until it is killed.
+pub(crate) async fn serve(listen: &str, journal: &Path) {
+    let mut before = Journal::of(journal);
+    before.refresh();
+    let mut counts = HashMap::new();
+    for call in before.calls {
+        counts.insert(call.key, call.run);
+    }
+    let mut file = OpenOptions::new().create(true).append(true).read(true).open(journal).expect("a journal");
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).expect("a readable journal");
+    if text.last().is_some_and(|last| *last != b'\n') {
+        file.write_all(b"\n").expect("a journal");
+    }
+    let ledger = Ledger(Arc::new(Mutex::new(Counting { file, counts })));
+    let listener = TcpListener::bind(listen).await.expect("a free port");
+    writeln!(std::io::stdout().lock(), "{}", json!({ "listening": listen })).expect("standard output");
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    Server::builder().add_service(ledger).serve_with_incoming(incoming).await.expect("a server");
+}
+
+impl Ledger {
+    fn count(&self, request: &Request<Bytes>) -> Result<Bytes, Status> {
+        let metadata = |name: &str| {
+            let value = request.metadata().get(name).and_then(|value| value.to_str().ok());
+            value.map(str::to_owned).ok_or_else(|| Status::invalid_argument(format!("no {name}")))
+        };
+        let key = metadata("cofferdam-idempotency-key")?;
+        let who = metadata("authorization")?.trim_start_matches("Bearer ").to_owned();
+        let asked: Value = serde_json::from_slice(request.get_ref())
+            .map_err(|e| Status::invalid_argument(format!("{e}")))?;
+        let event = asked["event"].as_u64().ok_or_else(|| Status::invalid_argument("no event"))?;
+        let mut counting = self.0.lock().expect("no poison");
+        let run = counting.counts.get(&key).unwrap_or(&0) + 1;
+        let call = Call { at: now(), event, key: key.clone(), run, who };
+        let line = format!("{}\n", serde_json::to_string(&call).expect("JSON"));
+        counting.file.write_all(line.as_bytes()).map_err(|e| Status::internal(e.to_string()))?;
+        counting.counts.insert(key, run);
+        Ok(Bytes::from(json!({ "run": run }).to_string()))
+    }
+}
+
+impl NamedService for Ledger {
+    const NAME: &'static str = "soak.Ledger";
+}
+
+impl Service<http::Request<Body>> for Ledger {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let ledger = self.clone();
+        Box::pin(async move { Ok(tonic::server::Grpc::new(Plain).unary(ledger, request).await) })
+    }
+}
+
+impl UnaryService<Bytes> for Ledger {
+    type Response = Bytes;
+    type Future = BoxFuture<Response<Bytes>, Status>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let answer = self.count(&request).map(Response::new);
+        Box::pin(async move { answer })
+    }
+}
+
+/// Bytes as they are.
+#[derive(Default)]
+struct Plain;
+
+impl Codec for Plain {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Plain;
+    type Decoder = Plain;
+
+    fn encoder(&mut self) -> Plain {
+        Plain
+    }
+
+    fn decoder(&mut self) -> Plain {
+        Plain
+    }
+}
+
+impl Encoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for Plain {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}

@@ -1,0 +1,68 @@
+//! What happens when: follows from the seed. Each step is due at a share of the events, so that the same seed does the same
+//! things at the same places of the feed, but for the timing of processes.
+
+use std::time::Duration;
+
+use harness::dice::Dice;
+
+use crate::options::{BusKind, Kind, Options};
+
+#[derive(Debug, Clone)]
+pub(crate) struct Step {
+    pub(crate) kind: Kind,
+    pub(crate) host: usize,
+    /// On NATS: the message at which it happens; else at any moment.
+    pub(crate) aim: Option<Aim>,
+    /// How long what is down stays down, or what is slow stays slow.
+    pub(crate) lasts: Duration,
+    /// Of each piece that a slow line carries.
+    pub(crate) delay: Duration,
+}
+
+/// The first message with this prefix after so many others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Aim {
+    pub(crate) subject: &'static str,
+    pub(crate) skip: u32,
+}
+
+/// The messages of an event's way: commit points, effects, acks.
+const AIMS: [&str; 6] = ["cd.s.", "cd.c.", "cofferdam.soak.out.", "cd.j.", "cofferdam.soak.out.", "$JS.ACK."];
+
+pub(crate) fn schedule(options: &Options, seed: u64) -> Vec<Step> {
+    let mut dice = Dice::of(seed);
+    let kinds = options.kinds();
+    let (killing, others): (Vec<Kind>, Vec<Kind>) = kinds.iter().partition(|kind| kind.kills());
+    let mut steps = Vec::new();
+    for _ in 0..options.kills {
+        // Without a kind that kills, the others take their place.
+        let kind = match killing.as_slice() {
+            [] => dice.pick(&others),
+            // Most are kills of daemons: those have windows.
+            some if some.contains(&Kind::Daemon) && dice.percent(70) => Kind::Daemon,
+            some => dice.pick(some),
+        };
+        steps.push(step(&mut dice, options, kind));
+        if !killing.is_empty() && !others.is_empty() && dice.percent(20) {
+            let kind = dice.pick(&others);
+            steps.push(step(&mut dice, options, kind));
+        }
+    }
+    steps
+}
+
+fn step(dice: &mut Dice, options: &Options, kind: Kind) -> Step {
+    let host = dice.below(options.hosts() as u64) as usize;
+    let aims = options.bus == BusKind::Nats && matches!(kind, Kind::Daemon | Kind::Cut);
+    let aimed = dice.percent(60);
+    let aim = Aim { subject: dice.pick(&AIMS), skip: dice.below(30) as u32 };
+    let lasts = match kind {
+        Kind::Pause => crate::place::ACK_WAIT * 3 / 2 + Duration::from_millis(dice.below(2000)),
+        Kind::Delay => Duration::from_millis(500 + dice.below(1500)),
+        // Longer than a duplicate window now and then.
+        Kind::Server | Kind::Upstream => Duration::from_millis(dice.below(1500)),
+        Kind::Daemon | Kind::Cut => Duration::from_millis(dice.below(300)),
+    };
+    let delay = Duration::from_millis(5 + dice.below(80));
+    Step { kind, host, aim: (aims && aimed).then_some(aim), lasts, delay }
+}
