@@ -50,6 +50,26 @@ async fn an_empty_directory_is_enough() {
 }
 
 #[tokio::test]
+async fn a_durable_that_the_config_changed_is_deleted_by_the_command_that_the_message_names() {
+    let plugin = || Plugin::fixture("echo").on("cofferdam.ping", "").reports_to("cofferdam.pong");
+    let first = Setup::local().plugin(plugin());
+    let mut daemon = first.start().await;
+    let running = first.tell(&["durable", "delete", "COFFERDAM_EVENTS/cofferdam-echo-cofferdam-ping"]).await;
+    assert!(!running.status.success(), "a daemon has the directory");
+    daemon.stop().await;
+    let changed = first.plugin(plugin().every_subscription("ack-wait = \"7s\""));
+    let told = changed.refused().await;
+    let command = "cofferdam durable delete COFFERDAM_EVENTS/cofferdam-echo-cofferdam-ping";
+    assert!(told.contains(command) && told.contains("7s") && told.contains("30s"), "{told}");
+    let words: Vec<&str> = command.split(' ').skip(1).collect();
+    let deleted = changed.tell(&words).await;
+    assert!(deleted.status.success(), "{deleted:?}");
+    let again = changed.tell(&words).await;
+    assert!(String::from_utf8_lossy(&again.stderr).contains("there is no durable"), "{again:?}");
+    changed.start().await.stop().await;
+}
+
+#[tokio::test]
 async fn a_configuration_in_the_working_directory_is_found() {
     let folder = TempDir::new().expect("a directory");
     std::fs::write(folder.path().join("cofferdam.toml"), "[bus]\nlocal = \"elsewhere\"\n").expect("a file");

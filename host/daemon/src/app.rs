@@ -3,7 +3,7 @@
 use std::{fs::DirBuilder, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
 
 use anyhow::{Context, bail};
-use cofferdam_bus::{Bus, ConsumerSpec};
+use cofferdam_bus::{Bus, ConsumerSpec, Error};
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -176,7 +176,8 @@ fn prepare(directory: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
+/// The bus that the configuration names.
+pub(crate) async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
     match &config.bus.kind {
         BusKind::Local { directory } => {
             prepare(directory)?;
@@ -232,6 +233,10 @@ async fn subscribe(
                     let route = Route::new(plugin.clone(), subscription.clone());
                     subscribers.push(Arc::new(Subscriber::new(shared.clone(), route, spec, origin)));
                 }
+                Err(error @ Error::Differs { .. }) => faults.push(format!(
+                    "plugin {:?}: {error}; `cofferdam durable delete {}/{}` deletes it",
+                    plugin.name, spec.stream, spec.durable
+                )),
                 Err(error) => faults.push(format!("plugin {:?}: {error}", plugin.name)),
             }
         }

@@ -43,6 +43,9 @@ pub enum Command {
     /// Tells about the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Works on the durables of the configured bus, without a daemon.
+    #[command(subcommand)]
+    Durable(DurableCommand),
     /// Publishes a message through a running daemon.
     #[command(override_usage = "cofferdam pub [OPTIONS] <SUBJECT> <DATA>\n       \
                                 cofferdam pub [OPTIONS] <SUBJECT> --file <FILE>\n       \
@@ -57,6 +60,17 @@ pub enum Command {
 pub enum ConfigCommand {
     /// Prints the effective configuration as TOML, each value with where it comes from.
     Show(ConfigArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DurableCommand {
+    /// Deletes a durable. The daemon makes it anew, and it then delivers again all that its stream holds.
+    Delete {
+        /// STREAM/DURABLE, as the message about it shows it.
+        name: String,
+        #[command(flatten)]
+        config: ConfigArgs,
+    },
 }
 
 #[derive(Debug, Args)]

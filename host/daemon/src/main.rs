@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use cofferdam::{
-    cli::{Cli, Command, ConfigCommand},
+    cli::{Cli, Command, ConfigCommand, DurableCommand},
     commands,
 };
 
@@ -12,6 +12,9 @@ fn main() -> ExitCode {
         Command::Run(args) => commands::run(args.config).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => commands::check(config.config, json),
         Command::Config(ConfigCommand::Show(args)) => commands::show(args.config).map(|()| ExitCode::SUCCESS),
+        Command::Durable(DurableCommand::Delete { name, config }) => {
+            commands::delete_durable(config.config, &name).map(|()| ExitCode::SUCCESS)
+        }
         Command::Pub(args) => commands::publish(args).map(|()| ExitCode::SUCCESS),
         Command::Sub(args) => commands::subscribe(args).map(|()| ExitCode::SUCCESS),
     };

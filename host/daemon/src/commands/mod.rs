@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod durable;
 mod run;
 mod show;
 
@@ -9,6 +10,7 @@ use std::io::{self, Write};
 
 pub use check::check;
 pub use client::{publish, subscribe};
+pub use durable::delete_durable;
 pub use run::run;
 pub use show::show;
 
