@@ -37,7 +37,7 @@ const QUIET: Duration = Duration::from_secs(25);
 /// Streams of the fleet's contract keep their newest 10,000 messages.
 const COLLECT: Duration = Duration::from_secs(3);
 /// What the product gives its executor's durable.
-const EXECUTORS: Duration = Duration::from_secs(120);
+const EXECUTORS: Duration = Duration::from_secs(30);
 /// Kills after which each window must have been hit.
 const MANY: u64 = 100;
 

@@ -16,8 +16,8 @@ use crate::{
     observe::trace::{self, TraceContext},
 };
 
-/// A job that nobody has told of for so long is somebody else's.
-const ACK_WAIT: Duration = Duration::from_secs(120);
+/// A job that nobody has told of for so long is somebody else's: as long as an event of a plugin.
+const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Between tries of a job whose backend is out of reach.
 const PAUSE: Duration = Duration::from_secs(2);
 /// Where a job says 0.
