@@ -129,6 +129,11 @@ impl Delivery {
         self.settle.ack().await
     }
 
+    /// Never deliver it again, although it is not done: for whoever has given it up.
+    pub async fn term(&self) -> Result<(), Error> {
+        self.settle.term().await
+    }
+
     /// Not run: deliver it again, after `delay`.
     pub async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
         self.settle.nak(delay).await
@@ -153,6 +158,7 @@ impl fmt::Debug for Delivery {
 #[async_trait]
 pub(crate) trait Settle: Send + Sync {
     async fn ack(&self) -> Result<(), Error>;
+    async fn term(&self) -> Result<(), Error>;
     async fn nak(&self, delay: Option<Duration>) -> Result<(), Error>;
     async fn in_progress(&self) -> Result<(), Error>;
 }

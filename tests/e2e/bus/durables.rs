@@ -12,6 +12,7 @@ conformance![
     a_durable_delivers_what_its_filter_matches_and_nothing_else,
     a_new_durable_delivers_what_its_stream_held_before,
     what_was_acked_never_comes_again,
+    what_was_given_up_never_comes_again,
     a_nak_brings_the_event_again_at_once_with_a_higher_count,
     a_nak_with_delay_brings_it_after_the_delay,
     without_an_ack_it_comes_again_after_the_ack_wait,
@@ -85,6 +86,20 @@ async fn what_was_acked_never_comes_again(world: World) {
     deliveries.close().await;
     let (_, mut deliveries) = follow(&world.bus().await, &short).await;
     nothing_for(&mut deliveries, Duration::from_millis(400)).await;
+}
+
+async fn what_was_given_up_never_comes_again(world: World) {
+    let bus = world.bus().await;
+    stream(&bus, "S", &["s.>"]).await;
+    let short = ConsumerSpec { ack_wait: Duration::from_millis(300), ..spec("d") };
+    let (_, mut deliveries) = follow(&bus, &short).await;
+    put(&bus, "s.1", "x").await;
+    put(&bus, "s.1", "y").await;
+    next(&mut deliveries).await.term().await.unwrap();
+    let second = next(&mut deliveries).await;
+    assert_eq!(text(&second), "y", "the others go on");
+    second.ack().await.unwrap();
+    nothing_for(&mut deliveries, Duration::from_millis(700)).await;
 }
 
 async fn a_nak_brings_the_event_again_at_once_with_a_higher_count(world: World) {

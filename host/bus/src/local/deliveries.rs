@@ -148,6 +148,11 @@ impl Settle for Settling {
         self.tell(How::Ack)
     }
 
+    /// To the durable, given up is as settled as done.
+    async fn term(&self) -> Result<(), Error> {
+        self.tell(How::Ack)
+    }
+
     async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
         self.tell(How::Nak(delay))
     }

@@ -32,6 +32,10 @@ impl Settle for Acks {
         self.say(Bytes::from_static(b"+ACK")).await
     }
 
+    async fn term(&self) -> Result<(), Error> {
+        self.say(Bytes::from_static(b"+TERM")).await
+    }
+
     async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
         match delay {
             None => self.say(Bytes::from_static(b"-NAK")).await,

@@ -5,3 +5,4 @@ mod crashes;
 mod directory;
 mod failures;
 mod power;
+mod space;
