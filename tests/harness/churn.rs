@@ -126,6 +126,7 @@ pub fn spec() -> ConsumerSpec {
         ack_wait: Duration::from_millis(700),
         max_deliver: None,
         max_ack_pending: 1000,
+        ordered: false,
     }
 }
 

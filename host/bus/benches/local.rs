@@ -97,6 +97,7 @@ async fn work(directory: &Path, events: u64) {
         ack_wait: Duration::from_secs(30),
         max_deliver: None,
         max_ack_pending: 65_536,
+        ordered: false,
     };
     let origin = bus.ensure_consumer(&spec).await.unwrap();
     commit(&bus, &origin, few, 1).await;

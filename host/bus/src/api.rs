@@ -84,6 +84,9 @@ pub struct ConsumerSpec {
     /// `None`: no limit, which is what dispatch uses.
     pub max_deliver: Option<u32>,
     pub max_ack_pending: u32,
+    /// One host at a time takes deliveries, and begins with those that another left, once it holds all of them. For
+    /// events whose order counts.
+    pub ordered: bool,
 }
 
 /// A durable that exists, and the identity of the events that come from it.
@@ -233,14 +236,37 @@ pub struct Timer {
 /// What an event does, all or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
+    /// The event as its plugin knows it, where that is not the delivery's own id: an inbox delivers events of other
+    /// durables. Named as the cause of what is stored.
+    pub event: Option<String>,
+    /// What the message ids of the effects begin with, if not the event's id: for an end of the event that must not be
+    /// taken for another end of it.
+    pub ids: Option<String>,
     /// Only with [`Point::Cell`].
     pub writes: Vec<Write>,
-    /// Stored in this order (with a cell: each after the one before it) with the message ids `<origin>.<seq>.<ordinal>`, ordinals from 0.
+    /// Stored in this order (with a cell: each after the one before it) with the message ids `<event>.<ordinal>`, ordinals from 0.
     pub effects: Vec<Message>,
     /// Set when the event commits.
     pub timers: Vec<Timer>,
     /// Timers by id that are not to fire, if they have not by then.
     pub cancels: Vec<String>,
+}
+
+impl Change {
+    /// The event that is named as the cause.
+    pub(crate) fn cause<'a>(&'a self, delivery: &'a str) -> &'a str {
+        self.event.as_deref().unwrap_or(delivery)
+    }
+
+    /// The message id of an effect.
+    pub(crate) fn id(&self, delivery: &str, ordinal: usize) -> String {
+        format!("{}.{ordinal}", self.ids.as_deref().unwrap_or(self.cause(delivery)))
+    }
+
+    /// Nothing is written, stored, set or cancelled.
+    pub fn is_empty(&self) -> bool {
+        self.writes.is_empty() && self.effects.is_empty() && self.timers.is_empty() && self.cancels.is_empty()
+    }
 }
 
 /// An effect that its stream refused for good after the commit; its dead letter is stored in its place.

@@ -227,6 +227,7 @@ async fn subscribe(
                 ack_wait: subscription.ack_wait,
                 max_deliver: None,
                 max_ack_pending: MAX_ACK_PENDING,
+                ordered: false,
             };
             match bus.ensure_consumer(&spec).await {
                 Ok(origin) => {

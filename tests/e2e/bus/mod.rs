@@ -148,6 +148,7 @@ fn consumer_spec(stream: &str, durable: &str, filter: &str) -> ConsumerSpec {
         ack_wait: Duration::from_secs(30),
         max_deliver: None,
         max_ack_pending: 1000,
+        ordered: false,
     }
 }
 

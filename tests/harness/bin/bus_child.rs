@@ -84,6 +84,7 @@ impl Child {
                         ack_wait: Duration::from_millis(command["ack_wait_ms"].as_u64().unwrap_or(1000)),
                         max_deliver: None,
                         max_ack_pending: 1000,
+                        ordered: false,
                     })
                     .await?;
                 self.deliveries = Some(self.bus.deliveries(&origin, 16).await?);

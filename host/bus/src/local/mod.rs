@@ -183,12 +183,13 @@ impl Bus for LocalBus {
         change::check(&base.point, &change)?;
         #[cfg(debug_assertions)]
         crate::broken::ack_first(delivery).await;
-        let id = delivery.id();
+        let delivered = delivery.id();
+        let id = change.cause(&delivered).to_owned();
+        let ids: Vec<String> = (0..change.effects.len()).map(|n| change.id(&delivered, n)).collect();
         let unfit = |e: Error| CommitError::Unfit(e.to_string());
         let mut effects = Vec::with_capacity(change.effects.len());
-        for (ordinal, effect) in change.effects.into_iter().enumerate() {
+        for (effect, message_id) in change.effects.into_iter().zip(ids) {
             outgoing::check_subject(&effect.subject).map_err(unfit)?;
-            let message_id = format!("{id}.{ordinal}");
             let added = Added { cause: Some(&id), message_id: Some(&message_id), expected: None };
             let headers = outgoing(&effect, added).map_err(unfit)?;
             effects.push(Message { headers, ..effect });

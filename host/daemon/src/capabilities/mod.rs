@@ -160,6 +160,7 @@ impl Run {
                 effects: self.messages,
                 timers: self.timers.set,
                 cancels: self.timers.cancelled,
+                ..Change::default()
             },
             samples: self.samples,
             blame: self.blame,

@@ -74,6 +74,7 @@ pub async fn prepare(bus: &Arc<dyn Bus>) -> Result<Arc<cofferdam_bus::Origin>, E
         ack_wait: ACK_WAIT,
         max_deliver: None,
         max_ack_pending: 1024,
+        ordered: false,
     })
     .await
 }

@@ -74,11 +74,14 @@ impl Deed<'_> {
 /// Stores the effects, sets the timers, cancels what is to be cancelled; gives what was refused. Returns when all is done,
 /// however long that takes.
 pub(super) async fn apply(bus: &NatsBus, commit: Commit<'_>, change: &Change, order: Order) -> Vec<Refused> {
+    let delivered = commit.event;
+    let commit = Commit { event: change.cause(delivered), ..commit };
+    let id = |ordinal| change.id(delivered, ordinal);
     let effects = change.effects.iter().map(Deed::Store).enumerate();
     let sets = change.timers.iter().map(Deed::Set);
     let later = sets.chain(change.cancels.iter().map(|id| Deed::Cancel(id)));
-    let mut refused = all(bus, commit, effects, order).await;
-    refused.extend(all(bus, commit, (change.effects.len()..).zip(later), order).await);
+    let mut refused = all(bus, commit, effects, order, &id).await;
+    refused.extend(all(bus, commit, (change.effects.len()..).zip(later), order, &id).await);
     refused.sort_by_key(|r| r.ordinal);
     refused
 }
@@ -88,6 +91,7 @@ async fn all<'a>(
     commit: Commit<'_>,
     deeds: impl Iterator<Item = (usize, Deed<'a>)>,
     order: Order,
+    id: &impl Fn(usize) -> String,
 ) -> Vec<Refused> {
     let mut groups: Vec<Vec<(usize, Deed<'a>)>> = Vec::new();
     let mut of: HashMap<String, usize> = HashMap::new();
@@ -104,15 +108,20 @@ async fn all<'a>(
     let groups = groups.into_iter().map(|group| async move {
         let mut refused = Vec::new();
         for (ordinal, deed) in group {
-            refused.extend(one(bus, commit, ordinal, deed).await);
+            refused.extend(one(bus, commit, ordinal, id(ordinal), deed).await);
         }
         refused
     });
     join_all(groups).await.into_iter().flatten().collect()
 }
 
-async fn one(bus: &NatsBus, commit: Commit<'_>, ordinal: usize, deed: Deed<'_>) -> Option<Refused> {
-    let id = format!("{}.{ordinal}", commit.event);
+async fn one(
+    bus: &NatsBus,
+    commit: Commit<'_>,
+    ordinal: usize,
+    id: String,
+    deed: Deed<'_>,
+) -> Option<Refused> {
     let (done, message) = match deed {
         Deed::Store(message) => (store(bus, commit, &id, message).await.map(|_| ()), message),
         Deed::Set(timer) => (timers::set(bus, commit, timer).await, &timer.message),

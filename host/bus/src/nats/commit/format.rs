@@ -45,6 +45,10 @@ pub(super) struct Pending {
     pub(super) timers: Vec<Later>,
     #[prost(string, repeated, tag = "5")]
     pub(super) cancels: Vec<String>,
+    #[prost(string, optional, tag = "6")]
+    pub(super) event: Option<String>,
+    #[prost(string, optional, tag = "7")]
+    pub(super) ids: Option<String>,
 }
 
 /// The events of one origin that have committed here.
@@ -72,6 +76,10 @@ pub(super) struct Record {
     pub(super) timers: Vec<Later>,
     #[prost(string, repeated, tag = "5")]
     pub(super) cancels: Vec<String>,
+    #[prost(string, optional, tag = "6")]
+    pub(super) event: Option<String>,
+    #[prost(string, optional, tag = "7")]
+    pub(super) ids: Option<String>,
 }
 
 /// A timer to set.
@@ -233,11 +241,17 @@ impl Record {
             run,
             timers: change.timers.iter().map(Later::from).collect(),
             cancels: change.cancels.clone(),
+            event: change.event.clone(),
+            ids: change.ids.clone(),
         }
     }
 
     pub(super) fn change(&self) -> Change {
-        change(&self.effects, &self.timers, &self.cancels)
+        Change {
+            event: self.event.clone(),
+            ids: self.ids.clone(),
+            ..change(&self.effects, &self.timers, &self.cancels)
+        }
     }
 
     pub(super) fn decode_from(subject: &str, data: &Bytes) -> Result<Record, Error> {
@@ -257,21 +271,27 @@ impl Pending {
                 effects: change.effects.iter().map(Effect::from).collect(),
                 timers: change.timers.iter().map(Later::from).collect(),
                 cancels: change.cancels.clone(),
+                event: change.event.clone(),
+                ids: change.ids.clone(),
             }
         })
     }
 
     pub(super) fn change(&self) -> Change {
-        change(&self.effects, &self.timers, &self.cancels)
+        Change {
+            event: self.event.clone(),
+            ids: self.ids.clone(),
+            ..change(&self.effects, &self.timers, &self.cancels)
+        }
     }
 }
 
 fn change(effects: &[Effect], timers: &[Later], cancels: &[String]) -> Change {
     Change {
-        writes: Vec::new(),
         effects: effects.iter().map(Message::from).collect(),
         timers: timers.iter().map(Timer::from).collect(),
         cancels: cancels.to_vec(),
+        ..Change::default()
     }
 }
 
@@ -368,6 +388,8 @@ mod tests {
             data: Bytes::from_static(b"d"),
         };
         let change = Change {
+            event: Some("root.7".into()),
+            ids: Some("root.7.dead".into()),
             writes: Vec::new(),
             effects: vec![message("a"), message("b")],
             timers: vec![Timer { id: "t.1".into(), at: u64::MAX, message: message("c") }],

@@ -50,7 +50,7 @@ pub(super) async fn commit(
     // Set and cancelled at once: it is never to fire, however long applying takes.
     let Change { timers, cancels, .. } = &mut change;
     timers.retain(|timer| !cancels.contains(&timer.id));
-    if change == Change::default() {
+    if change.is_empty() {
         // The delivery count is a hint: an earlier run may have committed and died before it applied.
         if base.point == Point::Record && record::finished(bus, delivery).await? {
             return Err(CommitError::Settled);
@@ -74,11 +74,12 @@ pub(super) fn max_size(bus: &NatsBus) -> usize {
 }
 
 /// What can be known to be wrong before anything happens.
-async fn check(bus: &NatsBus, event: &str, point: &Point, change: &Change) -> Result<(), CommitError> {
+async fn check(bus: &NatsBus, delivery: &str, point: &Point, change: &Change) -> Result<(), CommitError> {
     change::check(point, change)?;
+    let event = change.cause(delivery);
     let mut total = 0;
     for (ordinal, effect) in change.effects.iter().enumerate() {
-        total += check_message(bus, event, &format!("{event}.{ordinal}"), effect).await?;
+        total += check_message(bus, event, &change.id(delivery, ordinal), effect).await?;
     }
     for timer in &change.timers {
         total += check_message(bus, event, &timer.id, &timer.message).await? + timer.id.len() as u64 + FIELDS;

@@ -13,9 +13,10 @@ pub(super) async fn commit(
     change: Change,
 ) -> Result<Committed, CommitError> {
     if let [effect] = change.effects.as_slice() {
-        let event = delivery.id();
-        let commit = apply::Commit { event: &event, at: bus.link.server_now(), acked: false };
-        let stored = apply::store(bus, commit, &format!("{event}.0"), effect).await;
+        let delivered = delivery.id();
+        let commit =
+            apply::Commit { event: change.cause(&delivered), at: bus.link.server_now(), acked: false };
+        let stored = apply::store(bus, commit, &change.id(&delivered, 0), effect).await;
         let first = stored.map_err(|refusal| CommitError::Unfit(refusal.to_string()))?;
         if !first {
             store::ack(delivery).await;

@@ -45,6 +45,7 @@ fn durable() -> ConsumerSpec {
         max_deliver: None,
         // Those that wait for a stream count, too.
         max_ack_pending: 1 << 20,
+        ordered: false,
     }
 }
 
