@@ -8,6 +8,7 @@
 
 pub mod cells;
 pub mod faults;
+pub mod inbox;
 pub mod order;
 pub mod paths;
 pub mod records;

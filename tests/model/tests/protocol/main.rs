@@ -1,6 +1,7 @@
 //! Checks of the model: the rules hold, and each rule that is left out is found.
 
 mod cells;
+mod inbox;
 mod order;
 mod records;
 mod timers;
