@@ -60,6 +60,10 @@ package!(
     /// The way in from outside: what a daemon's bus takes and gives, on its admin port.
     bus::v1, "cofferdam.bus.v1"
 );
+package!(
+    /// What an operator does about dead letters, on a daemon's admin port.
+    admin::v1, "cofferdam.admin.v1"
+);
 
 /// All files with their imports as an encoded `google.protobuf.FileDescriptorSet`, for server reflection and for
 /// tools that turn messages into JSON.

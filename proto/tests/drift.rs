@@ -10,7 +10,8 @@ use std::{
 
 use prost::Message as _;
 
-const PROTOS: [&str; 8] = [
+const PROTOS: [&str; 9] = [
+    "cofferdam/admin/v1/dead_letters.proto",
     "cofferdam/bus/v1/bus.proto",
     "fleet/context/v1/context.proto",
     "fleet/orchestrator/v1/orchestrator.proto",
@@ -38,6 +39,7 @@ fn generate() -> BTreeMap<String, Vec<u8>> {
     tonic_prost_build::configure()
         // Payloads of up to a mebibyte pass through: shared, not copied.
         .bytes(".cofferdam.bus.v1")
+        .bytes(".cofferdam.admin.v1")
         .client_mod_attribute(client.0, client.1)
         .server_mod_attribute(server.0, server.1)
         .btree_map(".")

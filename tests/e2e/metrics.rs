@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
 use harness::{
+    counting::{self, Counting, Reply},
     fleet::Fleet,
     pipeline::pipeline,
     planning::{Planning, SERVICE},
@@ -62,6 +63,10 @@ async fn every_metric_moves() {
     let world = World::start().await;
     let fleet = Fleet::start(&world).await;
     let held = Planning::held().await;
+    // A call that is repeated, and recalled by the next attempt.
+    let counting = Counting::start().await;
+    counting.next("Once", [Reply::Refuse(tonic::Code::Unavailable)]);
+    let once = format!("{}/Once", counting::SERVICE);
     let method = format!("held/{SERVICE}/GetPlanContext");
     let slow = Plugin::fixture("sleep-in-rpc")
         .named("slow")
@@ -79,6 +84,14 @@ async fn every_metric_moves() {
                 .may("publish", &["test.seen"])
                 .set("to", "test.denied"),
         )
+        .plugin(
+            Plugin::fixture("calls")
+                .on("test.call", "backoff = \"50ms\"")
+                .may("rpc", &[&format!("counting/{once}")])
+                .reports_to("test.seen"),
+        )
+        .upstream("counting", &counting.address)
+        .with("upstreams.counting.once", vec![once.clone()])
         .upstream("held", &held.address)
         .with("upstreams.held.timeout", "60s");
     let daemon = setup.start().await;
@@ -102,6 +115,8 @@ async fn every_metric_moves() {
     world.wait_stored("workflow.task.assigned", tasks.len()).await;
     world.publish("planning.task.created", again).await;
     world.publish("planning.plan.approved", json!({ "plan_id": "nobody" })).await;
+    let call = json!({ "upstream": "counting", "method": once });
+    world.publish("test.call", json!({ "calls": [call], "retries": 1 })).await;
     for subject in ["test.flood", "test.reject", "test.echo"] {
         world.publish(subject, "{}").await;
     }

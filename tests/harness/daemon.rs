@@ -21,19 +21,32 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it and waits until it takes events.
     pub async fn start(command: Command) -> Daemon {
+        let (status, log) = match Daemon::start_perhaps(command).await {
+            Ok(daemon) => return daemon,
+            Err(ended) => ended,
+        };
+        panic!("the daemon ended with {status}; its log: {}", log.text());
+    }
+
+    /// The same for one that may well die of what it finds; then its status and its log.
+    pub async fn start_perhaps(command: Command) -> Result<Daemon, (ExitStatus, Log)> {
         let mut process = Process::start("cofferdam", command);
         let Some(ready) = process.ready().await else {
-            let status = process.end().await;
-            panic!("the daemon ended with {status}; its log: {}", process.log().text());
+            return Err((process.end().await, process.log()));
         };
         assert_eq!(ready["ready"], true, "{ready}");
         let text = |key: &str| ready[key].as_str().unwrap_or_else(|| panic!("{key}: {ready}")).to_owned();
-        Daemon { admin: text("admin"), bus: text("bus"), process }
+        Ok(Daemon { admin: text("admin"), bus: text("bus"), process })
     }
 
     /// The address of the admin port.
     pub fn admin(&self) -> &str {
         &self.admin
+    }
+
+    /// Of the process.
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// `local` or `nats`.
@@ -105,6 +118,16 @@ impl Daemon {
     /// SIGTERM.
     pub fn terminate(&self) {
         self.process.terminate();
+    }
+
+    /// SIGSTOP: frozen in whatever it does.
+    pub fn pause(&self) {
+        self.process.pause();
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.process.resume();
     }
 
     pub async fn end(&mut self) -> ExitStatus {

@@ -17,8 +17,9 @@ const SECTOR: usize = 512;
 /// Bytes on a disk that says so; a bus writes in another way then.
 const LARGE: u64 = 1 << 40;
 
+/// What was done to a file.
 #[derive(Debug)]
-enum Change {
+pub enum Change {
     Write {
         offset: usize,
         data: Vec<u8>,
@@ -146,8 +147,7 @@ impl State {
 
     fn lose(&mut self) {
         let changes = std::mem::take(&mut self.unsynced);
-        let loss = self.dice.pick(&[Loss::All, Loss::Nothing, Loss::Tail, Loss::Writes, Loss::Sectors]);
-        let kept = self.kept(loss, changes);
+        let (kept, loss) = survivors(&mut self.dice, changes);
         let mut length = self.synced.len();
         for change in &kept {
             if let Change::Length(to) = change {
@@ -161,38 +161,43 @@ impl State {
         self.seen = self.synced.clone();
         self.boot += 1;
         self.fuse = None;
-        self.losses.push(match loss {
-            Loss::All => "all lost",
-            Loss::Nothing => "nothing lost",
-            Loss::Tail => "the last lost",
-            Loss::Writes => "some writes lost",
-            Loss::Sectors => "some sectors lost",
-        });
+        self.losses.push(loss);
     }
+}
 
-    fn kept(&mut self, loss: Loss, mut changes: Vec<Change>) -> Vec<Change> {
-        let dice = &mut self.dice;
-        match loss {
-            Loss::All => return Vec::new(),
-            Loss::Nothing => return changes,
-            Loss::Tail => changes.truncate(dice.below(changes.len() as u64 + 1) as usize),
-            Loss::Writes => {
-                let chance = dice.pick(&[20, 50, 80]);
-                changes.retain(|_| dice.percent(chance));
-            }
-            Loss::Sectors => {
-                let chance = dice.pick(&[20, 50, 80, 98]);
-                let sectors = changes.into_iter().flat_map(sectors).collect::<Vec<_>>();
-                return sectors.into_iter().filter(|_| dice.percent(chance)).collect();
-            }
+/// What a power loss leaves of changes that were not synced, and how that is called.
+pub fn survivors(dice: &mut Dice, changes: Vec<Change>) -> (Vec<Change>, &'static str) {
+    let loss = dice.pick(&[Loss::All, Loss::Nothing, Loss::Tail, Loss::Writes, Loss::Sectors]);
+    let name = match loss {
+        Loss::All => "all lost",
+        Loss::Nothing => "nothing lost",
+        Loss::Tail => "the last lost",
+        Loss::Writes => "some writes lost",
+        Loss::Sectors => "some sectors lost",
+    };
+    (kept(dice, loss, changes), name)
+}
+
+fn kept(dice: &mut Dice, loss: Loss, mut changes: Vec<Change>) -> Vec<Change> {
+    match loss {
+        Loss::All => return Vec::new(),
+        Loss::Nothing => return changes,
+        Loss::Tail => changes.truncate(dice.below(changes.len() as u64 + 1) as usize),
+        Loss::Writes => {
+            let chance = dice.pick(&[20, 50, 80]);
+            changes.retain(|_| dice.percent(chance));
         }
-        if let Some(Change::Write { data, .. }) =
-            changes.iter_mut().rfind(|c| matches!(c, Change::Write { .. }))
-        {
-            data.truncate(dice.below(data.len() as u64 + 1) as usize);
+        Loss::Sectors => {
+            let chance = dice.pick(&[20, 50, 80, 98]);
+            let sectors = changes.into_iter().flat_map(sectors).collect::<Vec<_>>();
+            return sectors.into_iter().filter(|_| dice.percent(chance)).collect();
         }
-        changes
     }
+    if let Some(Change::Write { data, .. }) = changes.iter_mut().rfind(|c| matches!(c, Change::Write { .. }))
+    {
+        data.truncate(dice.below(data.len() as u64 + 1) as usize);
+    }
+    changes
 }
 
 fn apply(image: &mut Vec<u8>, change: &Change) {

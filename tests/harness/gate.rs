@@ -16,17 +16,23 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Connections are cut at once until it opens.
+    /// Connections are cut at once until it opens, and when it shuts or leads elsewhere.
     pub async fn closed() -> Gate {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        Gate::at("127.0.0.1:0").await
+    }
+
+    /// The same at an address where nobody was.
+    pub async fn at(address: &str) -> Gate {
+        let listener = TcpListener::bind(address).await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let to = Arc::new(watch::channel(None).0);
         let accept = tokio::spawn({
             let to = to.clone();
             async move {
                 while let Ok((client, _)) = listener.accept().await {
-                    let Some(target) = to.borrow().clone() else { continue };
-                    tokio::spawn(relay(client, target));
+                    let mut to = to.subscribe();
+                    let Some(target) = to.borrow_and_update().clone() else { continue };
+                    tokio::spawn(relay(client, target, to));
                 }
             }
         });
@@ -40,6 +46,11 @@ impl Gate {
     pub fn open(&self, target: &str) {
         self.to.send_replace(Some(target.to_owned()));
     }
+
+    /// As if the upstream had died.
+    pub fn shut(&self) {
+        self.to.send_replace(None);
+    }
 }
 
 impl Drop for Gate {
@@ -48,8 +59,11 @@ impl Drop for Gate {
     }
 }
 
-async fn relay(mut client: TcpStream, target: String) {
+async fn relay(mut client: TcpStream, target: String, mut to: watch::Receiver<Option<String>>) {
     let Ok(mut server) = TcpStream::connect(&target).await else { return };
-    // Either side may break off; the other learns of it by the end of its connection.
-    drop(tokio::io::copy_bidirectional(&mut client, &mut server).await);
+    tokio::select! {
+        // Either side may break off; the other learns of it by the end of its connection.
+        _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
+        _ = to.changed() => {}
+    }
 }

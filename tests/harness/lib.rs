@@ -6,8 +6,11 @@
     reason = "a failing harness fails its test"
 )]
 
+pub mod burst;
 pub mod child;
 pub mod churn;
+pub mod cluster;
+pub mod counting;
 pub mod daemon;
 pub mod dice;
 pub mod disk;
@@ -15,6 +18,7 @@ pub mod executor;
 pub mod fleet;
 pub mod gate;
 pub mod guests;
+pub mod halting;
 pub mod http;
 pub mod ledger;
 pub mod metrics;

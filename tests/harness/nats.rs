@@ -70,6 +70,11 @@ impl Server {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
+    /// Has it been started, and neither stopped nor killed?
+    pub fn is_up(&self) -> bool {
+        self.child.is_some()
+    }
+
     pub fn port(&self) -> u16 {
         self.port
     }
@@ -154,7 +159,7 @@ impl Server {
     }
 }
 
-async fn free_port() -> u16 {
+pub(crate) async fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Test processes that run side by side begin at different places.
     let begin = (std::process::id().wrapping_mul(2_654_435_761) >> 16) as u16;

@@ -48,10 +48,11 @@ pub fn program(name: &str) -> PathBuf {
     file
 }
 
-/// Cargo's target directory, from where this test binary lies: `<target>/debug/deps/<binary>`.
+/// Cargo's target directory, from where this binary lies: `<target>/debug/deps/<test>` or `<target>/debug/<program>`.
 pub fn target() -> PathBuf {
     let binary = std::env::current_exe().expect("the test's own path");
-    binary.ancestors().nth(3).map(Path::to_owned).expect("a test binary in target/debug/deps")
+    let debug = binary.ancestors().find(|folder| folder.ends_with("debug"));
+    debug.and_then(Path::parent).map(Path::to_owned).expect("a binary in target/debug")
 }
 
 /// A running program. Killed on drop, or when the thread that started it ends.
@@ -117,6 +118,10 @@ impl Process {
         Some(serde_json::from_str(&line).unwrap_or_else(|e| panic!("{} printed {line:?}: {e}", self.name)))
     }
 
+    pub fn id(&self) -> u32 {
+        self.child.id().unwrap_or_else(|| panic!("{} has ended", self.name))
+    }
+
     pub fn log(&self) -> Log {
         self.log.clone()
     }
@@ -134,6 +139,23 @@ impl Process {
         // SAFETY: kill takes two integers and touches no memory.
         let sent = unsafe { libc::kill(pid, libc::SIGTERM) };
         assert_eq!(sent, 0, "SIGTERM to {}", self.name);
+    }
+
+    /// SIGSTOP: it does nothing more until it is resumed, and its connections stay.
+    pub fn pause(&self) {
+        self.signal(libc::SIGSTOP);
+    }
+
+    /// SIGCONT.
+    pub fn resume(&self) {
+        self.signal(libc::SIGCONT);
+    }
+
+    fn signal(&self, signal: libc::c_int) {
+        let pid = libc::pid_t::try_from(self.child.id().expect("a running process")).expect("a process id");
+        // SAFETY: kill takes two integers and touches no memory.
+        let sent = unsafe { libc::kill(pid, signal) };
+        assert_eq!(sent, 0, "signal {signal} to {}", self.name);
     }
 
     /// Waits for its end; the log is complete then.

@@ -18,6 +18,8 @@ use tokio::{
 pub enum Act {
     /// The server never sees it, nor anything after it on this connection.
     Hold,
+    /// The server sees it, its answer is lost, and so is all that comes after it.
+    HoldAfter,
     /// The server sees it, its answer is lost, and the connection is cut.
     CutAfter,
     /// The connection is cut before the server sees it.
@@ -78,6 +80,16 @@ impl Proxy {
         *self.rules.lock().expect("no poison") = Some(rule);
     }
 
+    /// Takes back a rule that has not acted.
+    pub fn forget(&self) {
+        *self.rules.lock().expect("no poison") = None;
+    }
+
+    /// How often rules have acted.
+    pub fn hits(&self) -> u32 {
+        *self.hits.borrow()
+    }
+
     /// Waits until rules have acted so often, all in all.
     pub async fn acted(&mut self, times: u32) {
         self.hits.wait_for(|n| *n >= times).await.expect("the proxy lives");
@@ -93,14 +105,23 @@ async fn relay(client: TcpStream, server: TcpStream, rules: Rules, hit: Arc<watc
     down.abort();
 }
 
-/// Server to client, until muted: then it reads one answer more and ends.
-async fn downstream(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, muted: watch::Receiver<bool>) {
+/// Server to client, until muted: then it reads one answer more and ends. The client sees no end before the handle is
+/// dropped.
+async fn downstream(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    muted: watch::Receiver<bool>,
+) -> Option<OwnedWriteHalf> {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(n @ 1..) = from.read(&mut buffer).await {
-        if *muted.borrow() || to.write_all(&buffer[..n]).await.is_err() {
-            return;
+        if *muted.borrow() {
+            return Some(to);
+        }
+        if to.write_all(&buffer[..n]).await.is_err() {
+            break;
         }
     }
+    None
 }
 
 /// Client to server, one protocol operation after another.
@@ -110,7 +131,7 @@ async fn upstream(
     rules: &Rules,
     hit: &watch::Sender<u32>,
     mute: &watch::Sender<bool>,
-    down: &JoinHandle<()>,
+    down: &JoinHandle<Option<OwnedWriteHalf>>,
 ) {
     let mut from = BufReader::new(from);
     loop {
@@ -147,7 +168,7 @@ async fn upstream(
                 while matches!(from.read(&mut [0; 1024]).await, Ok(1..)) {}
                 return;
             }
-            Some(Act::CutAfter) => {
+            Some(act @ (Act::CutAfter | Act::HoldAfter)) => {
                 mute.send_replace(true);
                 if to.write_all(&line).await.is_err() {
                     return;
@@ -156,6 +177,9 @@ async fn upstream(
                     tokio::time::sleep(std::time::Duration::from_millis(1)).await;
                 }
                 hit.send_modify(|n| *n += 1);
+                if act == Act::HoldAfter {
+                    while matches!(from.read(&mut [0; 1024]).await, Ok(1..)) {}
+                }
                 return;
             }
         }

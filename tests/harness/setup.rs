@@ -104,6 +104,12 @@ impl Setup {
         Daemon::start(self.command()).await
     }
 
+    /// Starts a daemon that may well die of what it finds; `None` if it did before it took events.
+    pub async fn start_perhaps(&self) -> Option<Daemon> {
+        self.write();
+        Daemon::start_perhaps(self.command()).await.ok()
+    }
+
     /// Starts a daemon that is to refuse; gives what it says.
     pub async fn refused(&self) -> String {
         self.write();

@@ -191,13 +191,29 @@ impl World {
     pub async fn quiet(&self) {
         let mut before = None;
         wait_for("every event to be settled", async || {
+            // First: what a timer brings is seen at a durable after it.
+            let later = self.retries_wait().await;
             let durables = self.durables().await;
             let busy = durables.iter().any(|c| c.num_pending > 0 || c.num_ack_pending > 0);
             let delivered: Vec<u64> = durables.iter().map(|c| c.delivered.consumer_sequence).collect();
             let same = before.replace(delivered.clone()) == Some(delivered);
-            (!busy && same).then_some(())
+            (!busy && !later && same).then_some(())
         })
         .await;
+    }
+
+    /// Does a timer of the host's wait to bring a failed event again?
+    async fn retries_wait(&self) -> bool {
+        let Ok(ours) = self.jetstream.get_stream("COFFERDAM").await else { return false };
+        let subjects = ours.info_with_subjects("cd.t.*.*.*.retry.*.*").await.expect("subjects");
+        let subjects: Vec<(String, usize)> = subjects.try_collect().await.expect("subjects");
+        for (subject, _) in subjects {
+            let timer = ours.get_last_raw_message_by_subject(&subject).await;
+            if timer.is_ok_and(|timer| timer.headers.get("Nats-Schedule").is_some()) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Listens from now on, as any client can.

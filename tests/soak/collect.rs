@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     feed,
-    mark::Mark,
+    mark::{Mark, Slot},
     plain::{Plain, Stored},
 };
 
@@ -17,6 +17,35 @@ use crate::{
 pub(crate) struct Fed {
     pub(crate) n: u64,
     pub(crate) key: Option<String>,
+    pub(crate) fate: Option<Fate>,
+}
+
+/// What is to become of an event that is not simply done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Fate {
+    /// Its first attempt fails.
+    Retry,
+    /// It is a dead letter in the end, and nothing else.
+    Reject,
+    /// It sets a timer as well.
+    Later,
+}
+
+impl Fed {
+    /// The effects that it is to have, each once.
+    pub(crate) fn slots(&self) -> Vec<Slot> {
+        match self.fate {
+            Some(Fate::Reject) => Vec::new(),
+            Some(Fate::Later) => [&Slot::ALL[..], &[Slot::Later]].concat(),
+            Some(Fate::Retry) | None => Slot::ALL.to_vec(),
+        }
+    }
+
+    /// Does one run end it, as far as effects tell?
+    pub(crate) fn is_plain(&self) -> bool {
+        !matches!(self.fate, Some(Fate::Retry | Fate::Reject))
+    }
 }
 
 /// A message that the guest published.
@@ -29,6 +58,26 @@ pub(crate) struct Out {
     pub(crate) before: Option<u64>,
 }
 
+/// A dead letter.
+#[derive(Debug, Clone)]
+pub(crate) struct Dead {
+    /// The event's sequence; none for what is not an event.
+    pub(crate) event: Option<u64>,
+    /// It was rejected, as its fate says.
+    pub(crate) as_told: bool,
+    /// Its beginning.
+    pub(crate) text: String,
+}
+
+/// A recorded answer.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) event: u64,
+    pub(crate) key: String,
+    /// In nanoseconds since the epoch.
+    pub(crate) at: u64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Collected {
     /// By sequence.
@@ -37,35 +86,54 @@ pub(crate) struct Collected {
     pub(crate) outs: Vec<(u64, Mark, Out)>,
     /// Ends of jobs, oldest first.
     pub(crate) answers: Vec<Mark>,
-    /// Why something was given up.
-    pub(crate) dead: Vec<String>,
-    next: [u64; 4],
+    /// What was given up.
+    pub(crate) dead: Vec<Dead>,
+    /// Answers of `once` calls.
+    pub(crate) recorded: Vec<Answer>,
+    /// How much earlier than the answer came its time may be, in nanoseconds.
+    pub(crate) recorded_early: u64,
+    next: [u64; KINDS],
 }
 
-/// Stream and subject of each.
-const READ: [(&str, &str); 4] = [
-    (feed::STREAM, feed::SUBJECTS),
-    ("COFFERDAM_EVENTS", "cofferdam.soak.out.>"),
-    ("AGENT_RESPONSES", "agent.response.>"),
-    ("COFFERDAM_EVENTS", "cofferdam.dead.>"),
-];
+/// Longer than the embedded bus takes for a group.
+const GROUP: u64 = 1_000_000_000;
+
+const KINDS: usize = 4;
+/// The subjects of each; streams are found by them.
+const READ: [&str; KINDS] =
+    [feed::SUBJECTS, "cofferdam.story.soak.>", "agent.response.>", "cofferdam.dead.>"];
 
 impl Collected {
     /// Reads what is new; tells whether there was anything.
     pub(crate) async fn refresh(&mut self, plain: &Plain) -> anyhow::Result<bool> {
         let mut any = false;
-        for (at, (stream, subject)) in READ.into_iter().enumerate() {
-            for stored in plain.read(stream, subject, self.next[at]).await? {
+        for (at, subject) in READ.into_iter().enumerate() {
+            for stored in plain.read(subject, self.next[at]).await? {
                 any = true;
                 if subject == "agent.response.>" {
                     let expected = self.next[at].max(1);
-                    assert_eq!(stored.sequence, expected, "{stream} discarded answers before they were read");
+                    assert_eq!(stored.sequence, expected, "{subject}: discarded before it was read");
                 }
                 self.next[at] = stored.sequence + 1;
                 self.take(at, &stored);
             }
         }
         Ok(any)
+    }
+
+    /// What hosts recorded of `once` calls; they keep it for days.
+    pub(crate) async fn refresh_recorded(&mut self, plain: &Plain) -> anyhow::Result<()> {
+        self.recorded.clear();
+        // The embedded bus gives a message the time at which its group began.
+        self.recorded_early = if matches!(plain, Plain::Local { .. }) { GROUP } else { 0 };
+        for stored in plain.read("cd.a.>", 0).await? {
+            // cd.a.<origin>.<sequence>.<key>
+            let words: Vec<&str> = stored.subject.splitn(5, '.').collect();
+            let [_, _, _, sequence, key] = words[..] else { panic!("{}", stored.subject) };
+            let event = sequence.parse().unwrap_or_else(|_| panic!("{}", stored.subject));
+            self.recorded.push(Answer { event, key: key.to_owned(), at: stored.at });
+        }
+        Ok(())
     }
 
     fn take(&mut self, kind: usize, stored: &Stored) {
@@ -87,17 +155,20 @@ impl Collected {
             }
             _ => {
                 let letter: Value = serde_json::from_slice(&stored.data).unwrap_or_default();
-                let why = letter.to_string().chars().take(600).collect();
-                self.dead.push(why);
+                let event = letter["event"]["id"].as_str().and_then(|id| id.rsplit('.').next()?.parse().ok());
+                let as_told = letter["reason"].as_str().is_some_and(|reason| reason.contains("as told"));
+                let text = letter.to_string().chars().take(600).collect();
+                self.dead.push(Dead { event, as_told, text });
             }
         }
     }
 
     /// Is there for each event as much as there will be if nothing is lost or repeated?
     pub(crate) fn is_complete(&self, events: u64) -> bool {
-        let events = usize::try_from(events).expect("a number of events");
-        self.events.len() >= events
-            && self.outs.len() >= 2 * self.events.len()
-            && self.answers.len() >= self.events.len()
+        let slots: usize = self.events.values().map(|fed| fed.slots().len()).sum();
+        let rejected = self.events.values().filter(|fed| fed.fate == Some(Fate::Reject)).count();
+        self.events.len() as u64 >= events
+            && self.outs.len() + self.answers.len() >= slots
+            && self.dead.len() >= rejected
     }
 }

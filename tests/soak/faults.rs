@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use harness::proxy::Act;
-use tokio::time::{sleep, timeout};
+use harness::{dice::Dice, proxy::Act};
+use tokio::time::{Instant, sleep};
 
 use crate::{mark::now, options::Kind, place::Place, schedule::Step, tap::Tap};
 
@@ -11,6 +11,7 @@ use crate::{mark::now, options::Kind, place::Place, schedule::Step, tap::Tap};
 const AIM: Duration = Duration::from_secs(2);
 /// What was sent before a kill is on its way for at most so long.
 const SETTLE: Duration = Duration::from_millis(30);
+const POLL: Duration = Duration::from_millis(2);
 
 /// A kill that cut off events.
 #[derive(Debug, Clone)]
@@ -21,9 +22,17 @@ pub(crate) struct Kill {
     pub(crate) who: Option<String>,
 }
 
+/// A host that was frozen.
+#[derive(Debug, Clone)]
+pub(crate) struct Pause {
+    pub(crate) who: String,
+    pub(crate) from: u64,
+    pub(crate) until: u64,
+}
+
 pub(crate) async fn inject(place: &mut Place, step: &Step, tap: Option<&Tap>) -> Option<Kill> {
     match step.kind {
-        Kind::Daemon => {
+        Kind::Daemon | Kind::Torn => {
             aim(place, step, Act::Hold).await;
             let host = &mut place.hosts[step.host];
             let who = Some(host.who());
@@ -33,36 +42,44 @@ pub(crate) async fn inject(place: &mut Place, step: &Step, tap: Option<&Tap>) ->
                 tap.flush().await;
             }
             let kill = Kill { at: now(), who };
+            if step.kind == Kind::Torn {
+                place.tear(&mut Dice::of(step.seed));
+            }
             sleep(step.lasts).await;
             place.start_host(step.host).await;
             return Some(kill);
         }
         Kind::Pause => {
-            place.hosts[step.host].signal(libc::SIGSTOP);
+            let host = &place.hosts[step.host];
+            let from = now();
+            host.signal(libc::SIGSTOP);
             sleep(step.lasts).await;
+            place.pauses.push(Pause { who: host.who(), from, until: now() });
             place.hosts[step.host].signal(libc::SIGCONT);
         }
         Kind::Server => {
             let nats = place.nats.as_mut().expect("a server");
-            let at = now();
-            nats.kill().await;
+            let (at, alone) = (now(), nats.nodes().len() == 1);
+            nats.node(step.node).kill().await;
             sleep(step.lasts).await;
-            nats.up().await;
+            nats.node(step.node).up().await;
+            nats.ready().await;
             if let Some(tap) = tap {
                 tap.blind(at).await;
             }
-            return Some(Kill { at, who: None });
+            // One of several ends nobody's work: what it cuts off is not told apart from what goes on.
+            return alone.then_some(Kill { at, who: None });
         }
         Kind::Cut if step.aim.is_some() => {
             let act = if step.lasts.as_millis().is_multiple_of(2) { Act::CutAfter } else { Act::CutBefore };
             aim(place, step, act).await;
         }
-        Kind::Cut => place.hosts[step.host].link.as_ref().expect("a line").line.cut(),
+        Kind::Cut => place.hosts[step.host].links.iter().for_each(|link| link.line.cut()),
         Kind::Delay => {
-            let line = &place.hosts[step.host].link.as_ref().expect("a line").line;
-            line.delay(step.delay);
+            let links = &place.hosts[step.host].links;
+            links.iter().for_each(|link| link.line.delay(step.delay));
             sleep(step.lasts).await;
-            line.delay(Duration::ZERO);
+            links.iter().for_each(|link| link.line.delay(Duration::ZERO));
         }
         Kind::Upstream => {
             place.kill_ledger().await;
@@ -73,17 +90,17 @@ pub(crate) async fn inject(place: &mut Place, step: &Step, tap: Option<&Tap>) ->
     None
 }
 
-/// Waits until the proxy has done this to the message that the step names.
+/// Waits until a proxy has done this to the message that the step names; the host has one before each node.
 async fn aim(place: &mut Place, step: &Step, act: Act) {
-    let (Some(aim), Some(link)) = (&step.aim, &mut place.hosts[step.host].link) else {
+    let links = &place.hosts[step.host].links;
+    let Some(aim) = step.aim.as_ref().filter(|_| !links.is_empty()) else {
         return sleep(step.lasts).await;
     };
-    link.proxy.once(aim.subject, aim.skip, act);
-    if timeout(AIM, link.proxy.acted(link.acted + 1)).await.is_err() {
-        // What nobody publishes takes the rule's place.
-        link.proxy.once("\0", 0, Act::CutBefore);
+    let acted = || links.iter().map(|link| link.proxy.hits()).sum::<u32>();
+    let (before, deadline) = (acted(), Instant::now() + AIM);
+    links.iter().for_each(|link| link.proxy.once(aim.subject, aim.skip, act));
+    while acted() == before && Instant::now() < deadline {
+        sleep(POLL).await;
     }
-    if timeout(Duration::from_millis(1), link.proxy.acted(link.acted + 1)).await.is_ok() {
-        link.acted += 1;
-    }
+    links.iter().for_each(|link| link.proxy.forget());
 }

@@ -14,12 +14,21 @@ pub(crate) struct Call {
     /// When it came.
     pub(crate) at: u64,
     pub(crate) event: u64,
+    pub(crate) method: Method,
     /// The idempotency key.
     pub(crate) key: String,
-    /// How often the key has come by now.
-    pub(crate) run: u64,
+    /// How often the event has run by now, or the key has come.
+    pub(crate) count: u64,
     /// The daemon's own name, and how often it had been started.
     pub(crate) who: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub(crate) enum Method {
+    /// Each run makes it.
+    Run,
+    /// `once` by the hosts' configuration.
+    Count,
 }
 
 /// What has been read of it so far.
@@ -27,8 +36,10 @@ pub(crate) struct Call {
 pub(crate) struct Journal {
     file: PathBuf,
     read: u64,
-    /// In the order in which they came.
-    pub(crate) calls: Vec<Call>,
+    /// Of each run, in the order in which they came.
+    pub(crate) runs: Vec<Call>,
+    /// Those that are to be made once.
+    pub(crate) once: Vec<Call>,
     events: BTreeSet<u64>,
 }
 
@@ -47,23 +58,33 @@ impl Journal {
         self.read += end as u64 + 1;
         for line in text[..end].split(|b| *b == b'\n') {
             if let Ok(call) = serde_json::from_slice::<Call>(line) {
-                self.events.insert(call.event);
-                self.calls.push(call);
+                match call.method {
+                    Method::Run => {
+                        self.events.insert(call.event);
+                        self.runs.push(call);
+                    }
+                    Method::Count => self.once.push(call),
+                }
             }
         }
     }
 
-    /// How many events have made a call.
+    /// How many calls have come.
+    pub(crate) fn calls(&self) -> usize {
+        self.runs.len() + self.once.len()
+    }
+
+    /// How many events have begun.
     pub(crate) fn events(&self) -> u64 {
         self.events.len() as u64
     }
+}
 
-    /// The calls of each event, in order.
-    pub(crate) fn by_event(&self) -> BTreeMap<u64, Vec<&Call>> {
-        let mut all: BTreeMap<u64, Vec<&Call>> = BTreeMap::new();
-        for call in &self.calls {
-            all.entry(call.event).or_default().push(call);
-        }
-        all
+/// The calls of each event, in order.
+pub(crate) fn by_event(calls: &[Call]) -> BTreeMap<u64, Vec<&Call>> {
+    let mut all: BTreeMap<u64, Vec<&Call>> = BTreeMap::new();
+    for call in calls {
+        all.entry(call.event).or_default().push(call);
     }
+    all
 }

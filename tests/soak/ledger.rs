@@ -1,5 +1,5 @@
-//! The upstream that the workload calls, as a process of its own: counts calls by idempotency key. Not told what is counted:
-//! it knows gRPC and its journal.
+//! The upstream that the workload calls, as a process of its own: counts the runs of each event, and calls by idempotency
+//! key. Not told what for: it knows gRPC and its journal.
 
 use std::{
     collections::HashMap,
@@ -24,13 +24,13 @@ use tonic::{
 };
 
 use crate::{
-    journal::{Call, Journal},
+    journal::{Call, Journal, Method},
     mark::now,
 };
 
 struct Counting {
     file: File,
-    counts: HashMap<String, u64>,
+    counts: HashMap<(Method, String), u64>,
 }
 
 #[derive(Clone)]
@@ -41,8 +41,8 @@ pub(crate) async fn serve(listen: &str, journal: &Path) {
     let mut before = Journal::of(journal);
     before.refresh();
     let mut counts = HashMap::new();
-    for call in before.calls {
-        counts.insert(call.key, call.run);
+    for call in before.runs.iter().chain(&before.once) {
+        counts.insert(counted(call.method, call.event, &call.key), call.count);
     }
     let mut file = OpenOptions::new().create(true).append(true).read(true).open(journal).expect("a journal");
     let mut text = Vec::new();
@@ -58,7 +58,7 @@ pub(crate) async fn serve(listen: &str, journal: &Path) {
 }
 
 impl Ledger {
-    fn count(&self, request: &Request<Bytes>) -> Result<Bytes, Status> {
+    fn count(&self, method: Method, request: &Request<Bytes>) -> Result<Bytes, Status> {
         let metadata = |name: &str| {
             let value = request.metadata().get(name).and_then(|value| value.to_str().ok());
             value.map(str::to_owned).ok_or_else(|| Status::invalid_argument(format!("no {name}")))
@@ -69,12 +69,21 @@ impl Ledger {
             .map_err(|e| Status::invalid_argument(format!("{e}")))?;
         let event = asked["event"].as_u64().ok_or_else(|| Status::invalid_argument("no event"))?;
         let mut counting = self.0.lock().expect("no poison");
-        let run = counting.counts.get(&key).unwrap_or(&0) + 1;
-        let call = Call { at: now(), event, key: key.clone(), run, who };
+        let counted = counted(method, event, &key);
+        let count = counting.counts.get(&counted).unwrap_or(&0) + 1;
+        let call = Call { at: now(), event, method, key, count, who };
         let line = format!("{}\n", serde_json::to_string(&call).expect("JSON"));
         counting.file.write_all(line.as_bytes()).map_err(|e| Status::internal(e.to_string()))?;
-        counting.counts.insert(key, run);
-        Ok(Bytes::from(json!({ "run": run }).to_string()))
+        counting.counts.insert(counted, count);
+        Ok(Bytes::from(json!({ "count": count }).to_string()))
+    }
+}
+
+/// Under which its number goes up.
+fn counted(method: Method, event: u64, key: &str) -> (Method, String) {
+    match method {
+        Method::Run => (method, event.to_string()),
+        Method::Count => (method, key.to_owned()),
     }
 }
 
@@ -92,17 +101,24 @@ impl Service<http::Request<Body>> for Ledger {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let ledger = self.clone();
-        Box::pin(async move { Ok(tonic::server::Grpc::new(Plain).unary(ledger, request).await) })
+        let method = if request.uri().path().ends_with("/Run") { Method::Run } else { Method::Count };
+        let counter = Counter { ledger: self.clone(), method };
+        Box::pin(async move { Ok(tonic::server::Grpc::new(Plain).unary(counter, request).await) })
     }
 }
 
-impl UnaryService<Bytes> for Ledger {
+/// One call.
+struct Counter {
+    ledger: Ledger,
+    method: Method,
+}
+
+impl UnaryService<Bytes> for Counter {
     type Response = Bytes;
     type Future = BoxFuture<Response<Bytes>, Status>;
 
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
-        let answer = self.count(&request).map(Response::new);
+        let answer = self.ledger.count(self.method, &request).map(Response::new);
         Box::pin(async move { answer })
     }
 }

@@ -23,6 +23,7 @@ mod report;
 mod schedule;
 mod soak;
 mod tap;
+mod torn;
 mod verdict;
 mod windows;
 

@@ -11,9 +11,12 @@ pub(crate) enum Slot {
     First,
     Second,
     Job,
+    /// By a timer.
+    Later,
 }
 
 impl Slot {
+    /// What every event has that is done.
     pub(crate) const ALL: [Slot; 3] = [Slot::First, Slot::Second, Slot::Job];
 }
 
@@ -36,6 +39,7 @@ impl Mark {
             "first" => Slot::First,
             "second" => Slot::Second,
             "job" => Slot::Job,
+            "later" => Slot::Later,
             _ => return None,
         };
         words.next().is_none().then_some(Mark { event, run, slot })

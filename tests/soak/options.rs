@@ -39,6 +39,9 @@ pub(crate) struct Options {
     /// Only this kind of fault; may be repeated. Default: all that the bus knows.
     #[arg(long = "fault", value_enum)]
     pub(crate) faults: Vec<Kind>,
+    /// Nodes of the NATS cluster.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    nodes: u8,
     /// Hosts that share the durables. Default: 2 on NATS; the embedded bus has one.
     #[arg(long, value_parser = clap::value_parser!(u8).range(1..=4))]
     pub(crate) daemons: Option<u8>,
@@ -66,6 +69,8 @@ impl BusKind {
 pub(crate) enum Kind {
     /// A daemon is killed, and started again.
     Daemon,
+    /// A daemon is killed, and its file is left as a power loss might leave it.
+    Torn,
     /// A daemon is stopped for longer than the ack wait, and goes on.
     Pause,
     /// nats-server is killed, and started again.
@@ -79,13 +84,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const LOCAL: [Kind; 2] = [Kind::Daemon, Kind::Upstream];
+    pub(crate) const ALL: [Kind; 7] =
+        [Kind::Daemon, Kind::Torn, Kind::Pause, Kind::Server, Kind::Cut, Kind::Delay, Kind::Upstream];
+    pub(crate) const LOCAL: [Kind; 3] = [Kind::Daemon, Kind::Torn, Kind::Upstream];
     pub(crate) const NATS: [Kind; 6] =
         [Kind::Daemon, Kind::Pause, Kind::Server, Kind::Cut, Kind::Delay, Kind::Upstream];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Daemon => "daemon",
+            Kind::Torn => "torn",
             Kind::Pause => "pause",
             Kind::Server => "server",
             Kind::Cut => "cut",
@@ -96,7 +104,12 @@ impl Kind {
 
     /// Does it end a process?
     pub(crate) fn kills(self) -> bool {
-        matches!(self, Kind::Daemon | Kind::Server | Kind::Upstream)
+        matches!(self, Kind::Daemon | Kind::Torn | Kind::Server | Kind::Upstream)
+    }
+
+    /// Does it cut off what a host does with its events?
+    pub(crate) fn cuts_off(self) -> bool {
+        matches!(self, Kind::Daemon | Kind::Torn | Kind::Server)
     }
 }
 
@@ -118,6 +131,13 @@ impl Options {
             );
         }
         self.faults.clone()
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        let nodes = usize::from(self.nodes);
+        assert!(nodes % 2 == 1, "a stream has 1, 3 or 5 replicas, and each node is to have one: --nodes 3");
+        assert!(nodes == 1 || self.bus == BusKind::Nats, "the embedded bus has no nodes: --bus nats");
+        nodes
     }
 
     pub(crate) fn hosts(&self) -> usize {

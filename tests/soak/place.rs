@@ -6,16 +6,18 @@ use std::{
     time::Duration,
 };
 
-use harness::{guests::fixture, nats::Server, proxy::Proxy};
+use harness::{cluster::Cluster, dice::Dice, guests::fixture, proxy::Proxy};
 use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
+    faults::Pause,
     line::Line,
     options::{BusKind, Kind, Options},
     plain::Plain,
     ports::free_address,
     process::Process,
+    torn::tear,
 };
 
 /// The shortest that leaves time for heartbeats on a busy machine.
@@ -53,8 +55,8 @@ max-attempts = 900
 backoff = "200ms"
 
 [asks]
-publish = ["cofferdam.soak.out.>"]
-rpc = ["ledger/soak.Ledger/Count"]
+publish = ["cofferdam.story.soak.>"]
+rpc = ["ledger/soak.Ledger/Run", "ledger/soak.Ledger/Count"]
 executor = ["default"]
 
 [state]
@@ -65,11 +67,14 @@ pub(crate) struct Place {
     _temporary: Option<TempDir>,
     folder: PathBuf,
     bus: BusKind,
-    pub(crate) nats: Option<Server>,
+    pub(crate) nats: Option<Cluster>,
+    /// The embedded bus is to note what it has not synced.
+    torn: bool,
     pub(crate) hosts: Vec<Host>,
     ledger: Option<Process>,
     ledger_address: String,
     pub(crate) plain: Plain,
+    pub(crate) pauses: Vec<Pause>,
 }
 
 pub(crate) struct Host {
@@ -78,15 +83,14 @@ pub(crate) struct Host {
     generation: u64,
     process: Option<Process>,
     admin: String,
-    pub(crate) link: Option<Link>,
+    /// To each node of NATS.
+    pub(crate) links: Vec<Link>,
 }
 
-/// A host's way to NATS.
+/// A host's way to a node.
 pub(crate) struct Link {
     pub(crate) proxy: Proxy,
     pub(crate) line: Line,
-    /// How often the proxy's rules have acted.
-    pub(crate) acted: u32,
 }
 
 impl Place {
@@ -102,24 +106,34 @@ impl Place {
         let mut nats = None;
         let mut hosts = Vec::new();
         if options.bus == BusKind::Nats {
-            nats = Some(Server::start().await);
+            nats = Some(Cluster::start(options.nodes()).await);
         }
         for number in 0..options.hosts() {
-            let mut link = None;
-            if let Some(nats) = &nats {
-                let line = Line::to(nats.port()).await;
-                link = Some(Link { proxy: Proxy::before(line.port()).await, line, acted: 0 });
+            let mut links = Vec::new();
+            for node in nats.iter().flat_map(Cluster::nodes) {
+                let line = Line::to(node.port()).await;
+                links.push(Link { proxy: Proxy::before(line.port()).await, line });
             }
-            hosts.push(Host { number, generation: 0, process: None, admin: free_address(), link });
+            hosts.push(Host { number, generation: 0, process: None, admin: free_address(), links });
         }
         let plain = match &nats {
-            Some(nats) => Plain::on_nats(&nats.url(), window(options)).await,
+            Some(nats) => Plain::on_nats(&nats.urls(), window(options)).await,
             None => Plain::on_local(&hosts[0].admin),
         };
         let ledger_address = free_address();
-        let (bus, ledger) = (options.bus, None);
-        let mut place =
-            Place { _temporary: temporary, folder, bus, nats, hosts, ledger, ledger_address, plain };
+        let torn = options.bus == BusKind::Local && options.kinds().contains(&Kind::Torn);
+        let mut place = Place {
+            _temporary: temporary,
+            folder,
+            bus: options.bus,
+            nats,
+            torn,
+            hosts,
+            ledger: None,
+            ledger_address,
+            plain,
+            pauses: Vec::new(),
+        };
         place.start_ledger().await;
         for number in 0..place.hosts.len() {
             place.start_host(number).await;
@@ -129,11 +143,6 @@ impl Place {
 
     pub(crate) fn journal(&self) -> PathBuf {
         self.folder.join("journal")
-    }
-
-    /// The logs of the hosts.
-    pub(crate) fn logs(&self) -> Vec<PathBuf> {
-        self.hosts.iter().map(|host| self.log(host.number)).collect()
     }
 
     fn log(&self, number: usize) -> PathBuf {
@@ -163,24 +172,38 @@ impl Place {
         for variable in VARIABLES {
             command.env_remove(variable);
         }
+        if self.torn {
+            command.env("COFFERDAM_UNSYNCED", self.unsynced());
+        }
         let (process, ready) = Process::start(&host.who(), command, &self.log(number)).await;
         assert_eq!(ready["ready"], true, "{ready}");
         self.hosts[number].process = Some(process);
     }
 
+    fn unsynced(&self) -> PathBuf {
+        self.folder.join("unsynced")
+    }
+
+    /// The power is lost, after the host was.
+    pub(crate) fn tear(&self, dice: &mut Dice) {
+        assert!(self.unsynced().is_file(), "the daemon notes nothing: it is no debug build");
+        tear(&self.folder.join("data").join("bus.redb"), &self.unsynced(), dice);
+    }
+
     fn config(&self, host: &Host) -> String {
         let quoted = |path: &Path| format!("{:?}", path.to_str().expect("a path in UTF-8"));
-        let bus = match &host.link {
-            Some(link) => format!("nats = {:?}", link.proxy.url()),
-            None => format!("local = {}", quoted(&self.folder.join("data"))),
+        let urls: Vec<String> = host.links.iter().map(|link| link.proxy.url()).collect();
+        let bus = match urls.len() {
+            0 => format!("local = {}", quoted(&self.folder.join("data"))),
+            nodes => format!("nats = {urls:?}\nreplicas = {nodes}"),
         };
         let number = host.number;
         format!(
             "[bus]\n{bus}\n[admin]\nlisten = {:?}\n[log]\nlevel = \"warn\"\nformat = \"json\"\n[sandbox]\ncache = {}\n\
              instances = 64\n[dispatch]\nmax-in-flight = 48\nmax-deliveries = 1000\ndrain = \"20s\"\n[executor]\n\
-             backend = \"offline\"\nconcurrency = 12\n[upstreams.ledger]\naddress = \"http://{}\"\ntimeout = \"2s\"\n\
+             backend = \"offline\"\nconcurrency = 12\n[upstreams.ledger]\naddress = \"http://{}\"\ntimeout = \"2s\"\nonce = [\"soak.Ledger/Count\"]\n\
              token-file = \"host-{number}.token\"\n[plugins.soak]\ncomponent = {}\nmanifest = \"soak.toml\"\n\
-             [plugins.soak.grants]\npublish = [\"cofferdam.soak.out.>\"]\nrpc = [\"ledger/soak.Ledger/Count\"]\n\
+             [plugins.soak.grants]\npublish = [\"cofferdam.story.soak.>\"]\nrpc = [\"ledger/soak.Ledger/Run\", \"ledger/soak.Ledger/Count\"]\n\
              executor = [\"default\"]\nstate = [\"soak\"]\n",
             host.admin,
             quoted(&compiled()),

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use async_nats::{
-    HeaderMap,
-    jetstream::{self, consumer, stream},
+    HeaderMap, ServerAddr,
+    jetstream::{self, consumer, context::GetStreamByNameErrorKind, stream},
 };
 use bytes::Bytes;
 use fleet_proto::bus::v1::{
@@ -53,22 +53,25 @@ pub(crate) enum Plain {
 #[derive(Debug, Clone)]
 pub(crate) struct Stored {
     pub(crate) sequence: u64,
+    /// When, in nanoseconds since the epoch.
+    pub(crate) at: u64,
     pub(crate) subject: String,
     pub(crate) data: Bytes,
 }
 
 impl Plain {
     /// A client of a NATS server, where it makes the streams of the workload. `window`: how long the one that the guest
-    /// publishes to remembers message ids.
-    pub(crate) async fn on_nats(url: &str, window: Duration) -> Plain {
+    /// publishes to remembers message ids. Each node of the cluster keeps each stream.
+    pub(crate) async fn on_nats(urls: &[String], window: Duration) -> Plain {
         let options = async_nats::ConnectOptions::new().subscription_capacity(1 << 20);
-        let client = options.connect(url).await.expect("the server just started");
+        let client = options.connect(addresses(urls)).await.expect("the server just started");
         let mut jetstream = jetstream::new(client.clone());
         jetstream.set_timeout(PATIENCE);
         for (name, subjects, writer) in STREAMS {
             let config = stream::Config {
                 name: name.to_owned(),
                 subjects: vec![subjects.to_owned()],
+                num_replicas: urls.len(),
                 duplicate_window: if writer == Writer::Guest { window } else { LONG_WINDOW },
                 ..Default::default()
             };
@@ -109,10 +112,10 @@ impl Plain {
         Ok(())
     }
 
-    /// What is stored under `subject` of `stream` from this sequence on, oldest first.
-    pub(crate) async fn read(&self, stream: &str, subject: &str, from: u64) -> anyhow::Result<Vec<Stored>> {
+    /// What is stored under `subject`, in the one stream that has it, from this sequence on, oldest first.
+    pub(crate) async fn read(&self, subject: &str, from: u64) -> anyhow::Result<Vec<Stored>> {
         match self {
-            Plain::Nats { jetstream, .. } => read_nats(jetstream, stream, subject, from).await,
+            Plain::Nats { jetstream, .. } => read_nats(jetstream, subject, from).await,
             Plain::Local { admin } => {
                 let mut bus = BusServiceClient::connect(format!("http://{admin}")).await?;
                 let request = ReadRequest {
@@ -124,8 +127,10 @@ impl Plain {
                 let mut all = Vec::new();
                 while let Some(stored) = tokio::time::timeout(PATIENCE, messages.message()).await?? {
                     let message = stored.message.context("a message")?;
+                    let at = stored.stored_at.context("a time")?;
                     all.push(Stored {
                         sequence: stored.sequence,
+                        at: u64::try_from(at.seconds)? * 1_000_000_000 + u64::try_from(at.nanos)?,
                         subject: message.subject,
                         data: message.data,
                     });
@@ -169,18 +174,24 @@ impl Plain {
     }
 }
 
-async fn read_nats(
-    jetstream: &jetstream::Context,
-    stream: &str,
-    subject: &str,
-    from: u64,
-) -> anyhow::Result<Vec<Stored>> {
+fn addresses(urls: &[String]) -> Vec<ServerAddr> {
+    urls.iter().map(|url| url.parse().expect("a URL")).collect()
+}
+
+async fn read_nats(jetstream: &jetstream::Context, subject: &str, from: u64) -> anyhow::Result<Vec<Stored>> {
+    // Asked each time: a host may make the stream later than we first look.
+    let stream = match jetstream.stream_by_subject(subject).await {
+        Ok(stream) => stream,
+        Err(error) if error.kind() == GetStreamByNameErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error.into()),
+    };
     let stream = jetstream.get_stream(stream).await?;
     let config = consumer::pull::Config {
         filter_subject: subject.to_owned(),
         ack_policy: consumer::AckPolicy::None,
         deliver_policy: consumer::DeliverPolicy::ByStartSequence { start_sequence: from.max(1) },
         memory_storage: true,
+        num_replicas: 1,
         ..Default::default()
     };
     let reader = stream.create_consumer(config).await?;
@@ -191,9 +202,11 @@ async fn read_nats(
         let mut batch = reader.fetch().max_messages(owed.min(1000)).messages().await?;
         while let Some(message) = tokio::time::timeout(PATIENCE, batch.next()).await? {
             let message = message.map_err(|e| anyhow::anyhow!("{e}"))?;
-            let sequence = message.info().map_err(|e| anyhow::anyhow!("{e}"))?.stream_sequence;
+            let info = message.info().map_err(|e| anyhow::anyhow!("{e}"))?;
+            let at = u64::try_from(info.published.unix_timestamp_nanos())?;
             all.push(Stored {
-                sequence,
+                sequence: info.stream_sequence,
+                at,
                 subject: message.subject.to_string(),
                 data: message.payload.clone(),
             });

@@ -10,6 +10,9 @@ use crate::windows::Windows;
 pub(crate) struct Report {
     pub(crate) bus: &'static str,
     pub(crate) hosts: usize,
+    /// Of the NATS cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) nodes: Option<usize>,
     pub(crate) events: u64,
     pub(crate) kills: u64,
     /// Faults by kind, kills among them.
@@ -19,7 +22,12 @@ pub(crate) struct Report {
     pub(crate) repeated_effects: u64,
     /// Of keys and within events.
     pub(crate) misordered: u64,
-    pub(crate) calls_resent: u64,
+    /// Sent again after the answer had been recorded, or with two keys.
+    pub(crate) once_calls_repeated: u64,
+    /// Sent again because nothing had been recorded.
+    pub(crate) once_calls_resent: u64,
+    /// Those that a frozen host had on their way, and sent when it went on.
+    pub(crate) once_calls_thawed: u64,
     pub(crate) windows: Windows,
     pub(crate) seed: u64,
     pub(crate) seconds: u64,

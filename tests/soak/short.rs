@@ -24,7 +24,7 @@ fn run(mut command: Command) -> (Value, String, bool) {
 fn passes(arguments: &str) {
     let (report, said, content) = run(soak(arguments));
     assert!(content, "{report:#}\n{said}");
-    for zero in ["lost", "repeated_effects"] {
+    for zero in ["lost", "repeated_effects", "misordered"] {
         assert_eq!(report[zero], 0, "{report:#}");
     }
     assert!(report["reruns"].as_u64() > Some(0), "no kill hit anything: {report:#}");
@@ -33,6 +33,16 @@ fn passes(arguments: &str) {
 #[test]
 fn nothing_is_lost_or_repeated_in_a_short_soak_on_nats() {
     passes("--bus nats --events 400 --kills 6 --fault daemon --fault server --fault upstream --fault cut");
+}
+
+#[test]
+fn keys_stay_in_order_over_frozen_daemons_that_go_on_when_another_has_taken_over() {
+    passes("--bus nats --daemons 2 --events 400 --kills 4 --fault pause");
+}
+
+#[test]
+fn keys_stay_in_order_over_kills_of_the_only_daemon() {
+    passes("--bus nats --daemons 1 --events 500 --kills 6 --fault daemon");
 }
 
 #[test]

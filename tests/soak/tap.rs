@@ -33,7 +33,7 @@ impl Tap {
     pub(crate) async fn on(client: Client) -> Tap {
         let heard = Arc::<Mutex<Heard>>::default();
         // One subscription for each, all on one connection; times are taken when a message is taken.
-        for subject in ["cd.s.>", "cd.c.>", "cd.j.*", "cofferdam.soak.out.>", "$JS.ACK.PLANNING_EVENTS.>"] {
+        for subject in ["cd.s.>", "cd.c.>", "cd.j.*", "cofferdam.story.soak.>", "$JS.ACK.PLANNING_EVENTS.>"] {
             let mut messages = client.subscribe(subject).await.expect("a subscription");
             let heard = heard.clone();
             tokio::spawn(async move {
@@ -92,7 +92,8 @@ impl Heard {
             if let (true, Some(sequence)) = (acks, sequence) {
                 self.acks.entry(sequence).or_insert(at);
             }
-        } else if let Some(mark) = Mark::find(data, "mark") {
+        } else if let Some(mark) = Mark::find(data, "mark").filter(|mark| mark.slot != Slot::Later) {
+            // A timer fires long after the event has ended.
             debug_assert_ne!(mark.slot, Slot::Job);
             self.effects.entry(mark).or_insert(at);
         }

@@ -1,32 +1,32 @@
 //! How far the events were that a kill cut off. Decided afterwards: which run of an event committed is known by then.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
 use crate::{
     faults::Kill,
-    journal::{Call, Journal},
+    journal::{Call, Journal, by_event},
     mark::{Mark, Slot},
     tap::Heard,
 };
 
 /// Kills that cut off at least one event there. On the embedded bus a commit is one transaction, ack included: it has the first
-/// window only.
+/// window only, and `None` for what is within.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Windows {
     /// It ran, and its effects were nowhere.
     pub(crate) uncommitted: u64,
     /// Its commit point was written, and none of its effects.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) committed_unapplied: Option<u64>,
     /// Some of them.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) half_applied: Option<u64>,
     /// All of them, and it was not acked.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) applied_unacked: Option<u64>,
 }
+
+/// In nanoseconds; far longer than an ack wait.
+const LATELY: u64 = 60_000_000_000;
 
 /// From the first to the last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,20 +50,22 @@ impl Windows {
     }
 
     /// Without ears: an event that a killed host had begun and that ran again on a later one was cut off before its commit.
-    pub(crate) fn by_calls(kills: &[Kill], journal: &Journal) -> Windows {
+    /// `runs`: the run of each event whose effects are there, but for those of which an attempt failed.
+    pub(crate) fn by_calls(kills: &[Kill], journal: &Journal, runs: &BTreeMap<u64, u64>) -> Windows {
         let mut windows = Windows::default();
-        let by_event = journal.by_event();
+        let by_event = by_event(&journal.runs);
         for kill in kills {
             let cut_off = |calls: &Vec<&Call>| {
                 let begun = calls.iter().rposition(|call| Some(&call.who) == kill.who.as_ref());
                 begun.is_some_and(|at| at + 1 < calls.len())
             };
-            windows.uncommitted += u64::from(by_event.values().any(cut_off));
+            let mut events = lately(kill, journal).into_iter().filter(|event| runs.contains_key(event));
+            windows.uncommitted += u64::from(events.any(|event| cut_off(&by_event[&event])));
         }
         windows
     }
 
-    /// `runs`: the run of each event whose effects are there.
+    /// The same where NATS was listened to.
     pub(crate) fn by_ear(
         kills: &[Kill],
         journal: &Journal,
@@ -76,11 +78,11 @@ impl Windows {
             half_applied: Some(0),
             applied_unacked: Some(0),
         };
-        let by_event = journal.by_event();
+        let by_event = by_event(&journal.runs);
         for kill in kills {
-            let mut hit: Vec<Window> = by_event
-                .iter()
-                .filter_map(|(event, calls)| window(kill, *event, calls, heard, runs.get(event)))
+            let mut hit: Vec<Window> = lately(kill, journal)
+                .into_iter()
+                .filter_map(|event| window(kill, event, &by_event[&event], heard, runs.get(&event)))
                 .collect();
             hit.sort_unstable();
             hit.dedup();
@@ -95,6 +97,12 @@ impl Windows {
         }
         windows
     }
+}
+
+/// Events that began to run not long before the kill: no other can have been under way.
+fn lately(kill: &Kill, journal: &Journal) -> BTreeSet<u64> {
+    let calls = journal.runs.iter().rev().skip_while(|call| call.at > kill.at);
+    calls.take_while(|call| call.at + LATELY > kill.at).map(|call| call.event).collect()
 }
 
 /// Where the kill cut the event off, if it did and if that can be told.
@@ -112,7 +120,7 @@ fn window(kill: &Kill, event: u64, calls: &[&Call], heard: &Heard, run: Option<&
     let run = *run?;
     if !by_then(heard.commits.get(&(event, run))) {
         // It came to its end after the kill: on a later run, or, where the server was killed, by itself.
-        let went_on = run > begun.run || heard.commits.contains_key(&(event, run));
+        let went_on = run > begun.count || heard.commits.contains_key(&(event, run));
         return went_on.then_some(Window::Uncommitted);
     }
     let slots = [Slot::First, Slot::Job, Slot::Second];

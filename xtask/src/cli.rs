@@ -44,6 +44,8 @@ pub(crate) enum Command {
     },
     /// Runs a workload under kills and other faults, and prints what was lost, repeated or out of order, as one JSON document.
     Crash(Crash),
+    /// Sends a burst of events through one daemon, and prints what it lost and what memory it took.
+    Burst(Burst),
     /// All checks: format, lints, licences, then `test`.
     Ci,
 }
@@ -83,14 +85,31 @@ pub(crate) struct Crash {
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
     /// Only this kind of fault; may be repeated. Default: all that the bus knows.
-    #[arg(long, value_name = "KIND", value_parser = ["daemon", "pause", "server", "cut", "delay", "upstream"])]
+    #[arg(long, value_name = "KIND", value_parser = ["daemon", "torn", "pause", "server", "cut", "delay", "upstream"])]
     pub(crate) fault: Vec<String>,
+    /// Nodes of the NATS cluster that it runs on.
+    #[arg(long, value_name = "N", value_parser = ["1", "3", "5"])]
+    pub(crate) nodes: Option<String>,
     /// Hosts that share the durables. Default: 2 on NATS; the embedded bus has one.
     #[arg(long, value_name = "N")]
     pub(crate) daemons: Option<u64>,
     /// Leave logs and data there.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Burst {
+    #[arg(long, default_value = "local", value_parser = ["nats", "local"])]
+    pub(crate) bus: String,
+    #[arg(long, value_name = "N", default_value_t = 500_000, value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) events: u64,
+    /// Of each event's payload.
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    pub(crate) bytes: u64,
+    /// The whole document instead of a summary.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(test)]

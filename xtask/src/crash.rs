@@ -14,7 +14,7 @@ use crate::{binaries, cargo, terminal, tools};
 pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Crash) -> Result<()> {
     let tools = tools::setup(repo, steps, None)?;
     guests::build(repo, steps, &tools.wasm, Selection { names: &[], fixtures: true })?;
-    let soak = steps.run("build programs", |step| build(repo, step))?;
+    let soak = steps.run("build programs", |step| build(repo, step, "soak"))?;
     let again = format!("cargo xtask crash {}", words(args).join(" "));
     let (document, status) = steps.run("soak", |step| {
         Tool::new(soak, &repo.log("soak"), &again)
@@ -32,15 +32,16 @@ pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Crash) -> Result<()> {
 }
 
 /// As the tests build, so that neither makes the other build anew.
-fn build(repo: &Repo, step: &Step) -> Result<PathBuf> {
+pub(crate) fn build(repo: &Repo, step: &Step, program: &str) -> Result<PathBuf> {
     binaries::require_disk(repo)?;
     let build = cargo::command(repo, "build-soak", "cargo build --workspace --all-targets");
     let args = ["build", "--workspace", "--all-targets", "--message-format=json-render-diagnostics"];
     let products = cargo::products(&build.args(args).run(step)?);
-    let soak = products.into_iter().filter(|product| product.target == "soak");
+    let found = products.into_iter().filter(|product| product.target == program);
     // Its tests are a program of the same name; the program itself is the one that cargo puts beside the daemon.
     let beside = |path: &PathBuf| path.parent().is_some_and(|folder| folder.join("cofferdam").is_file());
-    soak.filter_map(|product| product.executable).find(beside).context("cargo built no program `soak`")
+    let found = found.filter_map(|product| product.executable).find(beside);
+    found.with_context(|| format!("cargo built no program `{program}`"))
 }
 
 /// The soak takes the same words.
@@ -51,6 +52,9 @@ fn words(args: &Crash) -> Vec<String> {
     }
     for (name, value) in [("--seed", args.seed), ("--daemons", args.daemons)] {
         words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value.to_string()]));
+    }
+    if let Some(nodes) = &args.nodes {
+        words.extend(["--nodes".to_owned(), nodes.clone()]);
     }
     for fault in &args.fault {
         words.extend(["--fault".to_owned(), fault.clone()]);
@@ -70,7 +74,8 @@ mod tests {
 
     #[test]
     fn the_soak_is_told_what_the_person_said() {
-        let line = "xtask crash --bus nats --events 500 --kills 7 --seed 3 --fault daemon --fault cut";
+        let line =
+            "xtask crash --bus nats --events 500 --kills 7 --seed 3 --nodes 3 --fault daemon --fault cut";
         let Command::Crash(args) = Cli::parse_from(line.split(' ')).command else { unreachable!() };
         assert_eq!(words(&args).join(" "), line.trim_start_matches("xtask crash "));
     }

@@ -2,6 +2,7 @@
 //! lives in the module of its name. No host crate is used here.
 
 mod binaries;
+mod burst;
 mod cargo;
 mod ci;
 mod cli;
@@ -71,6 +72,7 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Demo(args) => demo::run(&repo, &steps, &args),
+        Command::Burst(args) => burst::run(&repo, &steps, &args),
         Command::Crash(args) => crash::run(&repo, &steps, &args),
         Command::Test { filter } => test::run(&repo, &steps, &filter),
         Command::Ci => ci::run(&repo, &steps),

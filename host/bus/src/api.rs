@@ -8,7 +8,10 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
-use crate::error::{CommitError, Error};
+use crate::{
+    backlog::Backlog,
+    error::{CommitError, Error},
+};
 
 pub type Headers = Vec<(String, String)>;
 
@@ -101,6 +104,7 @@ pub struct Origin {
     pub durable: String,
     pub filter: String,
     pub ack_wait: Duration,
+    pub ordered: bool,
 }
 
 impl Origin {
@@ -194,6 +198,22 @@ pub struct CellState {
     pub entries: std::collections::BTreeMap<String, Bytes>,
 }
 
+impl CellState {
+    /// Of keys and values together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
+    pub(crate) fn write(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            match write {
+                Write::Put { key, value } => self.entries.insert(key, value),
+                Write::Delete { key } => self.entries.remove(&key),
+            };
+        }
+    }
+}
+
 /// What is known of an event before it runs.
 #[derive(Debug)]
 pub enum Opened {
@@ -215,7 +235,36 @@ pub struct Snapshot {
     pub(crate) notes: Option<Arc<dyn std::any::Any + Send + Sync>>,
 }
 
-/// A write to the event's cell.
+/// A cell besides the event's own, as it was read; with what is written to it, it goes back into [`Bus::commit`].
+#[derive(Debug, Clone)]
+pub struct OtherCell {
+    pub space: String,
+    pub cell: String,
+    pub state: CellState,
+    /// None: it was only read. The commit checks all the same that it is as it was.
+    pub writes: Vec<Write>,
+    /// 0 where there is none yet.
+    pub(crate) revision: u64,
+    pub(crate) notes: Option<Arc<dyn std::any::Any + Send + Sync>>,
+}
+
+impl OtherCell {
+    /// The same cell, written by nobody since.
+    fn is_still(&self, now: &OtherCell) -> bool {
+        (&self.space, &self.cell, self.revision) == (&now.space, &now.cell, now.revision)
+    }
+}
+
+/// The bus's own notes follow from the rest.
+impl PartialEq for OtherCell {
+    fn eq(&self, other: &OtherCell) -> bool {
+        self.is_still(other) && self.state == other.state && self.writes == other.writes
+    }
+}
+
+impl Eq for OtherCell {}
+
+/// A write to a cell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Write {
     Put { key: String, value: Bytes },
@@ -233,6 +282,9 @@ pub struct Timer {
     pub message: Message,
 }
 
+/// Other cells in one change. On NATS each is a message of one batch, of which a server takes 1,000 at most.
+pub const MAX_OTHERS: usize = 64;
+
 /// What an event does, all or nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Change {
@@ -242,8 +294,11 @@ pub struct Change {
     /// What the message ids of the effects begin with, if not the event's id: for an end of the event that must not be
     /// taken for another end of it.
     pub ids: Option<String>,
-    /// Only with [`Point::Cell`].
+    /// To the event's own cell; only with [`Point::Cell`].
     pub writes: Vec<Write>,
+    /// Other cells that the run read or writes, up to [`MAX_OTHERS`]; not with [`Point::Publish`]. One that changed since it was
+    /// read is a conflict.
+    pub others: Vec<OtherCell>,
     /// Stored in this order (with a cell: each after the one before it) with the message ids `<event>.<ordinal>`, ordinals from 0.
     pub effects: Vec<Message>,
     /// Set when the event commits.
@@ -263,9 +318,13 @@ impl Change {
         format!("{}.{ordinal}", self.ids.as_deref().unwrap_or(self.cause(delivery)))
     }
 
-    /// Nothing is written, stored, set or cancelled.
+    /// Nothing is written, stored, set or cancelled, and nothing is to be checked.
     pub fn is_empty(&self) -> bool {
-        self.writes.is_empty() && self.effects.is_empty() && self.timers.is_empty() && self.cancels.is_empty()
+        self.writes.is_empty()
+            && self.others.is_empty()
+            && self.effects.is_empty()
+            && self.timers.is_empty()
+            && self.cancels.is_empty()
     }
 }
 
@@ -317,6 +376,9 @@ pub trait Bus: Send + Sync + 'static {
     /// Takes deliveries; at most `buffer` are fetched ahead of the caller.
     async fn deliveries(&self, origin: &Arc<Origin>, buffer: usize) -> Result<Box<dyn Deliveries>, Error>;
 
+    /// How far behind the durable is, and what its stream will keep for it. For a look now and then.
+    async fn backlog(&self, origin: &Arc<Origin>) -> Result<Backlog, Error>;
+
     /// Stores a message. `Err(NoStream)` if none covers the subject: it is never lost silently.
     async fn publish(&self, message: Message, how: Publish) -> Result<PublishAck, Error>;
 
@@ -330,6 +392,29 @@ pub trait Bus: Send + Sync + 'static {
     /// the bus is out of reach it waits.
     async fn open(&self, delivery: &Delivery, point: &Point) -> Result<Opened, Error>;
 
+    /// Another cell than the event's own, for [`Change::others`]. What earlier events left unapplied there has been applied.
+    /// Cells are read one by one: whether they were so at one time, the commit tells. While the bus is out of reach it waits.
+    async fn cell(&self, space: &str, cell: &str) -> Result<OtherCell, Error>;
+
+    /// Whether a cell that a run was based on has changed since: then it may have seen what never was at one time, and nothing
+    /// follows from its failure.
+    async fn is_stale(
+        &self,
+        delivery: &Delivery,
+        base: &Snapshot,
+        others: &[OtherCell],
+    ) -> Result<bool, Error> {
+        for other in others {
+            if !other.is_still(&self.cell(&other.space, &other.cell).await?) {
+                return Ok(true);
+            }
+        }
+        match self.open(delivery, &base.point).await? {
+            Opened::Settled => Ok(true),
+            Opened::Fresh(now) => Ok(now.revision != base.revision),
+        }
+    }
+
     /// Commits, applies and acks, in this order. Returns only when the outcome is known: while the bus is out of reach
     /// it waits. Dropping the future is as a crash: the next delivery finds out.
     async fn commit(
@@ -339,17 +424,24 @@ pub trait Bus: Send + Sync + 'static {
         change: Change,
     ) -> Result<Committed, CommitError>;
 
-    /// Every stream there is, sorted by name; our own among them.
+    /// Every stream there is, sorted by name; our own among them, but none of a bucket.
     async fn streams(&self) -> Result<Vec<StreamInfo>, Error>;
 
     /// Reads what `stream` stores under `filter`, in its order. Consumes nothing, leaves nothing behind.
     async fn read(&self, stream: &str, filter: &str, start: Start) -> Result<Box<dyn Reader>, Error>;
 
+    /// The message with this sequence, read from the stream's leader; `Err(Gone)` if there is no such stream.
+    async fn message(&self, stream: &str, sequence: u64) -> Result<Option<Stored>, Error>;
+
+    /// Deletes one message; false if it is not there (any more). Of several who delete it, one is told that it did. A
+    /// durable that has not delivered it passes over it. `Err(Gone)` if there is no such stream.
+    async fn delete_message(&self, stream: &str, sequence: u64) -> Result<bool, Error>;
+
     /// Hears what is published under `filter` from now on, stored or not. What comes while the connection is down, or
     /// faster than it is taken, is missed: whoever must not miss anything reads.
     async fn listen(&self, filter: &str) -> Result<Box<dyn Listener>, Error>;
 
-    /// Deletes a stream with all that it holds and its durables; `Err(Gone)` if there is none.
+    /// Deletes a stream with all that it holds and its durables; `Err(Gone)` if there is none, `Err(Refused)` for our own.
     async fn delete_stream(&self, name: &str) -> Result<(), Error>;
 
     /// Deletes a durable; one that is made anew begins with all that its stream holds.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    api::{Change, Point, Write},
+    api::{Change, MAX_OTHERS, Point, Write},
     error::CommitError,
     subject,
 };
@@ -32,6 +32,7 @@ pub(crate) fn check(point: &Point, change: &Change) -> Result<(), CommitError> {
                 .into(),
         );
     }
+    check_others(point, change)?;
     let ids = change.timers.iter().map(|timer| timer.id.as_str());
     let plain = |id: &str| id.len() <= MAX_TIMER && id.split('.').all(subject::is_plain_token);
     if let Some(id) = ids.clone().chain(change.cancels.iter().map(String::as_str)).find(|id| !plain(id)) {
@@ -43,7 +44,7 @@ pub(crate) fn check(point: &Point, change: &Change) -> Result<(), CommitError> {
     if let Some(id) = ids.clone().find(|id| !known.insert(*id)) {
         return unfit(format!("timer {id:?} is set twice; each needs an id of its own"));
     }
-    for write in &change.writes {
+    for write in change.writes.iter().chain(change.others.iter().flat_map(|other| &other.writes)) {
         let (Write::Put { key, .. } | Write::Delete { key }) = write;
         if key.is_empty() || key.len() > MAX_KEY {
             return unfit(format!("a state key has 1 to {MAX_KEY} bytes, not {}", key.len()));
@@ -52,12 +53,37 @@ pub(crate) fn check(point: &Point, change: &Change) -> Result<(), CommitError> {
     Ok(())
 }
 
+fn check_others(point: &Point, change: &Change) -> Result<(), CommitError> {
+    let unfit = |why: String| Err(CommitError::Unfit(why));
+    let count = change.others.len();
+    if *point == Point::Publish && count > 0 {
+        return unfit(
+            "other cells are read or written; with commit = \"publish\" an event may only publish a message"
+                .into(),
+        );
+    }
+    if count > MAX_OTHERS {
+        return unfit(format!("{count} other cells are read or written, over the limit of {MAX_OTHERS}"));
+    }
+    let mut known = BTreeSet::new();
+    if let Point::Cell { space, cell } = point {
+        known.insert((space.as_str(), cell.as_str()));
+    }
+    match change.others.iter().find(|other| !known.insert((&other.space, &other.cell))) {
+        Some(twice) => unfit(format!(
+            "the cell {:?} of space {:?} is there twice; an event has each cell once, its own among them",
+            twice.cell, twice.space
+        )),
+        None => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::api::{Message, Timer};
+    use crate::api::{CellState, Message, OtherCell, Timer};
 
     fn effects(count: usize) -> Change {
         let effect = Message { subject: "a".into(), headers: Vec::new(), data: Bytes::new() };
@@ -121,10 +147,38 @@ mod tests {
         unfit(Point::Publish, &cancels("a"));
     }
 
+    fn others(cells: &[String]) -> Change {
+        let other = |cell: &String| OtherCell {
+            space: "s".into(),
+            cell: cell.clone(),
+            state: CellState::default(),
+            writes: Vec::new(),
+            revision: 0,
+            notes: None,
+        };
+        Change { others: cells.iter().map(other).collect(), ..Change::default() }
+    }
+
+    #[test]
+    fn other_cells_are_others_and_not_too_many() {
+        let many: Vec<String> = (0..=MAX_OTHERS).map(|n| n.to_string()).collect();
+        let fine = others(&many[..MAX_OTHERS]);
+        assert_eq!(check(&cell(), &fine), Ok(()));
+        assert_eq!(check(&Point::Record, &fine), Ok(()));
+        unfit(Point::Publish, &others(&many[..1]));
+        unfit(Point::Record, &others(&many));
+        unfit(Point::Record, &others(&["a".into(), "b".into(), "a".into()]));
+        unfit(cell(), &others(&["a".into(), "c".into()]));
+        assert!(!fine.is_empty(), "what was read is checked");
+    }
+
     #[test]
     fn keys_have_a_size() {
         assert_eq!(check(&cell(), &deletes(&"k".repeat(MAX_KEY))), Ok(()));
         unfit(cell(), &deletes(""));
         unfit(cell(), &deletes(&"k".repeat(MAX_KEY + 1)));
+        let mut other = others(&["a".into()]);
+        other.others[0].writes = deletes("").writes;
+        unfit(cell(), &other);
     }
 }

@@ -1,6 +1,8 @@
 //! The bus: events, subjects, streams, durable consumers, commit points and key-value buckets behind one trait.
 
+mod ahead;
 mod api;
+mod backlog;
 #[cfg(debug_assertions)]
 mod broken;
 mod change;
@@ -12,4 +14,5 @@ mod outgoing;
 pub mod subject;
 
 pub use api::*;
+pub use backlog::*;
 pub use error::{CommitError, Error};

@@ -18,7 +18,8 @@ pub(crate) const TTL: &str = "Nats-TTL";
 
 /// Subjects that no caller may store under: commit points, floors and timers, and the server's own. The rest of our stream is
 /// the daemon's, for its jobs.
-const RESERVED: [&str; 8] = ["cd.c.", "cd.s.", "cd.f.", "cd.t.", "cd.d.", "$JS.", "$SYS.", "_INBOX."];
+const RESERVED: [&str; 9] =
+    ["cd.c.", "cd.s.", "cd.m.", "cd.f.", "cd.t.", "cd.d.", "$JS.", "$SYS.", "_INBOX."];
 
 pub(crate) fn is_reserved(subject: &str) -> bool {
     RESERVED.iter().any(|p| subject.starts_with(p))
@@ -147,9 +148,17 @@ mod tests {
 
     #[test]
     fn reserved_subjects_are_refused() {
-        for reserved in
-            ["cd.s.test.x", "cd.c.a", "cd.f.a", "cd.t.a", "cd.d.a", "$JS.API.INFO", "$SYS.x", "_INBOX.a"]
-        {
+        for reserved in [
+            "cd.s.test.x",
+            "cd.c.a",
+            "cd.m.0",
+            "cd.f.a",
+            "cd.t.a",
+            "cd.d.a",
+            "$JS.API.INFO",
+            "$SYS.x",
+            "_INBOX.a",
+        ] {
             assert!(matches!(check_subject(reserved), Err(Error::Refused(_))), "{reserved}");
         }
         assert_eq!(check_subject("a..b"), Err(Error::InvalidSubject("a..b".into())));

@@ -10,16 +10,19 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::{self, Status},
     capabilities::{Services, Upstreams},
-    config::{BusKind, Config},
-    dispatch::{self, Admission, Dispatch, Route, Subscriber},
+    config::{BusKind, Config, Subscription},
+    dispatch::{self, Admission, Dispatch, Route, Subscriber, inbox},
     executor,
-    observe::metrics::Metrics,
+    observe::{backlog, metrics::Metrics},
     plugins::{self, Plugin},
     streams,
 };
 
 /// Of every durable, over all hosts. What one host takes is its own setting: a durable's must never differ between two.
 const MAX_ACK_PENDING: u32 = 65_536;
+/// The same, of an ordered one: a host that takes over holds all of them at once, in memory. Usually those are what one host had
+/// in flight, a few hundred; at the very worst so many of 1 MiB each.
+const MAX_ORDERED_PENDING: u32 = 4096;
 
 /// A daemon that is ready to run.
 pub struct App {
@@ -100,6 +103,10 @@ impl App {
             let (stop, abort) = (stop.clone(), abort.clone());
             loops.spawn(executor::run(self.services.clone(), config, envelope, stop, abort, tasks.clone()));
         }
+        let subscribers = self.subscribers.clone();
+        let durables = Box::new(move || subscribers.iter().map(|s| s.origin()).collect());
+        let (bus, metrics) = (self.services.bus.clone(), self.services.metrics.clone());
+        loops.spawn(backlog::watch(bus, metrics, durables, stop.clone()));
         let taking: Vec<_> = self.subscribers.iter().map(|s| s.taking()).collect();
         for subscriber in &self.subscribers {
             loops.spawn(subscriber.clone().run(stop.clone(), abort.clone(), tasks.clone()));
@@ -192,6 +199,7 @@ pub(crate) async fn connect(config: &Config) -> anyhow::Result<Arc<dyn Bus>> {
                 client_certificate: settings.certificate.clone(),
                 connect_timeout: settings.connect_timeout,
                 name: "cofferdam".to_owned(),
+                replicas: settings.replicas,
             };
             Ok(cofferdam_bus::nats::connect(nats, dispatch::undeliverable()).await?)
         }
@@ -205,20 +213,16 @@ async fn subscribe(
     created: bool,
 ) -> anyhow::Result<Vec<Arc<Subscriber>>> {
     let (mut subscribers, mut faults) = (Vec::new(), Vec::new());
+    let bus = &shared.services.bus;
     for plugin in plugins {
         for subscription in &plugin.subscriptions {
-            let bus = &shared.services.bus;
-            let stream = match bus.covering(&subscription.subject).await {
-                Ok(Some(stream)) => stream,
-                Ok(None) => {
-                    let or = if created { "" } else { ", or set [bus] create-streams to true" };
-                    faults.push(format!(
-                        "plugin {:?} subscribes to {:?}, which no stream stores; create one that covers it{or}",
-                        plugin.name, subscription.subject
-                    ));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
+            let Some(stream) = bus.covering(&subscription.subject).await? else {
+                let or = if created { "" } else { ", or set [bus] create-streams to true" };
+                faults.push(format!(
+                    "plugin {:?} subscribes to {:?}, which no stream stores; create one that covers it{or}",
+                    plugin.name, subscription.subject
+                ));
+                continue;
             };
             let spec = ConsumerSpec {
                 stream: stream.name,
@@ -226,24 +230,59 @@ async fn subscribe(
                 filter: subscription.subject.clone(),
                 ack_wait: subscription.ack_wait,
                 max_deliver: None,
-                max_ack_pending: MAX_ACK_PENDING,
-                ordered: false,
+                max_ack_pending: max_ack_pending(subscription.is_ordered()),
+                ordered: subscription.is_ordered(),
             };
-            match bus.ensure_consumer(&spec).await {
-                Ok(origin) => {
-                    let route = Route::new(plugin.clone(), subscription.clone());
-                    subscribers.push(Arc::new(Subscriber::new(shared.clone(), route, spec, origin)));
-                }
-                Err(error @ Error::Differs { .. }) => faults.push(format!(
-                    "plugin {:?}: {error}; `cofferdam durable delete {}/{}` deletes it",
-                    plugin.name, spec.stream, spec.durable
-                )),
+            let route = Route::new(plugin.clone(), subscription.clone());
+            match subscriber(shared, route, spec, "deletes it").await {
+                Ok(subscriber) => subscribers.push(subscriber),
                 Err(error) => faults.push(format!("plugin {:?}: {error}", plugin.name)),
             }
+        }
+        let filter = inbox::filter(&plugin.name);
+        let Some(stream) = bus.covering(&filter).await? else {
+            faults.push(format!("plugin {:?}: no stream stores its inbox, {filter:?}", plugin.name));
+            continue;
+        };
+        let ordered = plugin.subscriptions.iter().any(Subscription::is_ordered);
+        let spec = ConsumerSpec {
+            stream: stream.name,
+            durable: inbox::durable(&plugin.name),
+            filter,
+            ack_wait: inbox::ACK_WAIT,
+            max_deliver: None,
+            max_ack_pending: max_ack_pending(ordered),
+            ordered,
+        };
+        let deleted = "deletes it, and then what came to the inbox within the last day comes again";
+        match subscriber(shared, Route::inbox(plugin.clone()), spec, deleted).await {
+            Ok(subscriber) => subscribers.push(subscriber),
+            Err(error) => faults.push(format!("the inbox of plugin {:?}: {error}", plugin.name)),
         }
     }
     if !faults.is_empty() {
         bail!("subscriptions can't be made:\n  {}", faults.join("\n  "));
     }
     Ok(subscribers)
+}
+
+/// All hosts that share a durable agree on it.
+fn max_ack_pending(ordered: bool) -> u32 {
+    if ordered { MAX_ORDERED_PENDING } else { MAX_ACK_PENDING }
+}
+
+/// `deleted` says what the deletion of a durable with other settings does.
+async fn subscriber(
+    shared: &Arc<Dispatch>,
+    route: Route,
+    spec: ConsumerSpec,
+    deleted: &str,
+) -> Result<Arc<Subscriber>, String> {
+    match shared.services.bus.ensure_consumer(&spec).await {
+        Ok(origin) => Ok(Arc::new(Subscriber::new(shared.clone(), route, spec, origin))),
+        Err(error @ Error::Differs { .. }) => {
+            Err(format!("{error}; `cofferdam durable delete {}/{}` {deleted}", spec.stream, spec.durable))
+        }
+        Err(error) => Err(error.to_string()),
+    }
 }

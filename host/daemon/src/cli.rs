@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-use crate::client::{PubArgs, SubArgs};
+use crate::client::{DlqCommand, PubArgs, SubArgs};
 
 /// Runs events of a fleet through sandboxed WASM plugins.
 #[derive(Debug, Parser)]
@@ -18,11 +18,20 @@ impl Cli {
     /// Of this process. A mistake in it ends the process with its exit code, 2.
     pub fn of_process() -> Self {
         let cli = Self::parse();
-        if let Command::Sub(args) = &cli.command
-            && let Err(wrong) = args.check()
-        {
-            let usage = Self::command().find_subcommand("sub").cloned();
-            usage.unwrap_or_else(Self::command).error(ErrorKind::ValueValidation, wrong).exit();
+        let (path, wrong) = match &cli.command {
+            Command::Sub(args) => (vec!["sub"], args.check().err()),
+            Command::Dlq(command) => match command.check() {
+                Ok(()) => (Vec::new(), None),
+                Err((name, wrong)) => (vec!["dlq", name], Some(wrong)),
+            },
+            _ => (Vec::new(), None),
+        };
+        if let Some(wrong) = wrong {
+            let mut usage = Self::command();
+            for name in path {
+                usage = usage.find_subcommand(name).cloned().unwrap_or(usage);
+            }
+            usage.error(ErrorKind::ValueValidation, wrong).exit();
         }
         cli
     }
@@ -46,6 +55,9 @@ pub enum Command {
     /// Works on the durables of the configured bus, without a daemon.
     #[command(subcommand)]
     Durable(DurableCommand),
+    /// Lists, shows, redrives and drops dead letters, through a running daemon.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// Publishes a message through a running daemon.
     #[command(override_usage = "cofferdam pub [OPTIONS] <SUBJECT> <DATA>\n       \
                                 cofferdam pub [OPTIONS] <SUBJECT> --file <FILE>\n       \

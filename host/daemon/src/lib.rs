@@ -12,6 +12,7 @@ pub mod dispatch;
 pub mod executor;
 pub mod fault;
 pub mod grants;
+mod letters;
 pub mod observe;
 pub mod plugins;
 pub mod streams;

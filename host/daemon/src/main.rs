@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Durable(DurableCommand::Delete { name, config }) => {
             commands::delete_durable(config.config, &name).map(|()| ExitCode::SUCCESS)
         }
+        Command::Dlq(command) => commands::dlq(command),
         Command::Pub(args) => commands::publish(args).map(|()| ExitCode::SUCCESS),
         Command::Sub(args) => commands::subscribe(args).map(|()| ExitCode::SUCCESS),
     };

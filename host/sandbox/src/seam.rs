@@ -37,6 +37,9 @@ pub enum Failure {
     Reject(String),
 }
 
+/// Which cell of state; `None` is the event's own.
+pub type CellName = Option<String>;
+
 /// A host call, whatever version of the contract it came through.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Call {
@@ -50,10 +53,10 @@ pub enum Call {
     Rpc(RpcRequest),
     Submit(Job),
     JobStatus(String),
-    StateGet(String),
-    StatePut { key: String, value: Bytes },
-    StateDelete(String),
-    StateKeys(String),
+    StateGet { cell: CellName, key: String },
+    StatePut { cell: CellName, key: String, value: Bytes },
+    StateDelete { cell: CellName, key: String },
+    StateKeys { cell: CellName, prefix: String },
     Config(String),
     Log { level: LogLevel, message: String, fields: Pairs },
     Count { name: String, labels: Pairs, delta: u64 },
@@ -120,6 +123,8 @@ pub struct RpcRequest {
     pub request: Bytes,
     pub timeout_ms: Option<u32>,
     pub metadata: Pairs,
+    /// Although an earlier run may have made it.
+    pub repeat: bool,
 }
 
 /// A gRPC status other than a plain answer.
@@ -129,7 +134,7 @@ pub struct RpcStatus {
     /// The gRPC number, 0 to 16.
     pub code: u8,
     pub message: String,
-    /// The host refused before anything was sent.
+    /// The host's word, not the upstream's.
     pub local: bool,
 }
 

@@ -1,5 +1,6 @@
 //! Unary gRPC calls to the upstreams that the operator configured. A call is no effect: it happens at once, and
-//! again if the event runs again, with the same idempotency key in its metadata.
+//! again if the event runs again, with the same idempotency key in its metadata. The answer of a method that the operator
+//! marked `once` is recorded: every run of the event gets the same one.
 
 use std::{fmt, time::Duration};
 
@@ -60,7 +61,8 @@ impl fmt::Display for Code {
 pub struct Status {
     pub code: Code,
     pub message: String,
-    /// The host refused before anything was sent: no grant, unknown upstream, too large.
+    /// The host's word, not the upstream's: no grant, unknown upstream, too large; and what only `once` methods meet,
+    /// [`Status::is_outcome_unknown`] and a bus that is out of reach ([`Code::Unavailable`]).
     pub local: bool,
 }
 
@@ -70,20 +72,30 @@ impl Status {
         Self { code, message: message.into(), local: false }
     }
 
-    /// True if the same call may succeed later: the upstream is down, slow or overloaded, or failed inside. What the
-    /// host itself refused stays refused until the operator changes the configuration.
+    /// True if an earlier run of the event began this `once` call and nobody knows what became of it. Nothing was sent now.
+    /// Find out by another call whether it happened, or make it knowingly, with [`Options::repeat`]. Only where the
+    /// operator chose `unknown-outcome = "ask"`.
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.local && self.code == Code::Unknown
+    }
+
+    /// True if the same call may succeed later: the upstream is down, slow or overloaded, or failed inside, or the bus is
+    /// out of reach. What the host itself refused stays refused until the operator changes the configuration; an unknown
+    /// outcome stays unknown.
     pub fn is_transient(&self) -> bool {
-        !self.local
-            && matches!(
-                self.code,
-                Code::Cancelled
-                    | Code::Unknown
-                    | Code::DeadlineExceeded
-                    | Code::ResourceExhausted
-                    | Code::Aborted
-                    | Code::Internal
-                    | Code::Unavailable
-            )
+        if self.local {
+            return self.code == Code::Unavailable;
+        }
+        matches!(
+            self.code,
+            Code::Cancelled
+                | Code::Unknown
+                | Code::DeadlineExceeded
+                | Code::ResourceExhausted
+                | Code::Aborted
+                | Code::Internal
+                | Code::Unavailable
+        )
     }
 }
 
@@ -94,6 +106,8 @@ pub struct Options {
     pub timeout: Option<Duration>,
     /// ASCII. `authorization`, `traceparent`, `grpc-*` and `cofferdam-*` belong to the host.
     pub metadata: Pairs,
+    /// Make a `once` call although an earlier run may have made it; see [`Status::is_outcome_unknown`].
+    pub repeat: bool,
 }
 
 /// Calls `method` (`package.Service/Method`) of `upstream` with an encoded message and waits for the encoded answer,
@@ -122,4 +136,24 @@ pub fn unary_with<Req: Message, Resp: Message + Default>(
     Resp::decode(answer.as_slice()).map_err(|error| {
         Status::new(Code::Internal, format!("the answer of {method} can't be read: {error}"))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_says_passes_only_if_the_bus_is_out_of_reach() {
+        let status = |code, local| Status { local, ..Status::new(code, "") };
+        assert!(status(Code::Unavailable, true).is_transient());
+        assert!(!status(Code::ResourceExhausted, true).is_transient());
+        assert!(status(Code::ResourceExhausted, false).is_transient());
+    }
+
+    #[test]
+    fn an_unknown_outcome_is_the_hosts_word() {
+        let status = |local| Status { local, ..Status::new(Code::Unknown, "") };
+        assert!(status(true).is_outcome_unknown() && !status(true).is_transient());
+        assert!(!status(false).is_outcome_unknown() && status(false).is_transient());
+    }
 }

@@ -10,7 +10,8 @@ conformance![
     a_cell_commit_shows_state_and_effects_and_acks,
     a_record_commit_shows_its_effects_and_acks,
     a_publish_commit_shows_its_effect_and_acks,
-    nothing_to_commit_just_acks,
+    a_run_without_effects_commits_and_acks,
+    a_run_without_effects_is_the_event_s_only_one,
     effects_of_a_subject_keep_their_order,
     effects_name_their_cause_and_keep_their_headers,
     a_cell_keeps_its_state_from_event_to_event,
@@ -93,7 +94,7 @@ async fn a_publish_commit_shows_its_effect_and_acks(world: World) {
     acked(&bus, &origin).await;
 }
 
-async fn nothing_to_commit_just_acks(world: World) {
+async fn a_run_without_effects_commits_and_acks(world: World) {
     let bus = world.bus().await;
     let (origin, mut deliveries) = plant(&bus).await;
     for point in points() {
@@ -103,6 +104,29 @@ async fn nothing_to_commit_just_acks(world: World) {
         assert_eq!(commit(&bus, &delivery, base, Change::default()).await, Ok(Committed::default()));
     }
     acked(&bus, &origin).await;
+    assert_eq!(out(&bus).await, []);
+}
+
+async fn a_run_without_effects_is_the_event_s_only_one(world: World) {
+    let bus = world.bus().await;
+    let (_, mut deliveries) = plant(&bus).await;
+    for point in [cell("c"), Point::Record] {
+        put(&bus, "in.1", "event").await;
+        let first = next(&mut deliveries).await;
+        first.nak(None).await.unwrap();
+        let second = next(&mut deliveries).await;
+        // Both have begun; the one that is done first decides, with effects or without.
+        let bases = (fresh(&bus, &first, &point).await, fresh(&bus, &second, &point).await);
+        assert_eq!(commit(&bus, &first, bases.0, Change::default()).await, Ok(Committed::default()));
+        let late = commit(&bus, &second, bases.1, effects(&[("out.a", "never")])).await;
+        let void = match point {
+            // Its cell has moved: it would run again, but for what that begins with.
+            Point::Cell { .. } => late == Err(CommitError::Settled) || late == Err(CommitError::Conflict),
+            _ => late == Err(CommitError::Settled),
+        };
+        assert!(void, "{point:?}: {late:?}");
+        assert!(settled(&bus, &second, &point).await, "{point:?}");
+    }
     assert_eq!(out(&bus).await, []);
 }
 

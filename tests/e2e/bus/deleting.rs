@@ -10,6 +10,7 @@ conformance![
     a_deleted_stream_is_gone_with_all_it_held,
     a_stream_made_anew_is_empty_and_counts_from_one,
     deleting_what_is_not_there_is_an_error,
+    our_own_stream_is_not_to_be_deleted,
     a_durable_made_anew_begins_with_all_its_stream_holds,
     a_deleted_durable_leaves_the_others_alone,
     message_ids_go_with_their_stream,
@@ -51,6 +52,16 @@ async fn a_stream_made_anew_is_empty_and_counts_from_one(world: World) {
         deliveries.close().await;
         bus.delete_stream("S").await.unwrap();
     }
+}
+
+async fn our_own_stream_is_not_to_be_deleted(world: World) {
+    let bus = world.bus().await;
+    put(&bus, "cd.j.a", "x").await;
+    match bus.delete_stream("COFFERDAM").await {
+        Err(Error::Refused(why)) => assert!(why.contains("COFFERDAM"), "{why}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(data(&stored(&bus, "COFFERDAM", "cd.j.a").await), ["x"]);
 }
 
 async fn deleting_what_is_not_there_is_an_error(world: World) {

@@ -1,6 +1,8 @@
 //! The bus's conformance suite: what `cofferdam_bus::Bus` promises, written against the trait alone. Each behaviour listed
 //! in a `conformance!` is a test on every bus there is. What only one bus can do or suffer is in [`nats`] and [`local`].
 
+mod backlog;
+mod cells;
 mod commits;
 mod deleting;
 mod durables;
@@ -8,12 +10,14 @@ mod kv;
 mod listening;
 mod local;
 mod nats;
+mod ordered;
 mod ours;
 mod publishing;
 mod reading;
 mod refusals;
 mod restarts;
 mod retention;
+mod single;
 mod streams;
 mod timers;
 
@@ -24,7 +28,7 @@ use cofferdam_bus::{
     Bus, Change, ConsumerSpec, Deliveries, Delivery, Message, Opened, Origin, Point, Publish, Reader,
     Snapshot, Start, Stored, StreamSpec, Undeliverable, Write,
     local::LocalConfig,
-    nats::{NatsConfig, connect},
+    nats::{NatsConfig, Timing, connect, connect_with},
 };
 use harness::nats::Server;
 
@@ -108,6 +112,11 @@ async fn open(directory: &tempfile::TempDir) -> Arc<dyn Bus> {
 
 async fn bus_at(url: &str) -> Arc<dyn Bus> {
     connect(NatsConfig::new(url), undeliverable()).await.expect("a connection")
+}
+
+/// One that forgets after so much less than a minute and a half.
+async fn hurried_at(url: &str, timing: Timing) -> Arc<dyn Bus> {
+    connect_with(NatsConfig::new(url), undeliverable(), timing).await.expect("a connection")
 }
 
 fn undeliverable() -> Undeliverable {

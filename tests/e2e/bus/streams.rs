@@ -15,6 +15,7 @@ conformance![
     two_hosts_may_create_the_same_stream_at_once,
     malformed_subjects_and_names_are_refused,
     streams_are_listed_by_name_and_ours_among_them,
+    a_bucket_is_not_listed_among_the_streams,
 ];
 
 async fn a_missing_stream_is_created_and_found_by_subject_and_filter(world: World) {
@@ -119,4 +120,12 @@ async fn streams_are_listed_by_name_and_ours_among_them(world: World) {
         assert!(listed.contains(stream), "{stream:?} as it was made, in {listed:?}");
     }
     assert!(listed.iter().all(|s| s.created > 0));
+}
+
+async fn a_bucket_is_not_listed_among_the_streams(world: World) {
+    let bus = world.bus().await;
+    bus.bucket("b").await.unwrap().put("k", Bytes::from("v"), None).await.unwrap();
+    stream(&bus, "KV_S", &["s"]).await;
+    let names: Vec<_> = bus.streams().await.unwrap().into_iter().map(|s| s.name).collect();
+    assert_eq!(names, ["COFFERDAM", "KV_S"]);
 }

@@ -78,12 +78,14 @@ impl cofferdam_sandbox::Host for Host {
                 execution_id: Some(format!("execution of {id}")),
                 error: None,
             })),
-            Call::StateGet(key) => Answer::StateGet(self.cell().map(|cell| cell.get(&key).cloned())),
-            Call::StatePut { key, value } => {
+            Call::StateGet { key, .. } => Answer::StateGet(self.cell().map(|cell| cell.get(&key).cloned())),
+            Call::StatePut { key, value, .. } => {
                 Answer::StatePut(self.cell().map(|cell| drop(cell.insert(key, value))))
             }
-            Call::StateDelete(key) => Answer::StateDelete(self.cell().map(|cell| drop(cell.remove(&key)))),
-            Call::StateKeys(prefix) => Answer::StateKeys(
+            Call::StateDelete { key, .. } => {
+                Answer::StateDelete(self.cell().map(|cell| drop(cell.remove(&key))))
+            }
+            Call::StateKeys { prefix, .. } => Answer::StateKeys(
                 self.cell().map(|cell| cell.keys().filter(|key| key.starts_with(&prefix)).cloned().collect()),
             ),
             Call::Config(key) => Answer::Config(self.config.get(&key).cloned()),

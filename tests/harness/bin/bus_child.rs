@@ -1,8 +1,15 @@
 //! A process that uses the bus and can be killed. `bus-child URL` takes one JSON command per line on stdin and answers
 //! with one line on stdout; `bus-child local DIRECTORY NAME SEED` puts a load on an embedded bus and says what was
-//! confirmed to it.
+//! confirmed to it; `bus-child halting DIRECTORY PLACE` commits an event on one, and stops at a place for good.
 
-use std::{io::Write as _, sync::Arc, time::Duration};
+use std::{
+    io::Write as _,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -11,7 +18,10 @@ use cofferdam_bus::{
     local::{self, LocalConfig},
     nats,
 };
-use harness::churn::{Churn, Told};
+use harness::{
+    churn::{Churn, Told},
+    halting::{Halt, Halting},
+};
 use serde_json::{Value, json};
 
 #[tokio::main]
@@ -20,7 +30,8 @@ async fn main() -> anyhow::Result<()> {
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [url] => obey(url).await,
         ["local", directory, name, seed] => churn(directory, name, seed.parse()?).await,
-        _ => bail!("usage: bus-child URL | local DIRECTORY NAME SEED"),
+        ["halting", directory, place] => halting(directory, place).await,
+        _ => bail!("usage: bus-child URL | local DIRECTORY NAME SEED | halting DIRECTORY PLACE"),
     }
 }
 
@@ -34,6 +45,48 @@ async fn churn(directory: &str, name: &str, seed: u64) -> anyhow::Result<()> {
         }
     };
     Churn { bus, name: name.to_owned(), seed, patient: false, tell: Arc::new(tell) }.run().await
+}
+
+/// Says so when it is there.
+async fn halting(directory: &str, place: &str) -> anyhow::Result<()> {
+    let there = || {
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "there").and_then(|()| out.flush()).is_err() {
+            std::process::exit(1);
+        }
+    };
+    let halt = if place == "before-sync" { Halt::BeforeSync } else { Halt::AfterSync };
+    let armed = Arc::new(AtomicBool::new(false));
+    let bus = local::open_on(Arc::new(Halting::new(directory, halt, armed.clone(), there))).await?;
+    let spec = ConsumerSpec {
+        stream: "IN".into(),
+        durable: "d".into(),
+        filter: "in.>".into(),
+        ack_wait: Duration::from_secs(30),
+        max_deliver: None,
+        max_ack_pending: 1000,
+        ordered: false,
+    };
+    let mut deliveries = bus.deliveries(&bus.ensure_consumer(&spec).await?, 16).await?;
+    let delivery = deliveries.next().await?;
+    let point = Point::Cell { space: "test".into(), cell: "c".into() };
+    let Opened::Fresh(base) = bus.open(&delivery, &point).await? else { bail!("settled already") };
+    let effect = |(subject, data): (&str, &'static str)| Message {
+        subject: subject.to_owned(),
+        headers: Vec::new(),
+        data: Bytes::from(data),
+    };
+    let change = Change {
+        writes: vec![Write::Put { key: "k".into(), value: Bytes::from("child") }],
+        effects: [("out.a", "1"), ("out.b", "2"), ("out.a", "3")].map(effect).into(),
+        ..Change::default()
+    };
+    if place != "before-commit" {
+        armed.store(place.ends_with("-sync"), Ordering::Relaxed);
+        bus.commit(&delivery, base, change).await?;
+    }
+    there();
+    std::future::pending().await
 }
 
 async fn obey(url: &str) -> anyhow::Result<()> {
@@ -84,7 +137,7 @@ impl Child {
                         ack_wait: Duration::from_millis(command["ack_wait_ms"].as_u64().unwrap_or(1000)),
                         max_deliver: None,
                         max_ack_pending: 1000,
-                        ordered: false,
+                        ordered: command["ordered"] == true,
                     })
                     .await?;
                 self.deliveries = Some(self.bus.deliveries(&origin, 16).await?);
@@ -129,6 +182,15 @@ impl Child {
         for (key, value) in command["writes"].as_object().into_iter().flatten() {
             let value = Bytes::from(value.as_str().unwrap_or_default().to_owned());
             change.writes.push(Write::Put { key: key.clone(), value });
+        }
+        // Each with what is written to it, perhaps nothing.
+        for (cell, writes) in command["others"].as_object().into_iter().flatten() {
+            let mut other = self.bus.cell("test", cell).await?;
+            for (key, value) in writes.as_object().into_iter().flatten() {
+                let value = Bytes::from(value.as_str().unwrap_or_default().to_owned());
+                other.writes.push(Write::Put { key: key.clone(), value });
+            }
+            change.others.push(other);
         }
         for effect in command["effects"].as_array().into_iter().flatten() {
             let text = |at: usize| effect[at].as_str().unwrap_or_default().to_owned();

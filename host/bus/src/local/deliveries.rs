@@ -18,6 +18,7 @@ use super::{
     tables::DurableId,
 };
 use crate::{
+    ahead::weight,
     api::{Deliveries, Delivery, Origin, Settle},
     error::Error,
 };
@@ -104,8 +105,8 @@ impl Deliveries for Local {
                 continue;
             };
             let (durable, subscriber) = (place.durable, place.seat.subscriber);
-            let sequence = stored.sequence;
-            self.handle.send(Op::Taken { durable, subscriber, sequence, at: Instant::now() });
+            let (sequence, bytes) = (stored.sequence, weight(&stored.message));
+            self.handle.send(Op::Taken { durable, subscriber, sequence, bytes, at: Instant::now() });
             let settle = Settling { handle: self.handle.clone(), durable, sequence, count };
             return Ok(Delivery {
                 origin: self.origin.clone(),

@@ -10,6 +10,7 @@ use std::{
 use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use super::{
+    backlog::{Counts, Happened},
     fault::Fault,
     rows::DurableRow,
     settled::Settled,
@@ -18,6 +19,7 @@ use super::{
     tables::{DurableId, StreamId, Tables},
 };
 use crate::{
+    ahead::{BYTES, weight},
     api::{ConsumerSpec, Origin, Stored},
     subject,
 };
@@ -42,6 +44,8 @@ pub(super) struct Subscriber {
     pub(super) id: u64,
     /// How many more it can hold.
     pub(super) credit: usize,
+    /// What it holds and has not taken weighs so much.
+    pub(super) bytes: usize,
     pub(super) arrivals: UnboundedSender<Arrival>,
 }
 
@@ -81,7 +85,8 @@ pub(super) struct Durable {
     turn: usize,
     /// There may be more to look at than one group may.
     unfinished: bool,
-    /// Events that their stream discarded before they were settled, not told yet.
+    counts: Counts,
+    /// Events that their stream discarded before they were settled, in this group.
     discarded: u64,
     changed: bool,
     saved_next: u64,
@@ -100,12 +105,17 @@ impl Durable {
             ack_wait: nanos(spec.ack_wait),
             max_deliver: spec.max_deliver,
             max_ack_pending: spec.max_ack_pending,
+            ordered: spec.ordered,
             created: now,
             floor: 0,
             next: 1,
+            waiting: None,
         };
-        tables.put_durable(stream.id(), &spec.durable, &row)?;
-        Ok(Durable::new(stream, &spec.durable, row))
+        let mut durable = Durable::new(stream, &spec.durable, row);
+        durable.counts.waiting = durable.count(tables, stream)?;
+        durable.row.waiting = Some(durable.counts.waiting);
+        tables.put_durable(stream.id(), &spec.durable, &durable.row)?;
+        Ok(durable)
     }
 
     fn new(stream: &Stream, name: &str, row: DurableRow) -> Durable {
@@ -116,6 +126,7 @@ impl Durable {
             durable: name.to_owned(),
             filter: row.filter.clone(),
             ack_wait: Duration::from_nanos(row.ack_wait),
+            ordered: row.ordered,
         };
         Durable {
             origin: Arc::new(origin),
@@ -127,6 +138,7 @@ impl Durable {
             subscribers: Vec::new(),
             turn: 0,
             unfinished: false,
+            counts: Counts::default(),
             discarded: 0,
             changed: false,
             saved_next: row.next,
@@ -143,6 +155,11 @@ impl Durable {
         now: Now,
     ) -> Result<Durable, Fault> {
         let mut durable = Durable::new(stream, name, row);
+        durable.counts.waiting = match durable.row.waiting {
+            Some(waiting) => waiting,
+            // Written by a version that did not count.
+            None => durable.count(tables, stream)?,
+        };
         durable.settled = Settled::load(tables, durable.row.id)?;
         let again = tables.again(durable.row.id)?;
         let mut from = durable.row.floor + 1;
@@ -178,8 +195,53 @@ impl Durable {
         self.stream
     }
 
-    fn wants(&self, stored: &Stored) -> bool {
+    pub(super) fn wants(&self, stored: &Stored) -> bool {
         subject::covers(&self.row.filter, &stored.message.subject)
+    }
+
+    /// What waits, message by message.
+    fn count(&self, tables: &Tables<'_>, stream: &Stream) -> Result<u64, Fault> {
+        let (mut from, mut waiting) = (self.row.next, 0);
+        while let Some(stored) = stream.message_from(tables, from)? {
+            from = stored.sequence + 1;
+            waiting += u64::from(self.wants(&stored));
+        }
+        Ok(waiting)
+    }
+
+    /// Counts what came into its stream and went out of it.
+    pub(super) fn follow(&mut self, happened: &[Happened]) {
+        for happened in happened {
+            let (sequence, subject) = match happened {
+                Happened::Stored(stored) => (stored.sequence, &stored.message.subject),
+                Happened::Gone { sequence, subject, .. } => (*sequence, subject),
+            };
+            // What has been delivered is looked after by itself.
+            if sequence < self.row.next || !subject::covers(&self.row.filter, subject) {
+                continue;
+            }
+            self.changed = true;
+            match happened {
+                Happened::Stored(_) => self.counts.waiting += 1,
+                Happened::Gone { discarded, .. } => {
+                    self.counts.waiting = self.counts.waiting.saturating_sub(1);
+                    self.discarded += u64::from(*discarded);
+                }
+            }
+        }
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        Counts { discarded: self.counts.discarded + self.discarded, ..self.counts }
+    }
+
+    pub(super) fn outstanding(&self) -> u64 {
+        self.pending.len() as u64
+    }
+
+    /// All up to here is settled.
+    pub(super) fn floor(&self) -> u64 {
+        self.pending.keys().next().map_or(self.row.next, |first| *first) - 1
     }
 
     /// What the durable is and what it was to be, if they differ.
@@ -194,6 +256,7 @@ impl Durable {
             ),
             ("max_deliver", deliver(self.row.max_deliver), deliver(spec.max_deliver)),
             ("max_ack_pending", self.row.max_ack_pending.to_string(), spec.max_ack_pending.to_string()),
+            ("ordered", self.row.ordered.to_string(), spec.ordered.to_string()),
         ];
         let differing = pairs.into_iter().filter(|(_, its, ours)| its != ours);
         differing.map(|(what, its, ours)| format!("its {what} is {its}, ours is to be {ours}")).collect()
@@ -218,9 +281,10 @@ impl Durable {
     }
 
     /// A subscriber has taken an event out of its buffer.
-    pub(super) fn taken(&mut self, subscriber: u64, sequence: u64, at: Instant) {
+    pub(super) fn taken(&mut self, subscriber: u64, sequence: u64, bytes: usize, at: Instant) {
         if let Some(s) = self.subscribers.iter_mut().find(|s| s.id == subscriber) {
             s.credit += 1;
+            s.bytes = s.bytes.saturating_sub(bytes);
         }
         let sent = self.pending.get(&sequence).is_some_and(|p| p.state == State::Sent(subscriber));
         if sent {
@@ -353,6 +417,7 @@ impl Durable {
             let Some(subscriber) = self.subscribers.get_mut(turn) else { break };
             self.turn = turn + 1;
             subscriber.credit -= 1;
+            subscriber.bytes += weight(&stored.message);
             let (id, arrivals) = (subscriber.id, subscriber.arrivals.clone());
             let pending = Pending { count, state: State::Sent(id), noted: count > 1 };
             self.pending.insert(stored.sequence, pending);
@@ -363,7 +428,7 @@ impl Durable {
 
     fn whose_turn(&self) -> Option<usize> {
         let count = self.subscribers.len();
-        let ready = |at: &usize| self.subscribers.get(*at).is_some_and(|s| s.credit > 0);
+        let ready = |at: &usize| self.subscribers.get(*at).is_some_and(|s| s.credit > 0 && s.bytes < BYTES);
         (0..count).map(|n| (self.turn + n) % count).find(ready)
     }
 
@@ -413,6 +478,7 @@ impl Durable {
             self.row.next = stored.sequence + 1;
             if self.wants(&stored) {
                 self.changed = true;
+                self.counts.waiting = self.counts.waiting.saturating_sub(1);
                 return Ok(Some(stored));
             }
         }
@@ -438,16 +504,15 @@ impl Durable {
         let discarded = std::mem::take(&mut self.discarded);
         if discarded > 0 {
             let Origin { stream, durable, .. } = &*self.origin;
-            tracing::error!(
-                durable,
-                discarded,
-                "the stream {stream} discarded events by its limits before they were handled"
-            );
+            // Told to the operator by whoever watches.
+            tracing::debug!(durable, stream, discarded, "discarded before they were handled");
+            self.counts.discarded += discarded;
         }
         if !self.changed && self.row.next - self.saved_next < SKIPPED {
             return Ok(());
         }
-        self.row.floor = self.pending.keys().next().map_or(self.row.next, |first| *first) - 1;
+        self.row.floor = self.floor();
+        self.row.waiting = Some(self.counts.waiting);
         self.settled.save(tables, self.row.id, self.row.floor)?;
         tables.put_durable(self.stream, &self.origin.durable, &self.row)?;
         self.changed = false;

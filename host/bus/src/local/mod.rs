@@ -2,13 +2,16 @@
 //! here: it writes ([`writer`]), everybody else reads.
 
 mod backend;
+mod backlog;
 mod bucket;
+mod cells;
 mod deliveries;
 mod directory;
 mod durable;
 mod fault;
 mod handle;
 mod ids;
+mod inboxes;
 mod op;
 mod reader;
 mod rows;
@@ -17,6 +20,8 @@ mod shared;
 mod state;
 mod stream;
 mod tables;
+#[cfg(debug_assertions)]
+mod unsynced;
 mod writer;
 
 use std::{io, path::PathBuf, sync::Arc};
@@ -28,9 +33,10 @@ use tokio::sync::watch;
 use crate::{
     api::{
         Bucket, Bus, CellState, Change, Committed, Connection, ConsumerSpec, Deliveries, Delivery, Listener,
-        Message, Opened, Origin, Point, Publish, PublishAck, Reader, Snapshot, Start, Stored, StreamInfo,
-        StreamSpec,
+        Message, Opened, Origin, OtherCell, Point, Publish, PublishAck, Reader, Snapshot, Start, Stored,
+        StreamInfo, StreamSpec,
     },
+    backlog::Backlog,
     change,
     error::{CommitError, Error},
     names,
@@ -64,7 +70,10 @@ pub trait Storage: Send + Sync + 'static {
 
 /// Opens the bus in its directory. Dropping everything that came from it closes it.
 pub async fn open(config: LocalConfig) -> Result<Arc<dyn Bus>, Error> {
-    open_on(Arc::new(Directory::take(&config.directory)?)).await
+    let storage: Arc<dyn Storage> = Arc::new(Directory::take(&config.directory)?);
+    #[cfg(debug_assertions)]
+    let storage = unsynced::noted(storage);
+    open_on(storage).await
 }
 
 /// The same on any storage.
@@ -97,7 +106,7 @@ impl LocalBus {
         }
     }
 
-    async fn cell(&self, space: &str, cell: &str) -> Result<CellRow, Error> {
+    async fn row(&self, space: &str, cell: &str) -> Result<CellRow, Error> {
         names::check_cell(space, cell)?;
         loop {
             match self.handle.shared.view().and_then(|view| view.cell(space, cell)) {
@@ -140,6 +149,13 @@ impl Bus for LocalBus {
         Ok(Box::new(deliveries::Local::start(self.handle.clone(), origin, buffer).await?))
     }
 
+    async fn backlog(&self, origin: &Arc<Origin>) -> Result<Backlog, Error> {
+        let id = origin.id.clone();
+        let found = self.handle.ask(|answer| Op::Backlog { origin: id, answer }).await?;
+        let name = || format!("{}/{}", origin.stream, origin.durable);
+        found.ok_or_else(|| Error::Gone { what: "durable", name: name() })
+    }
+
     async fn publish(&self, message: Message, how: Publish) -> Result<PublishAck, Error> {
         outgoing::check_subject(&message.subject)?;
         let Publish { message_id: id, expected_last_subject_sequence: expected } = how;
@@ -167,11 +183,23 @@ impl Bus for LocalBus {
         let mut snapshot =
             Snapshot { point: point.clone(), state: CellState::default(), revision: 0, notes: None };
         if let Point::Cell { space, cell } = point {
-            let row = self.cell(space, cell).await?;
+            let row = self.row(space, cell).await?;
             snapshot.revision = row.revision;
             snapshot.state.entries = row.entries;
         }
         Ok(Opened::Fresh(snapshot))
+    }
+
+    async fn cell(&self, space: &str, cell: &str) -> Result<OtherCell, Error> {
+        let row = self.row(space, cell).await?;
+        Ok(OtherCell {
+            space: space.to_owned(),
+            cell: cell.to_owned(),
+            state: CellState { entries: row.entries },
+            writes: Vec::new(),
+            revision: row.revision,
+            notes: None,
+        })
     }
 
     async fn commit(
@@ -206,10 +234,11 @@ impl Bus for LocalBus {
             point: base.point,
             revision: base.revision,
             writes: change.writes,
+            others: change.others,
             effects,
             timers,
             cancels: change.cancels,
-            cell_bytes: base.state.entries.iter().map(|(key, value)| key.len() + value.len()).sum(),
+            cell_bytes: base.state.bytes(),
         };
         let mut unknown = false;
         loop {
@@ -235,6 +264,16 @@ impl Bus for LocalBus {
         subject::check_filter(filter)?;
         let facts = self.named(stream)?;
         Ok(Box::new(reader::LocalReader::start(self.handle.clone(), facts, filter, start)?))
+    }
+
+    async fn message(&self, stream: &str, sequence: u64) -> Result<Option<Stored>, Error> {
+        let facts = self.named(stream)?;
+        Ok(self.handle.shared.view()?.message(facts.id, sequence)?)
+    }
+
+    async fn delete_message(&self, stream: &str, sequence: u64) -> Result<bool, Error> {
+        let stream = stream.to_owned();
+        self.handle.ask(|answer| Op::DeleteMessage { stream, sequence, answer }).await?
     }
 
     async fn listen(&self, filter: &str) -> Result<Box<dyn Listener>, Error> {

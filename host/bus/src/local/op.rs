@@ -10,7 +10,11 @@ use tokio::{
 
 use super::{durable::Arrival, tables::DurableId};
 use crate::{
-    api::{ConsumerSpec, Message, Origin, Point, PublishAck, StreamInfo, StreamSpec, Timer, Write},
+    ahead::weight,
+    api::{
+        ConsumerSpec, Message, Origin, OtherCell, Point, PublishAck, StreamInfo, StreamSpec, Timer, Write,
+    },
+    backlog::Backlog,
     error::{CommitError, Error},
 };
 
@@ -25,6 +29,11 @@ pub(super) enum Op {
         sequence: u64,
         answer: Answer<Option<bool>>,
     },
+    /// Answers `None` if the durable is gone.
+    Backlog {
+        origin: String,
+        answer: Answer<Option<Backlog>>,
+    },
     Settle {
         durable: DurableId,
         sequence: u64,
@@ -35,6 +44,8 @@ pub(super) enum Op {
         durable: DurableId,
         subscriber: u64,
         sequence: u64,
+        /// What it weighs.
+        bytes: usize,
         at: Instant,
     },
     EnsureStream(StreamSpec, Answer<Result<StreamInfo, Error>>),
@@ -52,6 +63,12 @@ pub(super) enum Op {
         answer: Option<Answer<()>>,
     },
     DeleteStream(String, Answer<Result<(), Error>>),
+    /// Answers whether it was there.
+    DeleteMessage {
+        stream: String,
+        sequence: u64,
+        answer: Answer<Result<bool, Error>>,
+    },
     DeleteDurable {
         stream: String,
         durable: String,
@@ -85,6 +102,8 @@ pub(super) struct Commit {
     /// Of the cell, when the run began.
     pub(super) revision: u64,
     pub(super) writes: Vec<Write>,
+    /// Other cells, as they were read and with what is written to them.
+    pub(super) others: Vec<OtherCell>,
     /// Checked, with all their headers.
     pub(super) effects: Vec<Message>,
     /// Likewise.
@@ -110,20 +129,18 @@ impl Op {
             Op::Commit(commit, _) => {
                 let later = commit.timers.iter().map(|t| &t.message);
                 let messages = commit.effects.iter().chain(later).map(weight).sum::<usize>();
-                let writes = commit.writes.iter().map(|write| match write {
+                let written = commit.others.iter().filter(|other| !other.writes.is_empty());
+                let writes = commit.writes.iter().chain(written.clone().flat_map(|other| &other.writes));
+                let writes = writes.map(|write| match write {
                     Write::Put { key, value } => key.len() + value.len(),
                     Write::Delete { key } => key.len(),
                 });
                 // A cell is written whole.
-                messages + writes.sum::<usize>() + commit.cell_bytes
+                let others = written.map(|other| other.state.bytes());
+                messages + writes.sum::<usize>() + commit.cell_bytes + others.sum::<usize>()
             }
             Op::PutKey { value, .. } => value.as_ref().map_or(0, Bytes::len),
             _ => 0,
         }
     }
-}
-
-fn weight(message: &Message) -> usize {
-    let headers: usize = message.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-    message.subject.len() + headers + message.data.len()
 }

@@ -67,6 +67,11 @@ pub(super) struct DurableRow {
     /// Nothing from here on has been delivered.
     #[prost(uint64, tag = "8")]
     pub(super) next: u64,
+    /// Wanted, from there on.
+    #[prost(uint64, optional, tag = "9")]
+    pub(super) waiting: Option<u64>,
+    #[prost(bool, tag = "10")]
+    pub(super) ordered: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -14,14 +14,18 @@ use tokio::{
 };
 
 use super::{
+    backlog,
+    cells::Cells,
     durable::{Arrival, Durable, Subscriber},
     fault::Fault,
+    inboxes::Inboxes,
     op::{Commit, Op, Settle, Store},
     stream::{Facts, MAX_MESSAGE, Stream, nanos},
     tables::{DurableId, StreamId, Tables},
 };
 use crate::{
-    api::{ConsumerSpec, Message, Origin, Point, PublishAck, Stored, StreamInfo, StreamSpec, Write},
+    api::{ConsumerSpec, Message, Origin, PublishAck, Stored, StreamInfo, StreamSpec},
+    backlog::Backlog,
     error::{CommitError, Error},
     names,
     outgoing::weight,
@@ -92,6 +96,7 @@ pub(super) struct State {
     durables: BTreeMap<DurableId, Durable>,
     /// By the identity of their events.
     origins: HashMap<String, DurableId>,
+    inboxes: Inboxes,
 }
 
 impl State {
@@ -158,6 +163,11 @@ impl State {
                 let settled = self.by_origin(&origin).map(|d| d.is_settled(sequence));
                 outcome.answer(answer, Ok(settled))?;
             }
+            Op::Backlog { origin, answer } => {
+                self.note();
+                let measured = self.backlog(tables, &origin);
+                outcome.answer(answer, measured)?;
+            }
             Op::Settle { durable, sequence, count, how } => {
                 if let Some(durable) = self.durables.get_mut(&durable) {
                     match how {
@@ -167,9 +177,9 @@ impl State {
                     }
                 }
             }
-            Op::Taken { durable, subscriber, sequence, at } => {
+            Op::Taken { durable, subscriber, sequence, bytes, at } => {
                 if let Some(durable) = self.durables.get_mut(&durable) {
-                    durable.taken(subscriber, sequence, at);
+                    durable.taken(subscriber, sequence, bytes, at);
                 }
             }
             Op::EnsureStream(spec, answer) => {
@@ -183,7 +193,7 @@ impl State {
             Op::Subscribe { origin, subscriber, credit, arrivals, answer } => {
                 let found = self.by_origin(&origin);
                 let subscribed = found.map(|durable| {
-                    durable.subscribe(Subscriber { id: subscriber, credit, arrivals });
+                    durable.subscribe(Subscriber { id: subscriber, credit, bytes: 0, arrivals });
                     durable.id()
                 });
                 outcome.answer(answer, Ok(subscribed))?;
@@ -198,6 +208,10 @@ impl State {
             }
             Op::DeleteStream(name, answer) => {
                 let deleted = self.delete_stream(tables, &name);
+                outcome.answer(answer, deleted)?;
+            }
+            Op::DeleteMessage { stream, sequence, answer } => {
+                let deleted = self.delete_message(tables, &stream, sequence);
                 outcome.answer(answer, deleted)?;
             }
             Op::DeleteDurable { stream, durable, answer } => {
@@ -232,7 +246,11 @@ impl State {
         for stream in self.streams.values_mut() {
             stream.expire(tables, now.wall, EXPIRED)?;
         }
+        if let Some(ours) = self.streams.values_mut().find(|s| s.name == OURS) {
+            self.inboxes.forget(tables, ours, self.durables.values(), now)?;
+        }
         self.fire(tables, now, outcome)?;
+        self.note();
         for durable in self.durables.values_mut() {
             if let Some(stream) = self.streams.get(&durable.stream()) {
                 durable.assign(tables, stream, &mut outcome.sends)?;
@@ -245,6 +263,24 @@ impl State {
             durable.save(tables)?;
         }
         Ok(())
+    }
+
+    /// Tells the durables what came and went since the last time.
+    fn note(&mut self) {
+        for stream in self.streams.values_mut() {
+            let (id, happened) = (stream.id(), stream.happened());
+            if !happened.is_empty() {
+                let durables = self.durables.values_mut().filter(|durable| durable.stream() == id);
+                durables.for_each(|durable| durable.follow(&happened));
+            }
+        }
+    }
+
+    fn backlog(&self, tables: &Tables<'_>, origin: &str) -> Result<Option<Backlog>, Fault> {
+        let durable = self.origins.get(origin).and_then(|id| self.durables.get(id));
+        let Some(durable) = durable else { return Ok(None) };
+        let Some(stream) = self.streams.get(&durable.stream()) else { return Ok(None) };
+        backlog::measure(tables, stream, durable).map(Some)
     }
 
     /// Timers that are due, at most [`FIRED`] in one group. One that no stream takes now waits for a while.
@@ -335,7 +371,8 @@ impl State {
         now: Now,
         outcome: &mut Outcome,
     ) -> Result<Result<(), CommitError>, Fault> {
-        let Commit { origin, sequence, point, revision, writes, effects, timers, cancels, .. } = commit;
+        let Commit { origin, sequence, point, revision, writes, others, effects, timers, cancels, .. } =
+            commit;
         let Some(durable) = self.origins.get(&origin.id).copied() else {
             let name = format!("{}/{}", origin.stream, origin.durable);
             return Ok(Err(Error::Gone { what: "durable", name }.into()));
@@ -354,32 +391,16 @@ impl State {
                 Err(e) => return Ok(Err(CommitError::Unfit(e.to_string()))),
             }
         }
-        let mut cell = None;
-        if let Point::Cell { space, cell: name } = &point {
-            let mut row = tables.cell(space, name)?.unwrap_or_default();
-            if row.revision != revision {
-                return Ok(Err(CommitError::Conflict));
-            }
-            if !writes.is_empty() {
-                for write in writes {
-                    match write {
-                        Write::Put { key, value } => row.entries.insert(key, value),
-                        Write::Delete { key } => row.entries.remove(&key),
-                    };
-                }
-                row.revision += 1;
-                size += row.entries.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-                cell = Some((space, name, row));
-            }
-        }
-        if size > MAX_COMMIT {
+        let Some(cells) = Cells::changed(tables, point, revision, writes, others)? else {
+            return Ok(Err(CommitError::Conflict));
+        };
+        let largest = cells.largest_message(size);
+        if largest > MAX_COMMIT {
             return Ok(Err(CommitError::Unfit(format!(
-                "effects and state of {size} bytes together are over the limit of {MAX_COMMIT} for one commit"
+                "effects and state of {largest} bytes together are over the limit of {MAX_COMMIT} for one commit"
             ))));
         }
-        if let Some((space, name, row)) = cell {
-            tables.put_cell(space, name, &row)?;
-        }
+        cells.put(tables)?;
         for effect in effects {
             if let Some(stream) = self.covering(&effect.subject) {
                 // Its id needs no window: this transaction is the only one that stores it.
@@ -427,6 +448,8 @@ impl State {
         spec: &ConsumerSpec,
         now: Now,
     ) -> Result<Result<Arc<Origin>, Error>, Fault> {
+        // One that is new counts what is there.
+        self.note();
         let Some(stream) = self.streams.values().find(|s| s.name == spec.stream) else {
             return Ok(Err(Error::Gone { what: "stream", name: spec.stream.clone() }));
         };
@@ -460,6 +483,18 @@ impl State {
         self.streams.remove(&id);
         tables.delete_stream(name, id)?;
         Ok(Ok(()))
+    }
+
+    fn delete_message(
+        &mut self,
+        tables: &mut Tables<'_>,
+        stream: &str,
+        sequence: u64,
+    ) -> Result<Result<bool, Error>, Fault> {
+        match self.streams.values_mut().find(|s| s.name == stream) {
+            Some(stream) => stream.delete(tables, sequence).map(Ok),
+            None => Ok(Err(Error::Gone { what: "stream", name: stream.to_owned() })),
+        }
     }
 
     fn delete_durable(

@@ -3,6 +3,7 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::{
+    backlog::Happened,
     fault::Fault,
     ids::Ids,
     rows::StreamRow,
@@ -52,6 +53,8 @@ pub(super) struct Stream {
     /// The newest, without gaps.
     recent: VecDeque<Arc<Stored>>,
     recent_bytes: u64,
+    /// In this group, not told to the durables yet.
+    happened: Vec<Happened>,
     changed: bool,
 }
 
@@ -95,6 +98,7 @@ impl Stream {
             ids: Ids::default(),
             recent: VecDeque::new(),
             recent_bytes: 0,
+            happened: Vec::new(),
             changed: false,
         }
     }
@@ -159,6 +163,15 @@ impl Stream {
         self.row.subjects.iter().any(|s| filters.iter().any(|f| subject::overlaps(s, f)))
     }
 
+    pub(super) fn row(&self) -> &StreamRow {
+        &self.row
+    }
+
+    /// What came and went since the last time.
+    pub(super) fn happened(&mut self) -> Vec<Happened> {
+        std::mem::take(&mut self.happened)
+    }
+
     pub(super) fn bytes(&self) -> u64 {
         self.row.bytes
     }
@@ -214,6 +227,7 @@ impl Stream {
             self.ids.remember(id, stored.sequence, timestamp);
         }
         self.keep_at_hand(&stored);
+        self.happened.push(Happened::Stored(stored.clone()));
         if let Some(before) = before {
             self.remove(tables, before)?;
         }
@@ -235,7 +249,7 @@ impl Stream {
         let most = self.row.max_messages.unwrap_or(u64::MAX);
         let bytes = self.row.max_bytes.unwrap_or(u64::MAX);
         while self.row.count > most || self.row.bytes > bytes {
-            self.remove(tables, self.row.first)?;
+            self.take_out(tables, self.row.first, true)?;
         }
         Ok(())
     }
@@ -246,7 +260,7 @@ impl Stream {
         self.ids.forget(now, window);
         for _ in 0..most {
             if self.ends().is_some_and(|at| at <= now) {
-                self.remove(tables, self.row.first)?;
+                self.take_out(tables, self.row.first, true)?;
                 continue;
             }
             match if self.row.ours { tables.next_expiry(self.row.id)? } else { None } {
@@ -271,9 +285,28 @@ impl Stream {
         Ok(self.ends().into_iter().chain(single).min())
     }
 
+    /// Deletes one message, wherever it is; tells whether it was there.
+    pub(super) fn delete(&mut self, tables: &mut Tables<'_>, sequence: u64) -> Result<bool, Fault> {
+        let Some(subject) = tables.subject_of(self.row.id, sequence)? else { return Ok(false) };
+        let was_last = tables.last_of(self.row.id, &subject)? == Some(sequence);
+        self.remove(tables, sequence)?;
+        // The one before it is the subject's newest now; what goes for age or size has none before it.
+        if was_last && sequence > self.row.first {
+            tables.find_last(self.row.id, &subject, sequence)?;
+        }
+        Ok(true)
+    }
+
     fn remove(&mut self, tables: &mut Tables<'_>, sequence: u64) -> Result<(), Fault> {
+        self.take_out(tables, sequence, false)
+    }
+
+    /// `discarded`: the stream's limits want it.
+    fn take_out(&mut self, tables: &mut Tables<'_>, sequence: u64, discarded: bool) -> Result<(), Fault> {
         let removed = tables.delete_message(self.row.id, sequence)?;
         if let Some(removed) = &removed {
+            let subject = removed.message.subject.clone();
+            self.happened.push(Happened::Gone { sequence, subject, discarded });
             self.row.count -= 1;
             self.row.bytes -= size(removed);
             self.changed = true;

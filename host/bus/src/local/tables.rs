@@ -189,6 +189,25 @@ impl<'t> Tables<'t> {
         Ok(Some(removed))
     }
 
+    pub(super) fn subject_of(&self, stream: StreamId, sequence: u64) -> Result<Option<String>, Fault> {
+        let row = self.messages.get((stream, sequence))?;
+        row.map(|row| Ok(stored(sequence, row.value())?.message.subject)).transpose()
+    }
+
+    /// Notes the newest message of a subject before `sequence`, if there is one.
+    pub(super) fn find_last(&mut self, stream: StreamId, subject: &str, sequence: u64) -> Result<(), Fault> {
+        for row in self.messages.range((stream, 0)..(stream, sequence))?.rev() {
+            let (key, row) = row?;
+            let found = stored(key.value().1, row.value())?;
+            if found.message.subject == subject {
+                self.dirty = true;
+                self.subjects.insert((stream, subject), found.sequence)?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
     /// The first message from `sequence` on.
     pub(super) fn message_from(&self, stream: StreamId, sequence: u64) -> Result<Option<Stored>, Fault> {
         match self.messages.range((stream, sequence)..=(stream, u64::MAX))?.next() {
@@ -387,6 +406,11 @@ impl View {
     pub(super) fn last(&self, stream: StreamId, subject: &str) -> Result<Option<Stored>, Fault> {
         let Some(subjects) = existing(self.0.open_table(SUBJECTS))? else { return Ok(None) };
         let Some(sequence) = subjects.get((stream, subject))?.map(|v| v.value()) else { return Ok(None) };
+        let Some(messages) = existing(self.0.open_table(MESSAGES))? else { return Ok(None) };
+        messages.get((stream, sequence))?.map(|row| stored(sequence, row.value())).transpose()
+    }
+
+    pub(super) fn message(&self, stream: StreamId, sequence: u64) -> Result<Option<Stored>, Fault> {
         let Some(messages) = existing(self.0.open_table(MESSAGES))? else { return Ok(None) };
         messages.get((stream, sequence))?.map(|row| stored(sequence, row.value())).transpose()
     }

@@ -27,8 +27,9 @@ use crate::api::Connection;
 /// A group ends with what waits when it begins, or with so much.
 const GROUP: usize = 1024;
 const GROUP_BYTES: usize = 8 * 1024 * 1024;
-/// Of the store's cache of pages.
-const CACHE: usize = 64 * 1024 * 1024;
+/// Of the store's cache of pages. It fills with the first burst and stays full, so it is as small as the store works well
+/// with: what is written and read again soon; the rest is in the system's own cache.
+const CACHE: usize = 16 * 1024 * 1024;
 /// Between attempts while the storage fails; doubled as long as that does not help.
 const RETRY: Duration = Duration::from_millis(250);
 const LONGEST_RETRY: Duration = Duration::from_secs(2);

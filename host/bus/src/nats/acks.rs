@@ -6,18 +6,29 @@ use async_nats::Client;
 use async_trait::async_trait;
 use bytes::Bytes;
 
+use super::link::{Link, Silence};
 use crate::{api::Settle, error::Error};
+
+const NAK: &[u8] = b"-NAK";
 
 /// Settles by the message's reply subject, over whatever connection there is by then.
 #[derive(Debug, Clone)]
 pub(super) struct Acks {
     client: Client,
     reply: String,
+    /// What a host hands back of an ordered durable comes again no later than what it would leave by its death: whoever
+    /// takes over waits for it.
+    longest: Option<Duration>,
 }
 
 impl Acks {
-    pub(super) fn new(client: Client, reply: String) -> Acks {
-        Acks { client, reply }
+    pub(super) fn new(client: Client, reply: String, longest: Option<Duration>) -> Acks {
+        Acks { client, reply, longest }
+    }
+
+    /// Hands back, and returns when the server has done that, and all that was said on this connection before.
+    pub(super) async fn nak_and_wait(&self, link: &Link) -> Result<(), Silence> {
+        link.ask(self.reply.clone(), None, Bytes::from_static(NAK)).await.map(drop)
     }
 
     async fn say(&self, what: Bytes) -> Result<(), Error> {
@@ -37,8 +48,8 @@ impl Settle for Acks {
     }
 
     async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
-        match delay {
-            None => self.say(Bytes::from_static(b"-NAK")).await,
+        match delay.map(|d| d.min(self.longest.unwrap_or(d))) {
+            None => self.say(Bytes::from_static(NAK)).await,
             Some(d) => self.say(format!("-NAK {{\"delay\": {}}}", d.as_nanos()).into()).await,
         }
     }

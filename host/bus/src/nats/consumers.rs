@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{
     jsapi::{CallError, ConsumerAnswer, ConsumerConfig, CreateConsumer, code, duration_ns},
     link::Link,
-    streams,
+    streams, takeover,
 };
 use crate::{
     api::{ConsumerSpec, Origin},
@@ -46,6 +46,7 @@ pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Orig
         durable: answer.name,
         filter: spec.filter.clone(),
         ack_wait: spec.ack_wait,
+        ordered: spec.ordered,
     };
     Ok((Arc::new(origin), answer.created.0))
 }
@@ -67,14 +68,20 @@ pub(super) async fn delete(link: &Link, stream: &str, durable: &str) -> Result<(
 }
 
 pub(super) async fn info(link: &Link, stream: &str, durable: &str) -> Result<ConsumerAnswer, CallError> {
+    let asked = tokio::time::Instant::now();
     let answer: ConsumerAnswer = link.call(&format!("CONSUMER.INFO.{stream}.{durable}"), &json!({})).await?;
     if let Some(ts) = answer.ts {
-        link.heard_time(ts.0);
+        link.heard_time(ts.0, asked);
     }
     Ok(answer)
 }
 
 fn config(spec: &ConsumerSpec) -> ConsumerConfig {
+    let (priority_groups, priority_policy, priority_timeout) = match spec.ordered {
+        // As long as the ack wait: what a silent host holds comes again no earlier, so nobody could begin before.
+        true => (vec![takeover::GROUP.into()], Some(takeover::POLICY.into()), duration_ns(spec.ack_wait)),
+        false => Default::default(),
+    };
     ConsumerConfig {
         durable_name: Some(spec.durable.clone()),
         name: Some(spec.durable.clone()),
@@ -85,6 +92,9 @@ fn config(spec: &ConsumerSpec) -> ConsumerConfig {
         filter_subject: Some(spec.filter.clone()),
         replay_policy: "instant".into(),
         max_ack_pending: i64::from(spec.max_ack_pending),
+        priority_groups,
+        priority_policy,
+        priority_timeout,
         ..ConsumerConfig::default()
     }
 }
@@ -109,6 +119,9 @@ fn differences(ours: &ConsumerConfig, theirs: &ConsumerConfig) -> Vec<String> {
         Some(subject) => format!("push to {subject}"),
         None => "pull".to_owned(),
     };
+    // What an ordered durable is made with.
+    let policy = |c: &ConsumerConfig| c.priority_policy.clone().unwrap_or_else(|| "none".to_owned());
+    let pin = |c: &ConsumerConfig| format!("{:?}", std::time::Duration::from_nanos(c.priority_timeout));
     compare("filter", filter(ours), filter(theirs));
     compare("kind", kind(ours), kind(theirs));
     compare("ack_policy", ours.ack_policy.clone(), theirs.ack_policy.clone());
@@ -119,5 +132,8 @@ fn differences(ours: &ConsumerConfig, theirs: &ConsumerConfig) -> Vec<String> {
     compare("replay_policy", ours.replay_policy.clone(), theirs.replay_policy.clone());
     compare("backoff", format!("{:?}", ours.backoff), format!("{:?}", theirs.backoff));
     compare("headers_only", ours.headers_only.to_string(), theirs.headers_only.to_string());
+    compare("priority_policy", policy(ours), policy(theirs));
+    compare("priority_groups", ours.priority_groups.join(", "), theirs.priority_groups.join(", "));
+    compare("priority_timeout", pin(ours), pin(theirs));
     differences
 }

@@ -12,7 +12,11 @@ use async_nats::{Message as NatsMessage, StatusCode, Subscriber};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use serde_json::json;
-use tokio::{sync::Notify, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, Interval, MissedTickBehavior},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
@@ -21,37 +25,43 @@ use super::{
     floors::OriginState,
     headers,
     link::Backoff,
+    takeover::{self, Turn},
 };
 use crate::{
+    ahead::{Ahead, Room, weight},
     api::{Deliveries, Delivery, Message, Origin, Settle, Stored},
     error::Error,
 };
 
 /// A pull request lapses after this long and is made again, so one that got lost costs no more.
-const EXPIRES: Duration = Duration::from_secs(30);
+pub(super) const EXPIRES: Duration = Duration::from_secs(30);
 /// The server tells that it is alive this often while a pull waits.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Two heartbeats missed: the pull is taken for lost.
-const SILENCE: Duration = Duration::from_secs(11);
+pub(super) const SILENCE: Duration = Duration::from_secs(11);
+/// How the server says that the next message is over what is left of a pull's bytes.
+const EXHAUSTED: &str = "Message Size Exceeds MaxBytes";
+/// And that all came that a pull asked for, with bytes left.
+const COMPLETED: &str = "Batch Completed";
 /// How long a close waits for messages under way: milliseconds on a healthy connection, seconds on a starved machine.
 const CLOSING: Duration = Duration::from_secs(10);
 /// How long a close waits until what it handed back has left this process.
 const FLUSHING: Duration = Duration::from_secs(2);
 
 /// What the caller and the task share.
-struct Shared {
-    origin: Arc<Origin>,
+pub(super) struct Shared {
+    pub(super) origin: Arc<Origin>,
     /// With each delivery the means to keep it ours.
     queue: Mutex<VecDeque<(Delivery, Acks)>>,
     /// The task put something into the queue, or has ended.
-    filled: Notify,
+    pub(super) filled: Notify,
     /// The caller took something.
     taken: Notify,
     ended: Mutex<Option<Error>>,
 }
 
 impl Shared {
-    fn queue(&self) -> MutexGuard<'_, VecDeque<(Delivery, Acks)>> {
+    pub(super) fn queue(&self) -> MutexGuard<'_, VecDeque<(Delivery, Acks)>> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -90,8 +100,10 @@ impl Pull {
             stop: stop.clone(),
             buffer: buffer.max(1),
             expected: 0,
+            ahead: Ahead::new(bus.link.client.server_info().max_payload),
             last_delivery: 0,
             highest: 0,
+            turn: origin.ordered.then(Turn::new),
         };
         let task = tokio::spawn(task.run());
         Pull { shared, _stop_on_drop: stop.clone().drop_guard(), stop, task: Some(task) }
@@ -125,25 +137,30 @@ impl Deliveries for Pull {
 }
 
 /// Why a session (one subscription and the pulls that answer to it) ended.
-enum End {
+pub(super) enum End {
     Stopped,
     /// Begin anew: lost connection, silence, a leader that went.
     Again,
+    /// Another host has the turn, or nobody.
+    Lost,
     Gone,
 }
 
-struct Task {
-    bus: Arc<NatsBus>,
-    state: Arc<OriginState>,
-    shared: Arc<Shared>,
-    stop: CancellationToken,
+pub(super) struct Task {
+    pub(super) bus: Arc<NatsBus>,
+    pub(super) state: Arc<OriginState>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) stop: CancellationToken,
     buffer: usize,
     /// Asked for and not yet there.
-    expected: usize,
+    pub(super) expected: usize,
+    ahead: Ahead,
     /// The durable's own count of deliveries, of the last one seen.
     last_delivery: u64,
     /// Sequence of the newest message seen.
     highest: u64,
+    /// Of an ordered durable.
+    pub(super) turn: Option<Turn>,
 }
 
 impl Task {
@@ -163,6 +180,7 @@ impl Task {
                 End::Stopped => break,
                 End::Again if began.elapsed() > EXPIRES => backoff = Backoff::new(),
                 End::Again => {}
+                End::Lost => backoff = Backoff::new(),
                 End::Gone => {
                     let name = format!("{}/{}", self.shared.origin.stream, self.shared.origin.durable);
                     *self.shared.ended() = Some(Error::Gone { what: "durable", name });
@@ -200,7 +218,16 @@ impl Task {
             return End::Again;
         };
         self.expected = 0;
-        let end = self.pump(epoch, &inbox, &mut subscriber).await;
+        let keep = (self.shared.origin.ack_wait / 3).max(Duration::from_millis(1));
+        let mut keep = tokio::time::interval(keep);
+        keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let end = match self.come_to_turn(epoch, &inbox, &mut subscriber, &mut keep).await {
+            Ok(()) => self.pump(epoch, &inbox, &mut subscriber, &mut keep).await,
+            Err(end) => end,
+        };
+        if let Some(turn) = &mut self.turn {
+            turn.begun = false;
+        }
         // Open pulls end with the subscription. What was on its way already is taken, not left to the ack wait.
         if subscriber.drain().await.is_ok() {
             let (bus, durable) = (self.bus.clone(), self.shared.origin.durable.clone());
@@ -226,7 +253,13 @@ impl Task {
         end
     }
 
-    async fn pump(&mut self, epoch: u64, inbox: &str, subscriber: &mut Subscriber) -> End {
+    async fn pump(
+        &mut self,
+        epoch: u64,
+        inbox: &str,
+        subscriber: &mut Subscriber,
+        keep: &mut Interval,
+    ) -> End {
         let bus = self.bus.clone();
         let lost = bus.link.lost(epoch);
         tokio::pin!(lost);
@@ -234,13 +267,12 @@ impl Task {
         if *gone.borrow_and_update() {
             return End::Gone;
         }
-        let mut keep = tokio::time::interval((self.shared.origin.ack_wait / 3).max(Duration::from_millis(1)));
-        keep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut heard = Instant::now();
         loop {
             if self.ask_more(inbox).await.is_err() {
                 return End::Again;
             }
+            let claim = self.turn.as_ref().map_or(heard, |turn| turn.asked + self.shared.origin.ack_wait / 3);
             tokio::select! {
                 () = self.stop.cancelled() => return End::Stopped,
                 () = &mut lost => return End::Again,
@@ -251,14 +283,29 @@ impl Task {
                 message = subscriber.next() => {
                     let Some(message) = message else { return End::Again };
                     heard = Instant::now();
-                    if message.status.is_none() {
-                        self.expected = self.expected.saturating_sub(1);
-                        if self.counts_back(&message) && !matches!(self.state.refresh(&bus.link).await, Ok(true)) {
-                            return End::Again;
+                    if message.status.is_some() {
+                        match self.status(&message) {
+                            Some(end) => return end,
+                            None => continue,
                         }
+                    }
+                    self.expected = self.expected.saturating_sub(1);
+                    if let Some(turn) = &mut self.turn
+                        && !turn.is_of(&message)
+                    {
+                        turn.begun = false;
                         self.take(message);
-                    } else if let Some(end) = self.status(&message) {
-                        return end;
+                        return End::Lost;
+                    }
+                    if !self.is_known(&message).await {
+                        return End::Again;
+                    }
+                    self.take(message);
+                }
+                // A host that takes nothing for a while is not to lose its turn over that.
+                () = tokio::time::sleep_until(claim), if self.turn.is_some() => {
+                    if self.pull(inbox, 1, takeover::LAPSED).await.is_err() {
+                        return End::Again;
                     }
                 }
                 () = self.shared.taken.notified() => {}
@@ -271,38 +318,74 @@ impl Task {
         }
     }
 
-    /// Keeps half of the buffer or more asked for.
+    /// Keeps half of the buffer or more asked for, as long as that is not too much to hold.
     async fn ask_more(&mut self, inbox: &str) -> Result<(), Error> {
         let free = self.buffer.saturating_sub(self.shared.queue().len() + self.expected);
         if free == 0 || free * 2 < self.buffer {
             return Ok(());
         }
-        let body = json!({
-            "batch": free,
-            "expires": EXPIRES.as_nanos() as u64,
-            "idle_heartbeat": HEARTBEAT.as_nanos() as u64,
-        });
+        let waiting = self.shared.queue().iter().map(|(d, _)| weight(&d.stored.message)).sum();
+        match self.ahead.room(waiting, self.expected > 0) {
+            Room::None => Ok(()),
+            Room::One => self.pull(inbox, 1, EXPIRES).await,
+            Room::Bytes(bytes) => self.pull_within(inbox, free, Some(bytes), EXPIRES).await,
+        }
+    }
+
+    pub(super) async fn pull(&mut self, inbox: &str, batch: usize, expires: Duration) -> Result<(), Error> {
+        self.pull_within(inbox, batch, None, expires).await
+    }
+
+    async fn pull_within(
+        &mut self,
+        inbox: &str,
+        batch: usize,
+        bytes: Option<usize>,
+        expires: Duration,
+    ) -> Result<(), Error> {
+        let mut body = json!({ "batch": batch, "expires": expires.as_nanos() as u64 });
+        if let Some(bytes) = bytes {
+            body["max_bytes"] = bytes.into();
+        }
+        // The server wants two of them at least before the end.
+        if expires >= 2 * HEARTBEAT {
+            body["idle_heartbeat"] = json!(HEARTBEAT.as_nanos() as u64);
+        }
+        if let Some(turn) = &mut self.turn {
+            turn.mark(&mut body);
+        }
         let origin = &self.shared.origin;
         let to = format!("$JS.API.CONSUMER.MSG.NEXT.{}.{}", origin.stream, origin.durable);
         let sent =
             self.bus.link.client.publish_with_reply(to, inbox.to_owned(), body.to_string().into()).await;
         sent.map_err(|e| Error::Unavailable(e.to_string()))?;
-        self.expected += free;
+        self.expected += batch;
         Ok(())
     }
 
     /// What the server says instead of a message; `Some` ends the session.
-    fn status(&mut self, message: &NatsMessage) -> Option<End> {
+    pub(super) fn status(&mut self, message: &NatsMessage) -> Option<End> {
         let status = message.status.unwrap_or(StatusCode::OK);
         // A pull that lapsed tells how many messages it still owed. One that ended with its leader tells too, but asking
         // again at once may meet nobody, and where somebody listens to all subjects the server doesn't say so.
-        let owed = message.headers.as_ref().and_then(|h| h.get("Nats-Pending-Messages"));
-        let owed = owed.and_then(|v| v.as_str().parse::<usize>().ok());
+        let owed = |name: &str| message.headers.as_ref()?.get(name)?.as_str().parse::<usize>().ok();
+        let (owed, bytes) = (owed("Nats-Pending-Messages"), owed("Nats-Pending-Bytes").unwrap_or_default());
         if status == StatusCode::IDLE_HEARTBEAT {
             return None;
         }
         if let Some(owed) = owed.filter(|_| status == StatusCode::TIMEOUT) {
             self.expected = self.expected.saturating_sub(owed);
+            self.ahead.ended(bytes);
+            return None;
+        }
+        if message.description.as_deref() == Some(COMPLETED) {
+            self.ahead.ended(bytes);
+            return None;
+        }
+        let exhausted = message.description.as_deref().is_some_and(|d| d.starts_with(EXHAUSTED));
+        if let Some(owed) = owed.filter(|_| exhausted) {
+            self.expected = self.expected.saturating_sub(owed);
+            self.ahead.exhausted(bytes);
             return None;
         }
         tracing::debug!(
@@ -311,42 +394,57 @@ impl Task {
             description = message.description,
             "a pull ended"
         );
+        if let Some(turn) = &mut self.turn
+            && status.as_u16() == takeover::WRONG_PIN
+        {
+            turn.pin = None;
+            return Some(End::Lost);
+        }
         // Consumer deleted, leadership change, server shutdown, no responders, a limit: look, then begin anew.
         Some(End::Again)
     }
 
     /// A count of deliveries that goes back: the server lost its last seconds, or this is another durable.
-    fn counts_back(&mut self, message: &NatsMessage) -> bool {
+    pub(super) async fn is_known(&mut self, message: &NatsMessage) -> bool {
         let count = message.reply.as_deref().and_then(Reply::parse).map_or(0, |r| r.delivery);
         let back = count <= self.last_delivery;
         self.last_delivery = count;
-        back
+        !back || matches!(self.state.refresh(&self.bus.link).await, Ok(true))
     }
 
-    fn take(&mut self, message: NatsMessage) {
+    /// Into the queue, or behind the barrier. Gives its sequence.
+    pub(super) fn take(&mut self, message: NatsMessage) -> Option<u64> {
         let Some((reply, parsed)) =
             message.reply.as_ref().and_then(|r| Some((r.to_string(), Reply::parse(r)?)))
         else {
             tracing::warn!(durable = self.shared.origin.durable, "a message without a reply subject");
-            return;
+            return None;
         };
-        let settle = Acks::new(self.bus.link.client.clone(), reply);
+        self.ahead.came(message.length);
+        let origin = &self.shared.origin;
+        let longest = origin.ordered.then_some(origin.ack_wait);
+        let settle = Acks::new(self.bus.link.client.clone(), reply, longest);
+        let mut headers = headers::incoming(message.headers.as_ref());
+        // Of the delivery, not of the message.
+        headers.retain(|(name, _)| !origin.ordered || name != takeover::PIN);
         let delivery = Delivery {
             origin: self.shared.origin.clone(),
             stored: Stored {
-                message: Message {
-                    subject: message.subject.to_string(),
-                    headers: headers::incoming(message.headers.as_ref()),
-                    data: message.payload,
-                },
+                message: Message { subject: message.subject.to_string(), headers, data: message.payload },
                 sequence: parsed.sequence,
                 timestamp: parsed.timestamp,
             },
-            count: parsed.count,
+            count: self.turn.as_ref().map_or(parsed.count, |turn| turn.count(&parsed)),
             settle: Box::new(settle.clone()),
         };
         let again = parsed.sequence <= self.highest;
         self.highest = self.highest.max(parsed.sequence);
+        if let Some(turn) = &mut self.turn
+            && !turn.begun
+        {
+            turn.held.insert(parsed.sequence, (delivery, settle));
+            return Some(parsed.sequence);
+        }
         let mut queue = self.shared.queue();
         match queue.iter_mut().find(|(d, _)| again && d.stored.sequence == parsed.sequence) {
             // Redelivered by a restarted server while it waits here.
@@ -355,11 +453,13 @@ impl Task {
         }
         drop(queue);
         self.shared.filled.notify_one();
+        Some(parsed.sequence)
     }
 
     /// What waits for the caller is not to be redelivered meanwhile.
-    async fn keep_waiting(&self) {
-        let waiting: Vec<Acks> = self.shared.queue().iter().map(|(_, acks)| acks.clone()).collect();
+    pub(super) async fn keep_waiting(&self) {
+        let mut waiting: Vec<Acks> = self.shared.queue().iter().map(|(_, acks)| acks.clone()).collect();
+        waiting.extend(self.turn.iter().flat_map(|t| t.held.values().map(|(_, acks)| acks.clone())));
         for reply in waiting {
             if let Err(e) = reply.in_progress().await {
                 tracing::debug!(%e, "no heartbeat");
@@ -367,15 +467,25 @@ impl Task {
         }
     }
 
-    async fn hand_back(&self) {
-        let held: Vec<(Delivery, Acks)> = self.shared.queue().drain(..).collect();
-        let naks = async {
-            for (delivery, _) in held {
-                if let Err(e) = delivery.nak(None).await {
-                    tracing::debug!(%e, "not handed back");
-                }
+    /// All that the caller has not taken.
+    pub(super) async fn give_back(&mut self) {
+        let mut waiting: Vec<(Delivery, Acks)> = self.shared.queue().drain(..).collect();
+        if let Some(turn) = &mut self.turn {
+            waiting.extend(std::mem::take(&mut turn.held).into_values());
+        }
+        for (delivery, _) in waiting {
+            if let Err(e) = delivery.nak(None).await {
+                tracing::debug!(%e, "not handed back");
             }
-            if let Err(e) = self.bus.link.client.flush().await {
+        }
+    }
+
+    async fn hand_back(&mut self) {
+        let bus = self.bus.clone();
+        let naks = async {
+            self.give_back().await;
+            self.give_up_turn().await;
+            if let Err(e) = bus.link.client.flush().await {
                 tracing::debug!(%e, "not flushed");
             }
         };

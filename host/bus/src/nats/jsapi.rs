@@ -14,6 +14,7 @@ pub(super) mod code {
     pub(in crate::nats) const NO_MESSAGE: u64 = 10037;
     pub(in crate::nats) const NOT_ENABLED_FOR_ACCOUNT: u64 = 10039;
     pub(in crate::nats) const MESSAGE_TOO_LARGE: u64 = 10054;
+    pub(in crate::nats) const NO_SUCH_SEQUENCE: u64 = 10043;
     pub(in crate::nats) const NO_MESSAGE_TO_DELETE: u64 = 10057;
     pub(in crate::nats) const STREAM_NAME_IN_USE: u64 = 10058;
     pub(in crate::nats) const STREAM_NOT_FOUND: u64 = 10059;
@@ -24,6 +25,7 @@ pub(super) mod code {
     pub(in crate::nats) const CONSUMER_EXISTS: u64 = 10148;
     pub(in crate::nats) const DUPLICATE_IN_FLIGHT: u64 = 10158;
     pub(in crate::nats) const EXPECTATION_IN_FLIGHT: u64 = 10164;
+    pub(in crate::nats) const BATCH_INCOMPLETE: u64 = 10176;
     pub(in crate::nats) const TOO_MANY_BATCHES: u64 = 10210;
 }
 
@@ -45,6 +47,7 @@ impl Fault {
                 self.err_code,
                 code::DUPLICATE_IN_FLIGHT
                     | code::EXPECTATION_IN_FLIGHT
+                    | code::BATCH_INCOMPLETE
                     | code::TOO_MANY_BATCHES
                     | code::STORE_FAILED
             )
@@ -157,6 +160,10 @@ pub(super) struct StreamAnswer {
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct StreamState {
     #[serde(default)]
+    pub(super) messages: u64,
+    #[serde(default)]
+    pub(super) bytes: u64,
+    #[serde(default)]
     pub(super) first_seq: u64,
     #[serde(default)]
     pub(super) first_ts: Nanos,
@@ -227,6 +234,9 @@ pub(super) struct StreamPage {
     pub(super) total: u64,
     #[serde(default)]
     pub(super) streams: Option<Vec<StreamAnswer>>,
+    /// Names of those whose leader did not answer the node that we asked, as while one is elected.
+    #[serde(default)]
+    pub(super) missing: Option<Vec<String>>,
 }
 
 /// What we read of a consumer.
@@ -236,9 +246,15 @@ pub(super) struct ConsumerAnswer {
     pub(super) created: Nanos,
     pub(super) name: String,
     #[serde(default)]
+    pub(super) delivered: SequencePair,
+    #[serde(default)]
     pub(super) ack_floor: SequencePair,
     #[serde(default)]
+    pub(super) num_ack_pending: u64,
+    #[serde(default)]
     pub(super) num_pending: u64,
+    #[serde(default)]
+    pub(super) priority_groups: Vec<PriorityGroup>,
     #[serde(default)]
     pub(super) ts: Option<Nanos>,
 }
@@ -246,7 +262,17 @@ pub(super) struct ConsumerAnswer {
 #[derive(Debug, Clone, Default, Deserialize)]
 pub(super) struct SequencePair {
     #[serde(default)]
+    pub(super) consumer_seq: u64,
+    #[serde(default)]
     pub(super) stream_seq: u64,
+}
+
+/// Who takes what comes for a group.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub(super) struct PriorityGroup {
+    pub(super) group: String,
+    #[serde(default)]
+    pub(super) pinned_client_id: Option<String>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -283,6 +309,13 @@ pub(super) struct ConsumerConfig {
     pub(super) num_replicas: u32,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) backoff: Vec<u64>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) priority_groups: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) priority_policy: Option<String>,
+    /// Nanoseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(super) priority_timeout: u64,
 }
 
 fn is_zero_i64(n: &i64) -> bool {

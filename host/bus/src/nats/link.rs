@@ -1,18 +1,13 @@
 //! One connection to NATS: whether it is up, requests with a known or an unknown outcome, and the server's clock.
 //! Knows nothing of streams.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicI64, Ordering},
-    },
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Client, HeaderMap, Message, Request, client::RequestErrorKind};
 use bytes::Bytes;
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
+use super::{clock::ServerClock, timing::Timing};
 use crate::{api::Connection, error::Error};
 
 /// How long an answer may take. A JetStream leader answers in under a millisecond; an election takes about 5 s, and
@@ -48,8 +43,10 @@ pub(super) struct Link {
     connection: watch::Receiver<Connection>,
     /// Counts connections made: what was asked on an earlier one will not be answered.
     epoch: watch::Receiver<u64>,
-    /// Server's clock less ours, in nanoseconds.
-    skew: Arc<AtomicI64>,
+    clock: Arc<ServerClock>,
+    /// Of each stream that is created here.
+    pub(super) replicas: u32,
+    pub(super) timing: Timing,
 }
 
 impl Link {
@@ -57,8 +54,10 @@ impl Link {
         client: Client,
         connection: watch::Receiver<Connection>,
         epoch: watch::Receiver<u64>,
+        replicas: u32,
+        timing: Timing,
     ) -> Link {
-        Link { client, connection, epoch, skew: Arc::default() }
+        Link { client, connection, epoch, clock: Arc::default(), replicas, timing }
     }
 
     pub(super) fn connection(&self) -> watch::Receiver<Connection> {
@@ -129,21 +128,15 @@ impl Link {
         self.client.max_payload() as u64
     }
 
-    /// The server told its time just now.
-    pub(super) fn heard_time(&self, server: u64) {
-        let skew = i128::from(server) - i128::from(local_now());
-        self.skew.store(i64::try_from(skew).unwrap_or(0), Ordering::Relaxed);
+    /// The server told its time in an answer that has just come, asked for at `asked`.
+    pub(super) fn heard_time(&self, server: u64, asked: Instant) {
+        self.clock.heard(server, asked, Instant::now());
     }
 
     /// Nanoseconds since the epoch by the server's clock, as near as we know it: message timestamps are the server's.
     pub(super) fn server_now(&self) -> u64 {
-        local_now().saturating_add_signed(self.skew.load(Ordering::Relaxed))
+        self.clock.now()
     }
-}
-
-fn local_now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Waits between attempts at something that will work again some day: 50 ms, doubling up to 2 s.

@@ -1,10 +1,13 @@
 //! The bus on NATS JetStream: connecting, and the trait's functions by the files that do them.
 
 mod acks;
+mod backlog;
+mod clock;
 mod commit;
 mod consumers;
 mod deliveries;
 mod floors;
+mod forget;
 mod headers;
 mod jsapi;
 mod kv;
@@ -13,8 +16,11 @@ mod listener;
 mod publish;
 mod read;
 mod reader;
+mod single;
 mod streams;
+mod takeover;
 mod timers;
+mod timing;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -28,13 +34,16 @@ use tokio_util::sync::DropGuard;
 use crate::{
     api::{
         Bucket, Bus, Change, Committed, Connection, ConsumerSpec, Deliveries, Delivery, Listener, Message,
-        Opened, Origin, Point, Publish, PublishAck, Reader, Snapshot, Start, Stored, StreamInfo, StreamSpec,
-        Undeliverable,
+        Opened, Origin, OtherCell, Point, Publish, PublishAck, Reader, Snapshot, Start, Stored, StreamInfo,
+        StreamSpec, Undeliverable,
     },
+    backlog::Backlog,
     error::{CommitError, Error},
 };
 use jsapi::code;
 use link::Link;
+#[doc(hidden)]
+pub use timing::Timing;
 
 /// Older servers lack what commits are made with (message TTL, schedules, atomic batches).
 const OLDEST: (u64, u64) = (2, 12);
@@ -58,10 +67,12 @@ pub struct NatsConfig {
     pub name: String,
     /// How long to wait for the first connection.
     pub connect_timeout: Duration,
+    /// On how many nodes of a cluster each stream is kept that is created from here: 1, 3 or 5.
+    pub replicas: u32,
 }
 
 impl NatsConfig {
-    /// No credentials, 5 s to connect.
+    /// No credentials, 5 s to connect, one replica.
     pub fn new(url: impl Into<String>) -> NatsConfig {
         NatsConfig {
             urls: vec![url.into()],
@@ -70,6 +81,7 @@ impl NatsConfig {
             client_certificate: None,
             name: "cofferdam".into(),
             connect_timeout: Duration::from_secs(5),
+            replicas: 1,
         }
     }
 
@@ -87,8 +99,18 @@ impl NatsConfig {
 /// Connects, looks whether the server will do, and creates our own stream if it is missing. A connection lost later is
 /// made again for ever.
 pub async fn connect(config: NatsConfig, undeliverable: Undeliverable) -> Result<Arc<dyn Bus>, Error> {
+    connect_with(config, undeliverable, Timing::default()).await
+}
+
+/// For tests that can't wait for an hour.
+#[doc(hidden)]
+pub async fn connect_with(
+    config: NatsConfig,
+    undeliverable: Undeliverable,
+    timing: Timing,
+) -> Result<Arc<dyn Bus>, Error> {
     let shown = config.shown();
-    let (link, info) = match tokio::time::timeout(config.connect_timeout, dial(&config)).await {
+    let (link, info) = match tokio::time::timeout(config.connect_timeout, dial(&config, timing)).await {
         Ok(connected) => connected?,
         Err(_) => return Err(unreachable(&shown, &format!("no answer within {:?}", config.connect_timeout))),
     };
@@ -98,7 +120,7 @@ pub async fn connect(config: NatsConfig, undeliverable: Undeliverable) -> Result
     // A bus of its own over the same connection: it ends when ours is dropped.
     let forwarder = timers::start(NatsBus::new(link.clone(), undeliverable.clone(), None)).await?;
     let bus = NatsBus::new(link, undeliverable, Some(forwarder));
-    tokio::spawn(floors::poll(Arc::downgrade(&bus)));
+    tokio::spawn(forget::run(Arc::downgrade(&bus)));
     Ok(bus)
 }
 
@@ -108,7 +130,7 @@ fn unreachable(shown: &str, why: &str) -> Error {
     ))
 }
 
-async fn dial(config: &NatsConfig) -> Result<(Link, String), Error> {
+async fn dial(config: &NatsConfig, timing: Timing) -> Result<(Link, String), Error> {
     let shown = config.shown();
     let (up, connection) = watch::channel(Connection::Down { reason: "connecting".into() });
     let (epoch, epochs) = watch::channel(0u64);
@@ -176,7 +198,7 @@ async fn dial(config: &NatsConfig) -> Result<(Link, String), Error> {
     }
     let client = options.connect(addresses).await.map_err(|e| unreachable(&shown, &describe(&e)))?;
     let version = client.server_info().version;
-    let link = Link::new(client, connection, epochs);
+    let link = Link::new(client, connection, epochs, config.replicas, timing);
     link.up().await;
     Ok((link, version))
 }
@@ -229,7 +251,10 @@ struct NatsBus {
     undeliverable: Undeliverable,
     streams: streams::Streams,
     floors: floors::Floors,
+    backlogs: backlog::Backlogs,
     applied: commit::Applied,
+    batches: commit::Open,
+    lookups: commit::Lookups,
     /// Stores what timers leave behind, for as long as this is here.
     _forwarder: Option<DropGuard>,
 }
@@ -242,7 +267,10 @@ impl NatsBus {
             undeliverable,
             streams: Default::default(),
             floors: Default::default(),
+            backlogs: Default::default(),
             applied: Default::default(),
+            batches: Default::default(),
+            lookups: Default::default(),
             _forwarder: forwarder,
         })
     }
@@ -273,8 +301,8 @@ impl Bus for NatsBus {
     }
 
     async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<Arc<Origin>, Error> {
-        let (origin, created) = consumers::ensure(&self.link, spec).await?;
-        self.floors.follow(&origin, created);
+        let (origin, _) = consumers::ensure(&self.link, spec).await?;
+        self.floors.of(&origin);
         Ok(origin)
     }
 
@@ -283,6 +311,10 @@ impl Bus for NatsBus {
         let state = self.floors.get(&origin.id);
         let state = state.ok_or_else(|| Error::Gone { what: "durable", name: name() })?;
         Ok(Box::new(deliveries::Pull::start(&self.arc()?, origin, state, buffer)))
+    }
+
+    async fn backlog(&self, origin: &Arc<Origin>) -> Result<Backlog, Error> {
+        self.backlogs.look(&self.link, origin).await
     }
 
     async fn publish(&self, message: Message, how: Publish) -> Result<PublishAck, Error> {
@@ -302,6 +334,10 @@ impl Bus for NatsBus {
 
     async fn open(&self, delivery: &Delivery, point: &Point) -> Result<Opened, Error> {
         commit::open(self, delivery, point).await
+    }
+
+    async fn cell(&self, space: &str, cell: &str) -> Result<OtherCell, Error> {
+        commit::other_cell(self, space, cell).await
     }
 
     async fn commit(
@@ -325,6 +361,14 @@ impl Bus for NatsBus {
         reader::open(self.arc()?, stream, filter, start).await
     }
 
+    async fn message(&self, stream: &str, sequence: u64) -> Result<Option<Stored>, Error> {
+        single::get(&self.link, stream, sequence).await
+    }
+
+    async fn delete_message(&self, stream: &str, sequence: u64) -> Result<bool, Error> {
+        single::delete(&self.link, stream, sequence).await
+    }
+
     async fn listen(&self, filter: &str) -> Result<Box<dyn Listener>, Error> {
         listener::open(&self.link, filter).await
     }
@@ -332,9 +376,6 @@ impl Bus for NatsBus {
     async fn delete_stream(&self, name: &str) -> Result<(), Error> {
         self.streams.delete(&self.link, name).await?;
         self.floors.forget(name, None);
-        if name == streams::OURS {
-            self.applied.forget();
-        }
         Ok(())
     }
 

@@ -32,6 +32,11 @@ pub(super) async fn last(link: &Link, stream: &str, subject: &str) -> Result<Opt
     get(link, stream, json!({ "last_by_subj": subject })).await
 }
 
+/// The message with this sequence.
+pub(super) async fn at(link: &Link, stream: &str, sequence: u64) -> Result<Option<Stored>, CallError> {
+    get(link, stream, json!({ "seq": sequence })).await
+}
+
 /// Where to begin a scan.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum From {

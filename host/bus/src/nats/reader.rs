@@ -53,20 +53,24 @@ pub(super) async fn open(
         }
     };
     let stream = stream.to_owned();
-    let place = Place { stream, created: found.created.0, filter: filter.to_owned(), next, not_before };
+    let (created, filter) = (found.created.0, filter.to_owned());
+    let place = Place { stream, created, filter, next, not_before, headers_only: false, ahead: AHEAD };
     Ok(Box::new(Reading { bus, place, session: None }))
 }
 
 /// What is read, and how far.
-struct Place {
-    stream: String,
+pub(super) struct Place {
+    pub(super) stream: String,
     /// One that is made anew under the same name is another.
-    created: u64,
-    filter: String,
+    pub(super) created: u64,
+    pub(super) filter: String,
     /// Everything before this sequence has been given.
-    next: u64,
+    pub(super) next: u64,
     /// What is older does not count, in nanoseconds since the epoch.
-    not_before: u64,
+    pub(super) not_before: u64,
+    pub(super) headers_only: bool,
+    /// How many are asked for ahead of the caller.
+    pub(super) ahead: usize,
 }
 
 impl Place {
@@ -189,11 +193,12 @@ async fn check(bus: &NatsBus, stream: &str, created: u64) -> Result<(), Error> {
 }
 
 /// A consumer, and the pulls that it answers.
-struct Session {
+pub(super) struct Session {
     bus: Arc<NatsBus>,
     /// Stream and consumer, as in calls.
     consumer: String,
     inbox: String,
+    ahead: usize,
     subscriber: Subscriber,
     epoch: u64,
     /// Asked for and not yet there.
@@ -204,7 +209,7 @@ struct Session {
 }
 
 impl Session {
-    async fn begin(bus: &Arc<NatsBus>, place: &Place) -> Result<Session, Error> {
+    pub(super) async fn begin(bus: &Arc<NatsBus>, place: &Place) -> Result<Session, Error> {
         let epoch = bus.link.up().await;
         let inbox = bus.link.client.new_inbox();
         let subscriber = bus.link.client.subscribe(inbox.clone()).await;
@@ -217,6 +222,7 @@ impl Session {
             filter_subject: Some(place.filter.clone()),
             replay_policy: "instant".into(),
             inactive_threshold: duration_ns(FORGOTTEN),
+            headers_only: place.headers_only,
             mem_storage: true,
             num_replicas: 1,
             ..ConsumerConfig::default()
@@ -228,11 +234,12 @@ impl Session {
         check(bus, &place.stream, place.created).await?;
         let consumer = format!("{}.{}", place.stream, made?.name);
         let (bus, heard) = (bus.clone(), Instant::now());
-        Ok(Session { bus, consumer, inbox, subscriber, epoch, expected: 0, delivered: 0, heard })
+        let ahead = place.ahead;
+        Ok(Session { bus, consumer, inbox, ahead, subscriber, epoch, expected: 0, delivered: 0, heard })
     }
 
     /// `None`: this consumer is of no more use.
-    async fn next(&mut self) -> Option<Stored> {
+    pub(super) async fn next(&mut self) -> Option<Stored> {
         loop {
             self.ask_more().await.ok()?;
             let message = tokio::select! {
@@ -261,10 +268,10 @@ impl Session {
 
     /// Keeps half or more of what may be ahead asked for.
     async fn ask_more(&mut self) -> Result<(), Error> {
-        if self.expected * 2 > AHEAD {
+        if self.expected * 2 > self.ahead {
             return Ok(());
         }
-        let more = AHEAD - self.expected;
+        let more = self.ahead - self.expected;
         let body = json!({
             "batch": more,
             "expires": duration_ns(EXPIRES),
@@ -315,7 +322,8 @@ mod tests {
     #[test]
     fn what_comes_again_or_is_too_old_is_not_given() {
         let (stream, filter) = ("S".to_owned(), ">".to_owned());
-        let mut place = Place { stream, created: 1, filter, next: 3, not_before: 100 };
+        let mut place =
+            Place { stream, created: 1, filter, next: 3, not_before: 100, headers_only: false, ahead: 1 };
         let message = Message { subject: "s".into(), headers: Vec::new(), data: Default::default() };
         let mut given = Vec::new();
         for (sequence, timestamp) in [(2, 200), (3, 99), (5, 100), (4, 200), (5, 100), (6, 200)] {

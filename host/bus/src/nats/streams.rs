@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    jsapi::{CallError, StreamAnswer, StreamConfig, StreamPage, StreamState, code, duration_ns, limit},
-    link::Link,
+    jsapi::{CallError, StreamAnswer, StreamConfig, StreamPage, code, duration_ns, limit},
+    link::{Link, Silence},
 };
 use crate::{
     api::{StreamInfo, StreamSpec},
@@ -101,6 +101,9 @@ impl Streams {
     pub(super) async fn delete(&self, link: &Link, name: &str) -> Result<(), Error> {
         if !is_name(name) {
             return Err(gone(name));
+        }
+        if name == OURS {
+            return Err(Error::Refused(format!("the stream {OURS} is the bus's own")));
         }
         let deleted = link.call::<Value>(&format!("STREAM.DELETE.{name}"), &json!({})).await;
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
@@ -202,8 +205,14 @@ pub(super) async fn ensure_ours(link: &Link) -> Result<(), Error> {
         allow_direct: false,
         ..StreamConfig::new(OURS, vec![format!("{OURS_PREFIX}>")])
     };
+    let asked = Instant::now();
     let found = match create(link, &ours).await {
-        Ok(answer) => answer,
+        Ok(answer) => {
+            if let Some(ts) = answer.ts {
+                link.heard_time(ts.0, asked);
+            }
+            answer
+        }
         // The number of replicas is the operator's choice; the rest is compared.
         Err(e) if e.is(code::STREAM_NAME_IN_USE) => info(link, OURS).await?,
         Err(e) if e.is(code::SUBJECTS_OVERLAP) => {
@@ -216,11 +225,21 @@ pub(super) async fn ensure_ours(link: &Link) -> Result<(), Error> {
         }
         Err(e) => return Err(e.into()),
     };
-    if let Some(ts) = found.ts {
-        link.heard_time(ts.0);
-    }
     let differences = our_differences(&ours, &found.config);
     if differences.is_empty() { Ok(()) } else { Err(differs(OURS, differences.join("; "))) }
+}
+
+/// It is no more: somebody deleted it, or the server came back empty.
+pub(super) async fn restore_ours(link: &Link) -> Result<(), Error> {
+    tracing::error!(
+        stream = OURS,
+        "the stream of commits and state is gone, with all state; creating it anew"
+    );
+    match ensure_ours(link).await {
+        Err(Error::Unavailable(reason)) => tracing::debug!(reason, "not created yet"),
+        other => other?,
+    }
+    Ok(())
 }
 
 fn our_differences(ours: &StreamConfig, theirs: &StreamConfig) -> Vec<String> {
@@ -252,13 +271,15 @@ fn our_differences(ours: &StreamConfig, theirs: &StreamConfig) -> Vec<String> {
 }
 
 pub(super) async fn create(link: &Link, config: &StreamConfig) -> Result<StreamAnswer, CallError> {
-    link.call(&format!("STREAM.CREATE.{}", config.name), config).await
+    let config = StreamConfig { num_replicas: link.replicas, ..config.clone() };
+    link.call(&format!("STREAM.CREATE.{}", config.name), &config).await
 }
 
 pub(super) async fn info(link: &Link, name: &str) -> Result<StreamAnswer, CallError> {
+    let asked = Instant::now();
     let answer: StreamAnswer = link.call(&format!("STREAM.INFO.{name}"), &json!({})).await?;
     if let Some(ts) = answer.ts {
-        link.heard_time(ts.0);
+        link.heard_time(ts.0, asked);
     }
     Ok(answer)
 }
@@ -285,18 +306,16 @@ pub(super) fn gone(name: &str) -> Error {
     Error::Gone { what: "stream", name: name.to_owned() }
 }
 
-/// All there are, by name.
+/// All there are, by name, but for those that buckets are kept in.
 pub(super) async fn all(link: &Link) -> Result<Vec<StreamInfo>, Error> {
     let mut infos: Vec<StreamInfo> =
         overlapping(link, "").await?.iter().map(|a| Facts::from(a).info).collect();
+    infos
+        .retain(|info| !info.name.starts_with("KV_") || !info.subjects.iter().all(|s| s.starts_with("$KV.")));
     infos.sort_by(|a, b| a.name.cmp(&b.name));
     // One that was made while we turned the page comes twice.
     infos.dedup_by(|a, b| a.name == b.name);
     Ok(infos)
-}
-
-pub(super) async fn state(link: &Link, name: &str) -> Result<StreamState, CallError> {
-    Ok(info(link, name).await?.state)
 }
 
 /// Streams that store something of what `filter` stands for; all with an empty filter.
@@ -305,6 +324,11 @@ async fn overlapping(link: &Link, filter: &str) -> Result<Vec<StreamAnswer>, Cal
     loop {
         let body = json!({ "subject": filter, "offset": all.len() });
         let page: StreamPage = link.call("STREAM.LIST", &body).await?;
+        // A stream without a leader is none the less there: a list that leaves it out says nothing.
+        if let Some(missing) = page.missing.filter(|missing| !missing.is_empty()) {
+            let reason = format!("no leader answers for the streams {}", missing.join(", "));
+            return Err(CallError::Silence(Silence::Unknown(reason)));
+        }
         let streams = page.streams.unwrap_or_default();
         let done = streams.is_empty();
         all.extend(streams);

@@ -1,6 +1,7 @@
-//! The admin port: health, metrics and the way in to the bus, HTTP and gRPC on one listener. On loopback unless the
+//! The admin port: health, metrics, the way in to the bus and the dead letters, HTTP and gRPC on one listener. On loopback unless the
 //! operator says otherwise.
 
+mod dead_letters;
 mod health;
 mod reading;
 mod rules;
@@ -20,7 +21,10 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use cofferdam_bus::Bus;
-use fleet_proto::bus::v1::bus_service_server::{BusServiceServer, SERVICE_NAME};
+use fleet_proto::{
+    admin::v1::dead_letters_server::{self, DeadLettersServer},
+    bus::v1::bus_service_server::{BusServiceServer, SERVICE_NAME},
+};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -31,6 +35,7 @@ use tonic::{
 pub use health::Status;
 
 use crate::config::Secret;
+use dead_letters::DeadLetters;
 use token::Gate;
 use way_in::WayIn;
 
@@ -55,10 +60,15 @@ pub async fn serve(
             .register_encoded_file_descriptor_set(fleet_proto::FILE_DESCRIPTOR_SET)
             // The set describes the fleet as well, which is not served here.
             .with_service_name(SERVICE_NAME)
+            .with_service_name(dead_letters_server::SERVICE_NAME)
     };
     let described = "the description of the gRPC services";
+    let plugins = status.plugins.iter().map(|(name, ..)| name.clone()).collect();
+    let durables = status.durables.iter().map(|(name, _)| name.clone()).collect();
+    let letters = DeadLetters::new(bus.clone(), stop.clone(), plugins, durables);
     let way_in = WayIn::new(bus, stop.clone());
     let grpc = Routes::new(BusServiceServer::new(way_in).max_decoding_message_size(MAX_REQUEST))
+        .add_service(DeadLettersServer::new(letters))
         .add_service(reflection().build_v1().context(described)?)
         // What tools that are some years old ask for.
         .add_service(reflection().build_v1alpha().context(described)?)
@@ -87,7 +97,8 @@ async fn unknown(request: Request) -> Response {
     let path = request.uri().path();
     if token::is_grpc(&request) {
         return tonic::Status::unimplemented(format!(
-            "{path:?} is not served here; {SERVICE_NAME} is, and server reflection"
+            "{path:?} is not served here; {SERVICE_NAME} is, and so are {} and server reflection",
+            dead_letters_server::SERVICE_NAME
         ))
         .into_http();
     }

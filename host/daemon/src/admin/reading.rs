@@ -71,7 +71,7 @@ async fn last(bus: &Arc<dyn Bus>, subject: &str) -> Result<Start, Status> {
     Ok(Start::Sequence(last.map_or(0, |stored| stored.sequence)))
 }
 
-fn nanos(time: &Timestamp) -> Result<u64, Status> {
+pub(super) fn nanos(time: &Timestamp) -> Result<u64, Status> {
     let nanos = u64::try_from(time.nanos).ok().filter(|nanos| *nanos < SECOND);
     // Nothing was stored before the epoch.
     let seconds = u64::try_from(time.seconds).unwrap_or(0);
@@ -85,7 +85,7 @@ fn nanos(time: &Timestamp) -> Result<u64, Status> {
     })
 }
 
-fn timestamp(nanos: u64) -> Timestamp {
+pub(super) fn timestamp(nanos: u64) -> Timestamp {
     // Both fit: there are fewer seconds in a u64 of nanoseconds than in an i64.
     let seconds = i64::try_from(nanos / SECOND).unwrap_or(i64::MAX);
     Timestamp { seconds, nanos: i32::try_from(nanos % SECOND).unwrap_or(0) }

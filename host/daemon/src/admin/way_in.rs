@@ -135,7 +135,7 @@ async fn pass_on(
 }
 
 /// What comes through the channel, and the word that we stop.
-fn until_stopped<T: Send + 'static>(
+pub(super) fn until_stopped<T: Send + 'static>(
     messages: mpsc::Receiver<Result<T, Status>>,
     stop: CancellationToken,
 ) -> impl Stream<Item = Result<T, Status>> + Send {

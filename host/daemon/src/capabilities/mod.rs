@@ -17,10 +17,10 @@ use std::{
 };
 
 use async_trait::async_trait;
-use cofferdam_bus::{Bus, Change, Message, Write};
+use cofferdam_bus::{Bus, Change, Message};
 use cofferdam_sandbox::{Answer, Call, Host};
 pub use rpc::{Outgoing, Upstreams};
-pub use state::Cell;
+pub use state::State;
 
 use crate::{
     config::ExecutorConfig,
@@ -66,7 +66,7 @@ pub struct Run {
     /// Messages that were emitted or scheduled, and timers that were cancelled.
     outgoing: usize,
     jobs: usize,
-    state: Option<Cell>,
+    state: State,
     samples: Vec<Sample>,
     calls_made: HashMap<[u8; 32], u32>,
     clock_readings: u64,
@@ -93,15 +93,12 @@ pub struct Residue {
     pub samples: Vec<Sample>,
     /// Whose fault a failure would be, if a capability failed: it knows better than the guest.
     pub blame: Option<Fault>,
+    /// What the host could not give it: nothing follows from how it ended.
+    pub missing: Option<String>,
 }
 
 impl Run {
-    pub fn new(
-        services: Arc<Services>,
-        plugin: Arc<Plugin>,
-        occasion: Occasion,
-        state: Option<Cell>,
-    ) -> Self {
+    pub fn new(services: Arc<Services>, plugin: Arc<Plugin>, occasion: Occasion, state: State) -> Self {
         Self {
             services,
             plugin,
@@ -125,7 +122,7 @@ impl Run {
 
     /// What the event's one commit still has room for, in bytes.
     fn room(&self) -> usize {
-        let state = self.state.as_ref().map_or(0, Cell::size);
+        let state = self.state.size();
         self.services.bus.max_commit().saturating_sub(COMMIT_OVERHEAD + state + self.message_bytes)
     }
 
@@ -145,7 +142,7 @@ impl Run {
         })
     }
 
-    pub fn into_residue(mut self) -> Residue {
+    pub fn into_residue(self) -> Residue {
         if self.log_dropped > 0 {
             self.services
                 .metrics
@@ -153,10 +150,11 @@ impl Run {
                 .with_label_values(&[self.plugin.name.as_str()])
                 .inc_by(self.log_dropped);
         }
-        let writes: Vec<Write> = self.state.take().map(Cell::into_writes).unwrap_or_default();
+        let (writes, others, missing) = self.state.into_parts();
         Residue {
             change: Change {
                 writes,
+                others,
                 effects: self.messages,
                 timers: self.timers.set,
                 cancels: self.timers.cancelled,
@@ -164,6 +162,7 @@ impl Run {
             },
             samples: self.samples,
             blame: self.blame,
+            missing,
         }
     }
 }
@@ -182,10 +181,16 @@ impl Host for Run {
             Call::Rpc(request) => Answer::Rpc(self.rpc(request).await),
             Call::Submit(job) => Answer::Submit(self.submit(job)),
             Call::JobStatus(id) => Answer::JobStatus(self.job_status(&id).await),
-            Call::StateGet(key) => Answer::StateGet(self.state_get(&key)),
-            Call::StatePut { key, value } => Answer::StatePut(self.state_put(key, value)),
-            Call::StateDelete(key) => Answer::StateDelete(self.state_delete(key)),
-            Call::StateKeys(prefix) => Answer::StateKeys(self.state_keys(&prefix)),
+            Call::StateGet { cell, key } => Answer::StateGet(self.state_get(cell.as_deref(), &key).await),
+            Call::StatePut { cell, key, value } => {
+                Answer::StatePut(self.state_put(cell.as_deref(), key, value).await)
+            }
+            Call::StateDelete { cell, key } => {
+                Answer::StateDelete(self.state_delete(cell.as_deref(), key).await)
+            }
+            Call::StateKeys { cell, prefix } => {
+                Answer::StateKeys(self.state_keys(cell.as_deref(), &prefix).await)
+            }
             Call::Config(key) => Answer::Config(self.config(&key)),
             Call::Log { level, message, fields } => {
                 self.log(level, &message, &fields);

@@ -18,6 +18,8 @@ const OURS: &str = "cd.";
 const MAX_MESSAGES: usize = 1_000;
 /// Of a timer's id: a plugin's name, an event's id and a number have room in it.
 const MAX_TIMER_ID: usize = 256;
+/// Of such an id: the event's has two.
+const TOKENS: usize = 4;
 
 /// What an event does to timers.
 #[derive(Debug, Default)]
@@ -158,7 +160,8 @@ fn check_timer(plugin: &str, id: &str) -> Result<(), EmitError> {
             shown()
         )));
     }
-    if id.len() > MAX_TIMER_ID || !id.split('.').all(subject::is_plain_token) {
+    // Longer ones are the host's, which bring failed events again: nobody takes those back.
+    if id.len() > MAX_TIMER_ID || !id.split('.').all(subject::is_plain_token) || id.split('.').count() > TOKENS {
         return Err(EmitError::InvalidSubject(format!(
             "{:?} is not the id of a timer; pass on what `schedule` returned",
             shown()
@@ -215,7 +218,7 @@ mod tests {
             assert!(why.contains(&format!("{foreign:?}")) && why.contains("begin with \"p.\""), "{why}");
         }
         let long = format!("p.{}", "0".repeat(MAX_TIMER_ID));
-        for wrong in ["p.", "p..0", "p.*", "p.>", "p.a b", "p.ä", "p.a\n", long.as_str()] {
+        for wrong in ["p.0123.7.retry.0.2", "p.", "p..0", "p.*", "p.>", "p.a b", "p.ä", "p.a\n", long.as_str()] {
             assert!(matches!(check_timer("p", wrong), Err(EmitError::InvalidSubject(_))), "{wrong:?}");
         }
     }

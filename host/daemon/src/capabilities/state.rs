@@ -1,29 +1,77 @@
-//! The event's cell: reads come from the snapshot that the run is based on, writes go to the commit.
+//! Cells of state. Reads come from what was read first: of the event's own cell, the snapshot that the run is based on; of another,
+//! what it was when the run first asked for it. Writes go to the commit.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cofferdam_bus::{CellState, Write};
+use cofferdam_bus::{CellState, MAX_OTHERS, OtherCell, Point, Snapshot, Write};
 use cofferdam_sandbox::StateError;
 
-use super::Run;
+use super::{COMMIT_OVERHEAD, Run};
 use crate::grants::Kind;
 
 /// All keys and values of one cell; a cell is one message on the bus.
 const MAX_CELL: usize = 512 << 10;
 const MAX_KEY: usize = 256;
 const MAX_KEYS: usize = 1_024;
+/// Of a cell's name.
+const MAX_NAME: usize = 1_024;
+/// All other cells of one run, as they were read: they are held in memory.
+const MAX_OTHERS_SIZE: usize = 4 << 20;
+
+/// The cells that one run can reach.
+#[derive(Debug, Default)]
+pub struct State {
+    /// With its name.
+    own: Option<(String, Cell)>,
+    /// By name.
+    others: BTreeMap<String, (OtherCell, Cell)>,
+    /// It has no part in the event's commit.
+    excluded: bool,
+    /// Why a cell could not be had, or can't be yet: then nothing follows from how the run ends.
+    missing: Option<String>,
+}
+
+impl State {
+    pub fn of(snapshot: &Snapshot) -> Self {
+        let own = match &snapshot.point {
+            Point::Cell { cell, .. } => Some((cell.clone(), Cell::new(snapshot.state.clone()))),
+            _ => None,
+        };
+        Self { own, excluded: snapshot.point == Point::Publish, ..Self::default() }
+    }
+
+    /// What is in the commit point along with the effects.
+    pub(super) fn size(&self) -> usize {
+        self.own.as_ref().map_or(0, |(_, cell)| cell.size())
+    }
+
+    fn is_own(&self, name: &str) -> bool {
+        self.own.as_ref().is_some_and(|(own, _)| own == name)
+    }
+
+    /// Writes to the own cell, and the others.
+    pub(super) fn into_parts(self) -> (Vec<Write>, Vec<OtherCell>, Option<String>) {
+        let others = self.others.into_values().map(|(mut other, cell)| {
+            other.writes = cell.writes();
+            other.state.entries = cell.base;
+            other
+        });
+        let writes = self.own.map(|(_, cell)| cell.writes()).unwrap_or_default();
+        (writes, others.collect(), self.missing)
+    }
+}
 
 /// A cell as one run sees it.
 #[derive(Debug, Default)]
-pub struct Cell {
+struct Cell {
     base: BTreeMap<String, Bytes>,
     /// `None`: deleted.
     written: BTreeMap<String, Option<Bytes>>,
 }
 
 impl Cell {
-    pub fn new(state: CellState) -> Self {
+    fn new(state: CellState) -> Self {
         Self { base: state.entries, written: BTreeMap::new() }
     }
 
@@ -39,43 +87,119 @@ impl Cell {
         kept.chain(self.written.iter().filter(|(_, v)| v.is_some()).map(|(k, _)| k))
     }
 
-    pub(super) fn size(&self) -> usize {
+    fn size(&self) -> usize {
         self.keys().map(|k| k.len() + self.get(k).map_or(0, Bytes::len)).sum()
     }
 
+    fn base_size(&self) -> usize {
+        self.base.iter().map(|(key, value)| key.len() + value.len()).sum()
+    }
+
     /// What differs from the base.
-    pub(super) fn into_writes(self) -> Vec<Write> {
-        let base = self.base;
-        self.written
-            .into_iter()
-            .filter(|(key, value)| base.get(key) != value.as_ref())
-            .map(|(key, value)| match value {
-                Some(value) => Write::Put { key, value },
-                None => Write::Delete { key },
-            })
-            .collect()
+    fn writes(&self) -> Vec<Write> {
+        let changes = self.written.iter().filter(|(key, value)| self.base.get(*key) != value.as_ref());
+        let write = |(key, value): (&String, &Option<Bytes>)| match value.clone() {
+            Some(value) => Write::Put { key: key.clone(), value },
+            None => Write::Delete { key: key.clone() },
+        };
+        changes.map(write).collect()
     }
 }
 
 impl Run {
-    fn cell(&mut self) -> Result<&mut Cell, StateError> {
+    async fn cell(&mut self, name: Option<&str>) -> Result<&mut Cell, StateError> {
         let space = self.plugin.space.clone();
         self.granted(Kind::State, &space).map_err(|denial| StateError::Denied(denial.to_string()))?;
-        self.state.as_mut().ok_or_else(|| {
-            StateError::NoCell(
-                "this event has no order key, so it has no cell; give its subscription one".into(),
-            )
-        })
+        if self.state.excluded {
+            return Err(StateError::NoCell(
+                "this event commits by publish, which goes without state; leave commit out of its subscription".into(),
+            ));
+        }
+        match name {
+            Some(name) if !self.state.is_own(name) => self.other(&space, name).await,
+            _ => match &mut self.state.own {
+                Some((_, cell)) => Ok(cell),
+                None => Err(StateError::NoCell(
+                    "this event has no order key, so it has no cell of its own; give its subscription one"
+                        .into(),
+                )),
+            },
+        }
     }
 
-    pub(super) fn state_get(&mut self, key: &str) -> Result<Option<Bytes>, StateError> {
-        Ok(self.cell()?.get(key).cloned())
+    /// Another cell; read when the run first asks for it.
+    async fn other(&mut self, space: &str, name: &str) -> Result<&mut Cell, StateError> {
+        if name.is_empty() || name.len() > MAX_NAME {
+            let size = name.len();
+            return Err(StateError::Limit(format!(
+                "a cell's name has 1 to {MAX_NAME} bytes, this one {size}"
+            )));
+        }
+        if !self.state.others.contains_key(name) {
+            if self.state.others.len() >= MAX_OTHERS {
+                return Err(StateError::Limit(format!("an event reaches at most {MAX_OTHERS} other cells")));
+            }
+            let mut other = self.read(space, name).await?;
+            let cell = Cell::new(std::mem::take(&mut other.state));
+            let held = self.state.others.values().map(|(_, cell)| cell.base_size()).sum::<usize>();
+            if held + cell.base_size() > MAX_OTHERS_SIZE {
+                return Err(StateError::Limit(format!(
+                    "the other cells of an event have at most {MAX_OTHERS_SIZE} bytes together"
+                )));
+            }
+            self.state.others.insert(name.to_owned(), (other, cell));
+        }
+        match self.state.others.get_mut(name) {
+            Some((_, cell)) => Ok(cell),
+            None => Err(StateError::NoCell(name.to_owned())),
+        }
     }
 
-    pub(super) fn state_put(&mut self, key: String, value: Bytes) -> Result<(), StateError> {
+    /// While the bus is out of reach this waits, and may be cut off by the run's time.
+    async fn read(&mut self, space: &str, name: &str) -> Result<OtherCell, StateError> {
+        self.state.missing = Some(format!("the cell {name:?} could not be read in the event's time"));
+        match self.services.bus.cell(space, name).await {
+            Ok(other) => {
+                self.state.missing = None;
+                Ok(other)
+            }
+            Err(error) => {
+                let reason = format!("the cell {name:?} can't be read: {error}");
+                self.state.missing = Some(reason.clone());
+                Err(StateError::NoCell(reason))
+            }
+        }
+    }
+
+    /// What a cell may grow by, in bytes: the own one shares a message with the effects.
+    fn room_in(&self, name: Option<&str>) -> usize {
+        match name {
+            Some(name) if !self.state.is_own(name) => {
+                let size = self.state.others.get(name).map_or(0, |(_, cell)| cell.size());
+                self.services.bus.max_commit().saturating_sub(COMMIT_OVERHEAD + size)
+            }
+            _ => self.room(),
+        }
+    }
+
+    pub(super) async fn state_get(
+        &mut self,
+        cell: Option<&str>,
+        key: &str,
+    ) -> Result<Option<Bytes>, StateError> {
+        Ok(self.cell(cell).await?.get(key).cloned())
+    }
+
+    pub(super) async fn state_put(
+        &mut self,
+        name: Option<&str>,
+        key: String,
+        value: Bytes,
+    ) -> Result<(), StateError> {
         check_key(&key)?;
-        let room = self.room();
-        let cell = self.cell()?;
+        self.cell(name).await?;
+        let room = self.room_in(name);
+        let cell = self.cell(name).await?;
         let before = cell.get(&key).map(|v| v.len() + key.len());
         if before.is_none() && cell.keys().count() >= MAX_KEYS {
             return Err(StateError::Limit(format!("a cell has at most {MAX_KEYS} keys")));
@@ -90,9 +214,9 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn state_delete(&mut self, key: String) -> Result<(), StateError> {
+    pub(super) async fn state_delete(&mut self, cell: Option<&str>, key: String) -> Result<(), StateError> {
         check_key(&key)?;
-        let cell = self.cell()?;
+        let cell = self.cell(cell).await?;
         // What is not there needs no deleting, and no memory.
         if cell.get(&key).is_some() {
             cell.written.insert(key, None);
@@ -100,8 +224,13 @@ impl Run {
         Ok(())
     }
 
-    pub(super) fn state_keys(&mut self, prefix: &str) -> Result<Vec<String>, StateError> {
-        let mut keys: Vec<String> = self.cell()?.keys().filter(|k| k.starts_with(prefix)).cloned().collect();
+    pub(super) async fn state_keys(
+        &mut self,
+        cell: Option<&str>,
+        prefix: &str,
+    ) -> Result<Vec<String>, StateError> {
+        let cell = self.cell(cell).await?;
+        let mut keys: Vec<String> = cell.keys().filter(|k| k.starts_with(prefix)).cloned().collect();
         keys.sort_unstable();
         Ok(keys)
     }
@@ -130,7 +259,7 @@ mod tests {
         cell.written.insert("a".into(), Some(Bytes::from_static(b"1")));
         cell.written.insert("c".into(), None);
         cell.written.insert("b".into(), None);
-        assert_eq!(cell.into_writes(), [Write::Delete { key: "b".into() }]);
+        assert_eq!(cell.writes(), [Write::Delete { key: "b".into() }]);
     }
 
     #[test]

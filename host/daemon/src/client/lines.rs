@@ -68,7 +68,7 @@ fn message(stored: &StoredMessage) -> &Message {
     stored.message.as_ref().unwrap_or(&NONE)
 }
 
-fn time(at: Option<&Timestamp>) -> SystemTime {
+pub(super) fn time(at: Option<&Timestamp>) -> SystemTime {
     let since = at.and_then(|t| Some(Duration::new(t.seconds.try_into().ok()?, t.nanos.try_into().ok()?)));
     SystemTime::UNIX_EPOCH + since.unwrap_or_default()
 }
@@ -87,7 +87,7 @@ fn headers(headers: &[Header]) -> Value {
 }
 
 /// As text on one line that no terminal takes for a command.
-fn shown(data: &[u8]) -> String {
+pub(super) fn shown(data: &[u8]) -> String {
     let mut line = String::new();
     for letter in String::from_utf8_lossy(data).chars() {
         if letter.is_control() && letter != '\t' {

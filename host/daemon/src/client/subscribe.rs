@@ -291,7 +291,7 @@ impl Line {
 }
 
 /// RFC 3339, or a time span before now.
-fn since(text: &str) -> Result<SystemTime, String> {
+pub(super) fn since(text: &str) -> Result<SystemTime, String> {
     if let Ok(time) = humantime::parse_rfc3339_weak(text) {
         return Ok(time);
     }

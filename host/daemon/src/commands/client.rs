@@ -1,6 +1,8 @@
-//! `cofferdam pub` and `cofferdam sub`: what `client` does, on a thread of its own.
+//! `cofferdam pub`, `sub` and `dlq`: what `client` does, on a thread of its own.
 
-use crate::client::{self, PubArgs, SubArgs};
+use std::process::ExitCode;
+
+use crate::client::{self, DlqCommand, PubArgs, SubArgs};
 
 pub fn publish(args: PubArgs) -> anyhow::Result<()> {
     block_on(client::publish(args))
@@ -8,6 +10,10 @@ pub fn publish(args: PubArgs) -> anyhow::Result<()> {
 
 pub fn subscribe(args: SubArgs) -> anyhow::Result<()> {
     block_on(client::subscribe(args))
+}
+
+pub fn dlq(command: DlqCommand) -> anyhow::Result<ExitCode> {
+    block_on(client::dlq(command))
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {

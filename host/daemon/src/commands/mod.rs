@@ -9,7 +9,7 @@ mod show;
 use std::io::{self, Write};
 
 pub use check::check;
-pub use client::{publish, subscribe};
+pub use client::{dlq, publish, subscribe};
 pub use durable::delete_durable;
 pub use run::run;
 pub use show::show;

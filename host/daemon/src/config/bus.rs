@@ -17,8 +17,8 @@ const EXAMPLE: &str = "nats://127.0.0.1:4222";
 const VARIABLE: &str = "NATS_URL";
 /// Where the embedded bus keeps its data, beside the config.
 const DIRECTORY: &str = ".cofferdam";
-/// Keys that say how NATS is reached.
-const OF_NATS: [&str; 5] = ["credentials", "ca", "certificate", "key", "connect-timeout"];
+/// Keys that say how NATS is reached, and how it keeps what we store.
+const OF_NATS: [&str; 6] = ["credentials", "ca", "certificate", "key", "connect-timeout", "replicas"];
 
 pub(super) fn bus(table: &Table<'_>, surroundings: &Surroundings<'_>) -> BusConfig {
     let base = &surroundings.base;
@@ -43,6 +43,7 @@ pub(super) fn bus(table: &Table<'_>, surroundings: &Surroundings<'_>) -> BusConf
             ca: file(table, "ca", base),
             certificate: certificate(table, base),
             connect_timeout: table.duration("connect-timeout").or(Duration::from_secs(10)),
+            replicas: replicas(table),
         })
     } else {
         // What is configured to protect the way to a server is not lost in silence.
@@ -66,6 +67,15 @@ pub(super) fn bus(table: &Table<'_>, surroundings: &Surroundings<'_>) -> BusConf
         BusKind::Local { directory }
     };
     BusConfig { kind, create_streams: table.boolean("create-streams").or(true) }
+}
+
+/// An even number survives no more than the odd one below it, and a cluster votes.
+fn replicas(table: &Table<'_>) -> u32 {
+    let replicas = table.integer("replicas", 1, 5).or(1);
+    if replicas.is_multiple_of(2) {
+        table.fault_of("replicas", format!("bus.replicas is {replicas}; it takes 1, 3 or 5"));
+    }
+    replicas
 }
 
 fn urls(table: &Table<'_>) -> Vec<Url> {

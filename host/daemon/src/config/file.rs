@@ -74,7 +74,6 @@ fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>) -> Config {
         executor: top.has("executor"),
         memory: sandbox.memory,
         ceilings: &limits,
-        max_deliveries: dispatch.max_deliveries,
     };
     let plugins = top.section("plugins", |t| plugins(t, &around));
     Config {
@@ -172,7 +171,7 @@ fn dispatch(table: &Table<'_>) -> DispatchConfig {
         // A few times what runs at once: enough to keep it busy, little enough that other hosts get their share.
         max_in_flight: table.integer("max-in-flight", 1, 65_536).or(256),
         drain: table.duration("drain").or(Duration::from_secs(30)),
-        // Far above what restarts and hand-backs make of an innocent event.
-        max_deliveries: table.integer("max-deliveries", 1, 10_000).or(25),
+        // A host that dies for another reason dies less often while one and the same event is all that it runs.
+        max_deliveries: table.integer("max-deliveries", 1, 10_000).or(8),
     }
 }

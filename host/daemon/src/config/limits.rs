@@ -76,6 +76,13 @@ impl LimitsConfig {
     }
 }
 
+impl LimitsConfig {
+    /// The wall time of the author's plugin, as [`PluginLimits::of`] has it.
+    pub(super) fn wall_in(&self, own: &Self, ceilings: &Ceilings) -> Duration {
+        own.wall.or(self.wall).unwrap_or_else(|| Limits::default().wall.min(ceilings.wall))
+    }
+}
+
 /// What a plugin may use here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PluginLimits {

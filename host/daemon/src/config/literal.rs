@@ -81,6 +81,14 @@ pub(super) fn any_string(value: &DeValue<'_>, such: &impl Fn(&str) -> bool) -> b
     }
 }
 
+/// Whole or not.
+pub(super) fn number(value: &DeValue<'_>) -> Option<f64> {
+    match value {
+        DeValue::Float(n) => float(n.as_str()),
+        _ => whole(value).map(|n| n as f64),
+    }
+}
+
 fn float(text: &str) -> Option<f64> {
     text.replace('_', "").parse().ok()
 }

@@ -133,8 +133,9 @@ fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
         manifest.limits = LimitsConfig::of_author(&limits, place.name, place.limits, place.ceilings);
         limits.finish();
     }
+    let wall = manifest.limits.wall_in(place.limits, place.ceilings);
     for table in top.tables("subscriptions") {
-        manifest.subscriptions.extend(subscription(&table, place));
+        manifest.subscriptions.extend(subscription(&table, place, wall));
         table.finish();
     }
     if let Some(config) = top.table("config") {
@@ -247,7 +248,6 @@ pub(super) mod tests {
             name: "p",
             ceilings: &Ceilings::of_sandbox(256 << 20),
             limits: &LimitsConfig::default(),
-            max_deliveries: 25,
             durables: &mut BTreeMap::new(),
         };
         // Below the text, whose lines are counted from 1.
@@ -277,7 +277,6 @@ pub(super) mod tests {
             name: "p",
             ceilings: &Ceilings::of_sandbox(1),
             limits: &LimitsConfig::default(),
-            max_deliveries: 25,
             durables: &mut durables,
         };
         let faults = reader::parse(&empty, |top| read(top, &mut place)).faults;

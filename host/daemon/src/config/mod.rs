@@ -5,11 +5,13 @@ mod bundled;
 mod bus;
 mod env;
 mod executor;
+mod failure;
 mod fault;
 mod file;
 mod limits;
 mod literal;
 mod manifest;
+mod methods;
 mod paths;
 mod place;
 mod plugin;
@@ -34,9 +36,11 @@ use std::{
 };
 
 pub use env::Environment;
+pub use failure::{FailurePolicy, OnFailure};
 pub use fault::{Fault, Faults};
 pub use limits::{Ceilings, LimitsConfig, PluginLimits};
 pub use manifest::{Manifest, MetricSpec};
+pub use methods::{Methods, is_method};
 pub(crate) use plugin::trespass;
 pub use secret::{Secret, Url};
 use serde_json::Value;
@@ -87,6 +91,8 @@ pub struct NatsSettings {
     /// Our certificate and its key.
     pub certificate: Option<(PathBuf, PathBuf)>,
     pub connect_timeout: Duration,
+    /// Of each stream that the daemon creates.
+    pub replicas: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -119,7 +125,7 @@ pub struct DispatchConfig {
     pub max_in_flight: u32,
     /// What a stop waits for running events.
     pub drain: Duration,
-    /// An event delivered more often than this without an outcome becomes a dead letter unrun.
+    /// An event that ran alone so often, and each time its host died, becomes a dead letter unrun.
     pub max_deliveries: u32,
 }
 
@@ -149,6 +155,23 @@ pub struct Upstream {
     pub certificate: Option<(PathBuf, PathBuf)>,
     pub domain: Option<String>,
     pub token: Option<Secret>,
+    /// Whose answers are recorded before a guest sees them.
+    pub once: Methods,
+    /// What to do about a call of those whose outcome nobody knows.
+    pub unknown_outcome: UnknownOutcome,
+    /// That may be sent again whatever became of the call.
+    pub idempotent: Methods,
+    /// How often the host repeats a call, where that is safe.
+    pub retries: u32,
+}
+
+/// A `once` call was begun by an earlier run, and no answer is recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnknownOutcome {
+    /// It is sent again, with the same key.
+    Repeat,
+    /// The guest is told, and decides.
+    Ask,
 }
 
 #[derive(Debug, Clone)]

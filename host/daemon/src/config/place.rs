@@ -11,7 +11,6 @@ pub(super) struct Place<'a> {
     pub ceilings: &'a Ceilings,
     /// What the operator sets; the author's wish for it does not count.
     pub limits: &'a LimitsConfig,
-    pub max_deliveries: u32,
     /// Durables taken so far, by the plugin that has them.
     pub durables: &'a mut BTreeMap<String, String>,
 }

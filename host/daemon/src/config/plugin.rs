@@ -30,7 +30,6 @@ pub(super) struct Around<'a> {
     /// What the sandbox gives.
     pub memory: usize,
     pub ceilings: &'a Ceilings,
-    pub max_deliveries: u32,
 }
 
 pub(super) fn plugins(table: &Table<'_>, around: &Around<'_>) -> Vec<PluginConfig> {
@@ -78,7 +77,6 @@ fn plugin(
         name,
         ceilings: around.ceilings,
         limits: &limits,
-        max_deliveries: around.max_deliveries,
         durables,
     };
     let read = manifest_file.as_ref().and_then(|file| match Manifest::read(file, &mut place) {

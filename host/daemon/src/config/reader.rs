@@ -283,6 +283,18 @@ impl<'a> Table<'a> {
         number
     }
 
+    /// A number, whole or not.
+    pub(super) fn number<'t>(&'t self, key: &'t str, min: f64, max: f64) -> Taken<'t, f64> {
+        let value = self.get(key).and_then(|value| {
+            let number = literal::number(value.get_ref()).filter(|n| (min..=max).contains(n));
+            if number.is_none() {
+                self.wrong(key, value, &format!("a number from {min} to {max}"));
+            }
+            number
+        });
+        self.taken(key, value, |number| Value::Float(*number))
+    }
+
     pub(super) fn boolean<'t>(&'t self, key: &'t str) -> Taken<'t, bool> {
         let value = self.get(key).and_then(|value| {
             let flag = value.get_ref().as_bool();

@@ -6,6 +6,7 @@ use std::time::Duration;
 use cofferdam_bus::subject;
 
 use super::{
+    failure::FailurePolicy,
     place::Place,
     reader::{At, Item, Table},
     words::{bad_name, is_name},
@@ -21,7 +22,7 @@ const SHORTEST_ACK_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
 const ACK_WAIT: Duration = Duration::from_secs(30);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Subscription {
     pub subject: String,
     pub durable: String,
@@ -31,8 +32,16 @@ pub struct Subscription {
     pub cell: String,
     pub class: Class,
     pub ack_wait: Duration,
-    pub max_attempts: u32,
-    pub backoff: Duration,
+    /// Of a run from its start to its end; `None`: as long as the plugin's limit of wall time.
+    pub deadline: Option<Duration>,
+    pub failure: FailurePolicy,
+}
+
+impl Subscription {
+    /// Does the order of its events count?
+    pub fn is_ordered(&self) -> bool {
+        !self.order_key.is_empty()
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +66,8 @@ pub enum Class {
     Publish,
 }
 
-/// `None` only along with a fault.
-pub(super) fn subscription(table: &Table<'_>, place: &mut Place<'_>) -> Option<Subscription> {
+/// `wall` is what a run of the plugin may last. `None` only along with a fault.
+pub(super) fn subscription(table: &Table<'_>, place: &mut Place<'_>, wall: Duration) -> Option<Subscription> {
     let filter = table.required("subject", "\"orders.created\"");
     let order_key = order_key(table);
     let class = class(table, !order_key.is_empty());
@@ -75,18 +84,8 @@ pub(super) fn subscription(table: &Table<'_>, place: &mut Place<'_>) -> Option<S
         }
     }
     let ack_wait = table.duration_within("ack-wait", SHORTEST_ACK_WAIT, LONGEST_ACK_WAIT).or(ACK_WAIT);
-    let max_attempts = table.integer("max-attempts", 1, 1000).or(3);
-    if max_attempts >= place.max_deliveries {
-        table.fault_of(
-            "max-attempts",
-            format!(
-                "max-attempts is {max_attempts}, and an event of that many deliveries is a dead letter here \
-                 (dispatch.max-deliveries is {}); lower max-attempts, or raise max-deliveries in [dispatch] of the config",
-                place.max_deliveries
-            ),
-        );
-    }
-    let backoff = table.duration("backoff").or(Duration::from_secs(5));
+    let deadline = deadline(table, place.name, wall);
+    let failure = FailurePolicy::read(table, table.has("order-key"));
     let durable = table.string("durable");
     let filter = filter?;
     if subject::check_filter(&filter.value).is_err() {
@@ -101,9 +100,27 @@ pub(super) fn subscription(table: &Table<'_>, place: &mut Place<'_>) -> Option<S
         cell: cell.map_or_else(|| "{key}".to_owned(), |c| c.value),
         class,
         ack_wait,
-        max_attempts,
-        backoff,
+        deadline,
+        failure,
     })
+}
+
+/// No longer than the plugin's runs may last.
+fn deadline(table: &Table<'_>, name: &str, wall: Duration) -> Option<Duration> {
+    let deadline = table.duration("deadline").optional()?;
+    if deadline > wall {
+        let time = humantime::format_duration;
+        table.fault_of(
+            "deadline",
+            format!(
+                "deadline is {}, and no run of the plugin lasts longer than {}, its limit of wall time; lower it, or raise \
+                 wall in [limits] of the manifest or in [plugins.{name}.limits] of the config",
+                time(deadline),
+                time(wall)
+            ),
+        );
+    }
+    Some(deadline)
 }
 
 fn order_key(table: &Table<'_>) -> Vec<KeySource> {
@@ -269,7 +286,7 @@ mod tests {
         let manifest = parse("[[subscriptions]]\nsubject = \"a.b.>\"\n").unwrap();
         let subscription = &manifest.subscriptions[0];
         assert_eq!(subscription.durable, "cofferdam-p-a-b-all");
-        assert_eq!((subscription.max_attempts, subscription.backoff), (3, Duration::from_secs(5)));
+        assert_eq!((subscription.ack_wait, subscription.deadline), (Duration::from_secs(30), None));
         assert_eq!(subscription.class, Class::Record);
     }
 
@@ -344,8 +361,10 @@ mod tests {
     }
 
     #[test]
-    fn attempts_stay_below_the_deliveries_that_make_a_dead_letter() {
-        check("[[subscriptions]]\nsubject = \"a\"\nmax-attempts = 25\n", 3, "dispatch.max-deliveries is 25");
-        parse("[[subscriptions]]\nsubject = \"a\"\nmax-attempts = 24\n").unwrap();
+    fn a_deadline_is_within_the_plugins_wall_time() {
+        let text = "[[subscriptions]]\nsubject = \"a\"\ndeadline = \"61s\"\n";
+        check(text, 3, "deadline is 61s, and no run of the plugin lasts longer than 1m");
+        let manifest = parse(&format!("{text}[limits]\nwall = \"61s\"\n")).unwrap();
+        assert_eq!(manifest.subscriptions[0].deadline, Some(Duration::from_secs(61)));
     }
 }

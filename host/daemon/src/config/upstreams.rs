@@ -1,13 +1,14 @@
-//! `[upstreams.NAME]` and the variables that move them: addresses, and what protects the way there. Protection that is
-//! configured is never lost in silence.
+//! `[upstreams.NAME]` and the variables that move them: addresses, what protects the way there, and which calls may be
+//! repeated. Protection that is configured is never lost in silence.
 
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 use toml::Value;
 
 use super::{
-    Upstream, Url,
+    UnknownOutcome, Upstream, Url,
     env::{Surroundings, UPSTREAMS},
+    methods::methods,
     paths::{certificate, file},
     reader::Table,
     settings::Origin,
@@ -17,6 +18,8 @@ use super::{
 
 /// Five seconds, as the fleet's services expect of each other.
 const RPC_TIMEOUT: Duration = Duration::from_secs(5);
+/// Within a second, as long as most hiccups take; who needs more sets a time-out that has room for it.
+const RETRIES: u32 = 3;
 const EXAMPLE: &str = "\"http://host:port\" or \"https://host:port\"";
 
 pub(super) fn upstreams(table: &Table<'_>, surroundings: &Surroundings<'_>) -> BTreeMap<String, Upstream> {
@@ -71,7 +74,24 @@ fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> U
         }
     }
     let address = used.map(|a| a.url.clone()).unwrap_or_default();
-    Upstream { address, timeout, ca, certificate, domain, token }
+    let once = methods(table, "once");
+    let unknown_outcome = table.parsed_or("unknown-outcome", "repeat", "repeat or ask", |s| match s {
+        "repeat" => Some(UnknownOutcome::Repeat),
+        "ask" => Some(UnknownOutcome::Ask),
+        _ => None,
+    });
+    Upstream {
+        address,
+        timeout,
+        ca,
+        certificate,
+        domain,
+        token,
+        once,
+        unknown_outcome: unknown_outcome.unwrap_or(UnknownOutcome::Repeat),
+        idempotent: methods(table, "idempotent"),
+        retries: table.integer("retries", 0, 100).or(RETRIES),
+    }
 }
 
 /// The address that a variable sets. Without a scheme it keeps the one that is configured.

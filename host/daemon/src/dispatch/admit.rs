@@ -4,9 +4,12 @@
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{
+    OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, oneshot,
+};
 
 /// Space and cell.
 type Key = (String, String);
@@ -14,6 +17,8 @@ type Key = (String, String);
 pub struct Admission {
     keys: Arc<Keys>,
     host: Arc<Semaphore>,
+    /// Shared by all that runs; who runs alone has it to himself.
+    ground: Arc<RwLock<()>>,
 }
 
 /// Who holds each key (an entry exists) and who waits for it.
@@ -34,14 +39,22 @@ pub struct Turn {
 }
 
 /// Held while an event runs.
-pub struct Permits {
-    _plugin: OwnedSemaphorePermit,
-    _host: OwnedSemaphorePermit,
+pub enum Permits {
+    Beside(OwnedRwLockReadGuard<()>, OwnedSemaphorePermit, OwnedSemaphorePermit),
+    Alone(OwnedRwLockWriteGuard<()>),
 }
+
+/// How long others wait, at first, for one that is to run alone. It waits as long for them then, and twice as long the next
+/// time: whatever runs comes to an end within its limit of wall time.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Admission {
     pub fn new(instances: u32) -> Self {
-        Self { keys: Arc::default(), host: Arc::new(Semaphore::new(instances as usize)) }
+        Self {
+            keys: Arc::default(),
+            host: Arc::new(Semaphore::new(instances as usize)),
+            ground: Arc::default(),
+        }
     }
 
     /// Takes a place. Called in stream order, before anything is awaited; an event without a key needs no turn.
@@ -64,7 +77,22 @@ impl Admission {
     pub async fn permits(&self, plugin: &Arc<Semaphore>) -> Option<Permits> {
         let plugin = plugin.clone().acquire_owned().await.ok()?;
         let host = self.host.clone().acquire_owned().await.ok()?;
-        Some(Permits { _plugin: plugin, _host: host })
+        // Last, so that nobody who holds it waits for a permit.
+        let ground = self.ground.clone().read_owned().await;
+        Some(Permits::Beside(ground, plugin, host))
+    }
+
+    /// Waits until nothing else runs, and keeps everything else waiting. Takes no permits: all of them are free then, and
+    /// those who wait for their turn alone are not to hold any.
+    pub async fn alone(&self) -> Permits {
+        let mut patience = PATIENCE;
+        loop {
+            if let Ok(ground) = tokio::time::timeout(patience, self.ground.clone().write_owned()).await {
+                return Permits::Alone(ground);
+            }
+            tokio::time::sleep(patience).await;
+            patience *= 2;
+        }
     }
 }
 
@@ -133,6 +161,27 @@ mod tests {
         second.await.unwrap();
         third.await.unwrap();
         assert_eq!(*order.lock().unwrap(), [2, 3]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_runs_alone_and_holds_up_the_others_for_some_seconds_only() {
+        let admission = Arc::new(Admission::new(8));
+        let plugin = Arc::new(Semaphore::new(8));
+        let long = admission.permits(&plugin).await.unwrap();
+        let alone = tokio::spawn({
+            let admission = admission.clone();
+            async move { admission.alone().await }
+        });
+        tokio::task::yield_now().await;
+        let began = tokio::time::Instant::now();
+        // Behind the one that waits to be alone, until that gives way.
+        let second = admission.permits(&plugin).await.unwrap();
+        assert!(began.elapsed() <= PATIENCE && !alone.is_finished(), "{:?}", began.elapsed());
+        drop((long, second));
+        let alone = alone.await.unwrap();
+        assert!(tokio::time::timeout(PATIENCE, admission.permits(&plugin)).await.is_err());
+        drop(alone);
+        admission.permits(&plugin).await.unwrap();
     }
 
     #[tokio::test]

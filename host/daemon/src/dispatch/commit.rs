@@ -1,12 +1,12 @@
-//! The only place where effects become visible: what the run asked for, or the dead letter in its place, goes through
-//! the event's commit point.
+//! The only place where effects become visible: what the run asked for, or in its place another attempt or the dead
+//! letter, goes through the event's commit point.
 
 use cofferdam_bus::{Change, CommitError, Opened, Snapshot};
 
 use super::{
-    Work,
+    Work, again,
     dead_letter::{self, Size},
-    outcome::{Failed, Outcome},
+    outcome::{Failed, Outcome, Then},
 };
 use crate::{capabilities::Residue, fault::Fault, observe::metrics::Sample};
 
@@ -22,7 +22,8 @@ pub(super) enum Ending {
 /// Commits what a run asked for.
 pub(super) async fn commit(work: &Work<'_>, snapshot: Snapshot, residue: Residue) -> Ending {
     let counted = Counted::of(&residue.change);
-    match store(work, snapshot, residue.change).await {
+    let change = Change { event: work.cause(), ..residue.change };
+    match store(work, snapshot, change).await {
         Ok(()) => {
             count(work, &residue.samples);
             counted.add(work);
@@ -37,37 +38,72 @@ pub(super) async fn commit(work: &Work<'_>, snapshot: Snapshot, residue: Residue
     }
 }
 
-/// Commits the dead letter of an event that is given up. One that does not fit is cut down to what names the event.
-pub(super) async fn dead_letter(work: &Work<'_>, failure: Outcome, samples: Vec<Sample>) -> Outcome {
-    let mut size = Size::Whole;
-    loop {
-        let snapshot = match work.dispatch.services.bus.open(work.delivery, &work.decoded.point).await {
-            Ok(Opened::Fresh(snapshot)) => snapshot,
-            Ok(Opened::Settled) => return Outcome::Duplicate,
-            Err(error) => return Outcome::HandedBack(error.to_string()),
-        };
-        match store(work, snapshot, dead_letter::change(work, &failure, size)).await {
-            Ok(()) => {
-                count(work, &samples);
-                work.dispatch
-                    .services
-                    .metrics
-                    .dead_letters
-                    .with_label_values(&[work.plugin.name.as_str()])
-                    .inc();
-                return failure;
+/// Commits what follows from a failure.
+pub(super) async fn failure(work: &Work<'_>, failure: Outcome, samples: &[Sample]) -> Outcome {
+    match &failure {
+        Outcome::Failure { then: Then::Dead, .. } => dead_letter(work, failure, samples).await,
+        Outcome::Failure { then: Then::Inbox(pause), .. } => {
+            match in_place_of_effects(work, || again::change(work, *pause)).await {
+                Ok(()) => failure,
+                Err(CommitError::Unfit(reason)) => {
+                    tracing::debug!(
+                        event = work.decoded.event.id,
+                        "its next attempt can't be committed and is counted by this host: {reason}"
+                    );
+                    let back = Then::Back(*pause);
+                    failure.but(back)
+                }
+                Err(error) => other_end(error),
             }
-            Err(CommitError::Conflict) => {}
-            Err(CommitError::Settled) => return Outcome::Duplicate,
-            Err(CommitError::Unfit(_)) if size == Size::Whole => size = Size::Least,
-            Err(CommitError::Unfit(reason)) => {
-                let failure = failure.reason().unwrap_or_default();
-                return Outcome::HandedBack(format!(
-                    "its dead letter can't be stored: {reason}; it was to say: {failure}"
-                ));
-            }
-            Err(CommitError::Bus(error)) => return Outcome::HandedBack(error.to_string()),
         }
+        _ => failure,
+    }
+}
+
+/// The dead letter of an event that is given up. One that does not fit is cut down to what names the event.
+async fn dead_letter(work: &Work<'_>, failure: Outcome, samples: &[Sample]) -> Outcome {
+    let letter = |size| dead_letter::change(work, &failure, size);
+    let mut stored = in_place_of_effects(work, || letter(Size::Whole)).await;
+    if let Err(CommitError::Unfit(_)) = stored {
+        stored = in_place_of_effects(work, || letter(Size::Least)).await;
+    }
+    match stored {
+        Ok(()) => {
+            count(work, samples);
+            work.dispatch.services.metrics.dead_letters.with_label_values(&[work.plugin.name.as_str()]).inc();
+            failure
+        }
+        Err(CommitError::Unfit(reason)) => {
+            let failure = failure.reason().unwrap_or_default();
+            Outcome::HandedBack(format!(
+                "its dead letter can't be stored: {reason}; it was to say: {failure}"
+            ))
+        }
+        Err(error) => other_end(error),
+    }
+}
+
+/// Commits an end of the event that does not depend on what its cell holds. Never a conflict.
+async fn in_place_of_effects(work: &Work<'_>, change: impl Fn() -> Change) -> Result<(), CommitError> {
+    loop {
+        let bus = &work.dispatch.services.bus;
+        let snapshot = match bus.open(work.delivery, work.decoded.failure_point()).await {
+            Ok(Opened::Fresh(snapshot)) => snapshot,
+            Ok(Opened::Settled) => return Err(CommitError::Settled),
+            Err(error) => return Err(CommitError::Bus(error)),
+        };
+        match store(work, snapshot, change()).await {
+            Err(CommitError::Conflict) => {}
+            stored => return stored,
+        }
+    }
+}
+
+/// Of an end that could not be committed.
+fn other_end(error: CommitError) -> Outcome {
+    match error {
+        CommitError::Settled => Outcome::Duplicate,
+        error => Outcome::HandedBack(error.to_string()),
     }
 }
 
@@ -108,7 +144,8 @@ impl Counted {
         Self {
             publishes: change.effects.len() as u64 - jobs,
             jobs,
-            writes: change.writes.len() as u64,
+            writes: (change.writes.len() + change.others.iter().map(|o| o.writes.len()).sum::<usize>())
+                as u64,
             timers: change.timers.len() as u64,
             cancels: change.cancels.len() as u64,
         }

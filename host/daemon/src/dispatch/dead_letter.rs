@@ -1,12 +1,19 @@
 //! Dead letters: events, and single effects, that were given up, with all that is needed to understand and redo them.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use bytes::Bytes;
 use cofferdam_bus::{Change, Message, Undeliverable};
 use serde_json::{Value, json};
 
-use super::{Work, outcome::Outcome};
+use super::{
+    Work,
+    again::{Times, now},
+    outcome::{Failed, Outcome},
+};
 use crate::{
     fault::Fault,
     observe::{text, trace::TraceContext},
@@ -23,6 +30,7 @@ pub(super) enum Size {
 /// Of an effect's payload; a dead letter that no stream takes would hold up its event for ever.
 const MAX_EFFECT: usize = 256 << 10;
 const MAX_KEY: usize = 512;
+const MAX_HEADERS: usize = 64;
 
 fn subject(plugin: &str) -> String {
     format!("cofferdam.dead.{plugin}")
@@ -30,7 +38,12 @@ fn subject(plugin: &str) -> String {
 
 /// The change whose only effect is the event's dead letter.
 pub(super) fn change(work: &Work<'_>, outcome: &Outcome, size: Size) -> Change {
-    let (plugin, delivery, event) = (&work.plugin, work.delivery, &work.decoded.event);
+    let (plugin, event, past) = (&work.plugin, &work.decoded.event, &work.decoded.past);
+    let given_up = now();
+    // One that is given up unrun has not failed anew.
+    let ran = !matches!(outcome, Outcome::Failure { how: Failed::Deadly, .. });
+    let Times { first_seen, first_failed, last_failed } =
+        if ran { work.times.failed(given_up) } else { work.times };
     let trace = TraceContext::of_event(&event.headers, &event.id, work.attempt);
     let (headers, data) = match size {
         Size::Whole => (json!(event.headers), payload(&event.data)),
@@ -44,12 +57,19 @@ pub(super) fn change(work: &Work<'_>, outcome: &Outcome, size: Size) -> Change {
         "fault": outcome.fault().map(Fault::name),
         "reason": outcome.reason(),
         "attempts": work.attempt,
-        "deliveries": delivery.count,
+        "deliveries": past.deliveries.saturating_add(work.delivery.count),
         "order_key": work.decoded.order_key.as_deref().map(|key| text::excerpt(key, MAX_KEY)),
         "trace": trace.header(),
-        "stream": delivery.origin.stream,
-        "durable": delivery.origin.durable,
-        "sequence": delivery.stored.sequence,
+        "stream": past.stream,
+        "durable": work.decoded.subscription.durable,
+        "sequence": past.sequence,
+        "life": past.life,
+        "times": {
+            "first_seen": time(first_seen),
+            "first_failed": time(first_failed),
+            "last_failed": time(last_failed),
+            "given_up": time(given_up),
+        },
         "event": {
             "id": event.id,
             "subject": event.subject,
@@ -58,7 +78,19 @@ pub(super) fn change(work: &Work<'_>, outcome: &Outcome, size: Size) -> Change {
             "data": data,
         },
     });
-    Change { effects: vec![message(&plugin.name, &body)], ..Change::default() }
+    Change {
+        event: work.cause(),
+        // Another end of the event than its effects, and once for each time that it is redriven.
+        ids: Some(format!("{}.dead.{}", event.id, past.life)),
+        effects: vec![message(&plugin.name, &body)],
+        ..Change::default()
+    }
+}
+
+/// As people and programs read it; nothing for what never was.
+fn time(nanoseconds: u64) -> Option<String> {
+    let time = UNIX_EPOCH + Duration::from_nanos(nanoseconds);
+    (nanoseconds > 0).then(|| humantime::format_rfc3339_nanos(time).to_string())
 }
 
 /// For effects that their stream refuses after the commit.
@@ -72,13 +104,15 @@ pub fn undeliverable() -> Undeliverable {
             payload(&effect.data)
         };
         let headers: Vec<_> =
-            effect.headers.iter().map(|(n, v)| (n, text::excerpt(v, MAX_KEY))).take(64).collect();
+            effect.headers.iter().map(|(n, v)| (n, text::excerpt(v, MAX_KEY))).take(MAX_HEADERS).collect();
+        let cut = effect.headers.len() > MAX_HEADERS
+            || headers.iter().zip(&effect.headers).any(|((_, shown), (_, whole))| shown != whole);
         let body = json!({
             "plugin": plugin,
             "outcome": "undeliverable",
             "fault": Fault::Operator.name(),
             "reason": reason,
-            "effect": { "subject": effect.subject, "headers": headers, "data": data },
+            "effect": { "subject": effect.subject, "headers": headers, "headers_cut": cut, "data": data },
         });
         message(plugin, &body)
     })

@@ -1,23 +1,47 @@
-//! From a delivery to an event: id, order key, commit point, trace. Everything here follows from the message and the
+//! From a delivery to an event: id, past, order key, commit point. Everything here follows from the message and the
 //! subscription alone, so that every run, host and version agrees.
 
+use std::sync::Arc;
+
+use bytes::Bytes;
 use cofferdam_bus::{Delivery, Point};
 use cofferdam_sandbox::Event;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::{
+    Route,
+    again::{Past, Times},
+    inbox::{Envelope, EnvelopeError},
+};
 use crate::{
     config::{Class, KeyPlace, KeySource, Subscription},
     observe::trace::hex,
+    plugins::Plugin,
 };
 
 /// Longer keys than this are no names.
 const MAX_KEY: usize = 512;
 
 pub(super) struct Decoded {
+    /// As it was first delivered.
     pub(super) event: Event,
+    pub(super) past: Past,
+    pub(super) subscription: Arc<Subscription>,
     pub(super) order_key: Option<String>,
     pub(super) point: Point,
+}
+
+/// Why an event of an inbox is not run here. Another host may well be able to.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Strange {
+    #[error("{0}")]
+    Envelope(#[from] EnvelopeError),
+    #[error(
+        "it came by the durable {durable:?}, which no subscription of the plugin has here; it waits for a host where one has: \
+         give the subscription to {subject:?} durable = {durable:?} in the plugin's manifest"
+    )]
+    Durable { durable: String, subject: String },
 }
 
 impl Decoded {
@@ -28,11 +52,65 @@ impl Decoded {
             _ => None,
         }
     }
+
+    /// Where a failure commits: one needs a message that can be read again, which the class `publish` does not have.
+    pub(super) fn failure_point(&self) -> &Point {
+        match &self.point {
+            Point::Publish => &Point::Record,
+            point => point,
+        }
+    }
 }
 
-pub(super) fn decode(delivery: &Delivery, subscription: &Subscription, space: &str) -> Decoded {
-    let message = &delivery.stored.message;
-    let order_key = order_key(&subscription.order_key, &message.headers, &message.data);
+/// What a durable delivers, or what an inbox brings again.
+pub(super) fn decode(delivery: &Delivery, route: &Route, plugin: &Plugin) -> Result<Decoded, Strange> {
+    let Delivery { stored, origin, .. } = delivery;
+    let Some(subscription) = route.subscription() else {
+        return enveloped(&stored.message.data, plugin);
+    };
+    let message = &stored.message;
+    let event = Event {
+        id: delivery.id(),
+        subject: message.subject.clone(),
+        headers: message.headers.clone(),
+        data: message.data.clone(),
+        timestamp: stored.timestamp,
+    };
+    let past = Past { stream: origin.stream.clone(), sequence: stored.sequence, ..Past::default() };
+    Ok(decoded(event, past, subscription.clone(), &plugin.space))
+}
+
+fn enveloped(data: &Bytes, plugin: &Plugin) -> Result<Decoded, Strange> {
+    let envelope = Envelope::read(data)?;
+    let mut subscriptions = plugin.subscriptions.iter();
+    let Some(subscription) = subscriptions.find(|s| s.durable == envelope.durable) else {
+        return Err(Strange::Durable { durable: envelope.durable, subject: envelope.subject });
+    };
+    let event = Event {
+        headers: envelope.headers(),
+        id: envelope.root,
+        subject: envelope.subject,
+        data: envelope.data,
+        timestamp: envelope.timestamp,
+    };
+    let past = Past {
+        failed: envelope.attempt - 1,
+        deliveries: envelope.deliveries,
+        life: envelope.life,
+        dead_letter: envelope.dead_letter,
+        stream: envelope.stream,
+        sequence: envelope.sequence,
+        times: Times {
+            first_seen: envelope.first_seen,
+            first_failed: envelope.first_failed,
+            last_failed: envelope.last_failed,
+        },
+    };
+    Ok(decoded(event, past, Arc::new(subscription.clone()), &plugin.space))
+}
+
+fn decoded(event: Event, past: Past, subscription: Arc<Subscription>, space: &str) -> Decoded {
+    let order_key = order_key(&subscription.order_key, &event.headers, &event.data);
     let point = match (subscription.class, &order_key) {
         (Class::Cell, Some(key)) => {
             Point::Cell { space: space.to_owned(), cell: cell(&subscription.cell, key) }
@@ -41,14 +119,7 @@ pub(super) fn decode(delivery: &Delivery, subscription: &Subscription, space: &s
         // Without a key there is no cell; the record commits the event all the same.
         (Class::Record | Class::Cell, _) => Point::Record,
     };
-    let event = Event {
-        id: delivery.id(),
-        subject: message.subject.clone(),
-        headers: message.headers.clone(),
-        data: message.data.clone(),
-        timestamp: delivery.stored.timestamp,
-    };
-    Decoded { event, order_key, point }
+    Decoded { event, past, subscription, order_key, point }
 }
 
 /// The name of a key's cell. A key too long for a name is known by its hash.

@@ -1,5 +1,5 @@
-//! How often each event came to an ending on this host: attempts that failed, and times it was handed back. A delivery
-//! that ended with the host leaves no trace here, so it uses up no attempt.
+//! What became of deliveries that come to this host again: attempts that failed and were not committed, and times that they
+//! were handed back. A delivery that ended with the host leaves no trace here, so it uses up no attempt.
 
 use std::{
     collections::HashMap,
@@ -7,45 +7,69 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::again::Times;
+
 /// Another host may have finished the event: what is older is forgotten, looked after once so many are kept.
 const KEEP: Duration = Duration::from_secs(2 * 3600);
 const MANY: usize = 10_000;
 
+/// By the id of the delivery.
 #[derive(Default)]
 pub(super) struct Endings(Mutex<HashMap<String, Ended>>);
 
 #[derive(Clone, Copy)]
 struct Ended {
     failed: u32,
+    /// Runs in the event's place, without a delivery of their own.
+    here: u32,
     handed_back: u32,
+    times: Times,
     last: Instant,
 }
 
 impl Endings {
-    /// The number of the attempt that begins now, from 1.
-    pub(super) fn attempt(&self, event: &str) -> u32 {
-        self.lock().get(event).map_or(1, |ended| ended.failed + 1)
+    /// Attempts of the delivery that failed on this host.
+    pub(super) fn failures(&self, delivery: &str) -> u32 {
+        self.lock().get(delivery).map_or(0, |ended| ended.failed)
     }
 
-    /// Deliveries of the event that are accounted for.
-    pub(super) fn count(&self, event: &str) -> u32 {
-        self.lock().get(event).map_or(0, |ended| ended.failed + ended.handed_back)
+    /// When they did.
+    pub(super) fn times(&self, delivery: &str) -> Option<Times> {
+        self.lock().get(delivery).filter(|ended| ended.failed > 0).map(|ended| ended.times)
     }
 
-    pub(super) fn failed(&self, event: &str) {
-        self.note(event, |ended| ended.failed += 1);
+    /// Deliveries that are accounted for.
+    pub(super) fn count(&self, delivery: &str) -> u32 {
+        self.lock().get(delivery).map_or(0, |ended| ended.failed - ended.here + ended.handed_back)
     }
 
-    pub(super) fn handed_back(&self, event: &str) {
-        self.note(event, |ended| ended.handed_back += 1);
+    /// The attempt failed, and the delivery is given back for the next one.
+    pub(super) fn failed(&self, delivery: &str, times: Times) {
+        self.note(delivery, |ended| {
+            ended.failed += 1;
+            ended.times = times;
+        });
     }
 
-    /// The event is settled.
-    pub(super) fn over(&self, event: &str) {
-        self.lock().remove(event);
+    /// The attempt failed, and the next one is made in its place.
+    pub(super) fn failed_here(&self, delivery: &str, times: Times) {
+        self.note(delivery, |ended| {
+            ended.failed += 1;
+            ended.here += 1;
+            ended.times = times;
+        });
     }
 
-    fn note(&self, event: &str, add: impl FnOnce(&mut Ended)) {
+    pub(super) fn handed_back(&self, delivery: &str) {
+        self.note(delivery, |ended| ended.handed_back += 1);
+    }
+
+    /// The delivery is settled.
+    pub(super) fn over(&self, delivery: &str) {
+        self.lock().remove(delivery);
+    }
+
+    fn note(&self, delivery: &str, add: impl FnOnce(&mut Ended)) {
         let mut all = self.lock();
         if all.len() >= MANY {
             all.retain(|_, ended| ended.last.elapsed() < KEEP);
@@ -54,8 +78,9 @@ impl Endings {
                 all.clear();
             }
         }
-        let fresh = Ended { failed: 0, handed_back: 0, last: Instant::now() };
-        let ended = all.entry(event.to_owned()).or_insert(fresh);
+        let fresh =
+            Ended { failed: 0, here: 0, handed_back: 0, times: Times::default(), last: Instant::now() };
+        let ended = all.entry(delivery.to_owned()).or_insert(fresh);
         ended.last = Instant::now();
         add(ended);
     }
@@ -73,17 +98,26 @@ mod tests {
     fn only_failures_use_up_attempts() {
         let endings = Endings::default();
         endings.handed_back("e");
-        endings.failed("e");
-        assert_eq!((endings.attempt("e"), endings.count("e")), (2, 2));
+        assert_eq!(endings.times("e"), None);
+        let times = Times::default().seen(1).failed(2);
+        endings.failed("e", times);
+        assert_eq!((endings.failures("e"), endings.count("e"), endings.times("e")), (1, 2, Some(times)));
         endings.over("e");
-        assert_eq!((endings.attempt("e"), endings.count("e")), (1, 0));
+        assert_eq!((endings.failures("e"), endings.count("e")), (0, 0));
+    }
+
+    #[test]
+    fn an_attempt_in_its_place_takes_no_delivery() {
+        let endings = Endings::default();
+        endings.failed_here("e", Times::default());
+        assert_eq!((endings.failures("e"), endings.count("e")), (1, 0));
     }
 
     #[test]
     fn memory_is_bounded() {
         let endings = Endings::default();
         for n in 0..MANY + 10 {
-            endings.failed(&n.to_string());
+            endings.handed_back(&n.to_string());
         }
         assert!(endings.lock().len() <= MANY);
     }

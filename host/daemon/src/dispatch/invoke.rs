@@ -2,12 +2,12 @@
 
 use std::time::Instant;
 
-use cofferdam_bus::{Point, Snapshot};
+use cofferdam_bus::Snapshot;
 use cofferdam_sandbox::Ending;
 
 use super::Work;
 use crate::{
-    capabilities::{Cell, Occasion, Residue, Run},
+    capabilities::{Occasion, Residue, Run, State},
     observe::trace::TraceContext,
 };
 
@@ -17,20 +17,22 @@ pub(super) struct Ran {
 }
 
 pub(super) async fn invoke(work: &Work<'_>, snapshot: &Snapshot) -> Ran {
-    let Work { dispatch, plugin, decoded, attempt, .. } = work;
+    let Work { dispatch, plugin, decoded, attempt, limits, .. } = work;
     let event = decoded.event.clone();
     let occasion = Occasion {
         event_id: event.id.clone(),
         timestamp: event.timestamp,
         attempt: *attempt,
-        last_attempt: *attempt >= work.policy.max_attempts,
-        deadline: Instant::now() + plugin.limits.wall,
+        last_attempt: work.policy().is_last(),
+        deadline: Instant::now() + limits.wall,
         order_key: decoded.order_key.clone(),
         trace: TraceContext::of_event(&event.headers, &event.id, *attempt),
     };
-    let cell = matches!(snapshot.point, Point::Cell { .. }).then(|| Cell::new(snapshot.state.clone()));
-    let host = Box::new(Run::new(dispatch.services.clone(), plugin.clone(), occasion, cell));
-    let run = plugin.component.handle(host, event, &plugin.limits).await;
+    let state = State::of(snapshot);
+    #[cfg(debug_assertions)]
+    super::broken::die_on(&event.subject);
+    let host = Box::new(Run::new(dispatch.services.clone(), plugin.clone(), occasion, state));
+    let run = plugin.component.handle(host, event, limits).await;
     let cpu = run.usage.cpu.as_micros() as u64;
     dispatch.services.metrics.cpu.with_label_values(&[plugin.name.as_str()]).inc_by(cpu);
     let ending = run.ending.clone();

@@ -3,31 +3,40 @@
 //! Only `settle` acks (the bus acks what `commit` committed); only `commit` makes an effect visible.
 
 mod admit;
+mod again;
+#[cfg(debug_assertions)]
+mod broken;
 mod commit;
 mod dead_letter;
 mod decode;
 mod endings;
+pub(crate) mod inbox;
 mod invoke;
 mod outcome;
+mod quarantine;
 mod route;
 mod settle;
 mod subscribe;
+mod weight;
 
 use std::{sync::Arc, time::Instant};
 
 pub use admit::Admission;
-use cofferdam_bus::{Delivery, Opened};
+use again::Times;
+use cofferdam_bus::{Delivery, Error, Opened, OtherCell, Point, Snapshot};
+use cofferdam_sandbox::Limits;
 pub use dead_letter::undeliverable;
 use decode::Decoded;
 use endings::Endings;
 pub use outcome::Outcome;
-use outcome::Policy;
+use outcome::{Failed, Policy};
+use quarantine::{Solo, Verdict};
 pub use route::Route;
 pub use settle::Finished;
 pub(crate) use settle::hand_back;
 pub use subscribe::Subscriber;
 
-use crate::{capabilities::Services, config::DispatchConfig, plugins::Plugin};
+use crate::{capabilities::Services, config::DispatchConfig, letters, plugins::Plugin};
 
 /// Runs repeated because another host changed the cell, before the event is handed back.
 const CONFLICT_RUNS: u32 = 5;
@@ -40,35 +49,33 @@ pub struct Dispatch {
     pub advisories: bool,
 }
 
-/// One event from its admission to its end. Nothing here fails: whatever happens is an outcome.
+/// One run of an event from its admission to its end. Nothing here fails: whatever happens is an outcome. `solo` if it runs
+/// alone.
 async fn dispatch(
     dispatch: &Dispatch,
-    route: &Route,
+    plugin: Arc<Plugin>,
     delivery: &Delivery,
     decoded: &Decoded,
     endings: &Endings,
+    solo: Option<&Solo<'_>>,
 ) -> Finished {
     let began = Instant::now();
-    let work = Work {
-        dispatch,
-        plugin: route.plugin(),
-        policy: Policy::of(route.subscription()),
-        delivery,
-        decoded,
-        attempt: endings.attempt(&decoded.event.id),
-    };
-    let unended = delivery.count.saturating_sub(endings.count(&decoded.event.id));
-    let outcome = if unended > dispatch.config.max_deliveries + work.policy.max_attempts {
-        commit::dead_letter(&work, Outcome::deadly(unended), Vec::new()).await
-    } else {
-        work.run().await
-    };
+    let id = delivery.id();
+    let subscription = &decoded.subscription;
+    // What it is told in its config, but no longer than any run of the plugin may last.
+    let wall = subscription.deadline.map_or(plugin.limits.wall, |deadline| deadline.min(plugin.limits.wall));
+    let limits = Limits { wall, ..plugin.limits.clone() };
+    let times = endings.times(&id).unwrap_or(decoded.past.times).seen(again::now());
+    let attempt = 1 + decoded.past.failed + endings.failures(&id);
+    let work = Work { dispatch, plugin, limits, delivery, decoded, attempt, times };
+    let outcome = work.run(solo).await;
     Finished {
         event: decoded.event.id.clone(),
         subject: decoded.event.subject.clone(),
         plugin: work.plugin.name.clone(),
         order_key: decoded.order_key.clone(),
-        attempt: work.attempt,
+        attempt,
+        times: times.failed(again::now()),
         took: began.elapsed(),
         outcome,
     }
@@ -78,40 +85,98 @@ async fn dispatch(
 struct Work<'a> {
     dispatch: &'a Dispatch,
     plugin: Arc<Plugin>,
-    policy: Policy,
+    limits: Limits,
     delivery: &'a Delivery,
     decoded: &'a Decoded,
     attempt: u32,
+    /// Before this attempt, but for the first sight.
+    times: Times,
 }
 
 impl Work<'_> {
-    async fn run(&self) -> Outcome {
+    fn policy(&self) -> Policy<'_> {
+        let Decoded { event, past, subscription, .. } = self.decoded;
+        let seed = format!("{}.{}.{}", event.id, past.life, self.attempt);
+        Policy { failure: &subscription.failure, attempt: self.attempt, seed }
+    }
+
+    async fn run(&self, solo: Option<&Solo<'_>>) -> Outcome {
+        // What is acked is forgotten some day, and is not to be redriven a second time then.
+        let (bus, plugin) = (self.dispatch.services.bus.as_ref(), self.plugin.name.as_str());
+        let (event, past) = (&self.decoded.event.id, &self.decoded.past);
+        if let Err(error) = letters::forget_redriven(bus, plugin, event, past.life, past.dead_letter).await {
+            return Outcome::HandedBack(error.to_string());
+        }
         for _ in 0..CONFLICT_RUNS {
-            let snapshot = match self.dispatch.services.bus.open(self.delivery, &self.decoded.point).await {
+            let snapshot = match self.open().await {
                 Ok(Opened::Fresh(snapshot)) => snapshot,
                 Ok(Opened::Settled) => return Outcome::Duplicate,
                 Err(error) => return Outcome::HandedBack(error.to_string()),
             };
+            if let Some(solo) = solo {
+                match solo.begin(self.dispatch.config.max_deliveries).await {
+                    Ok(Verdict::Run) => {}
+                    Ok(Verdict::Deadly(runs)) => {
+                        return commit::failure(self, Outcome::deadly(runs), &[]).await;
+                    }
+                    Err(error) => return Outcome::HandedBack(error.to_string()),
+                }
+            }
             let ran = invoke::invoke(self, &snapshot).await;
             let samples = ran.residue.samples.clone();
-            let failure = match outcome::judge(&ran, &self.plugin.limits, &self.policy, self.attempt) {
+            if let Some(reason) = &ran.residue.missing {
+                return Outcome::HandedBack(reason.clone());
+            }
+            let failure = match outcome::judge(&ran, &self.limits, &self.policy()) {
                 Outcome::Done => match commit::commit(self, snapshot, ran.residue).await {
                     commit::Ending::Over(outcome) => return outcome,
                     commit::Ending::Conflict => {
-                        let plugin = [self.plugin.name.as_str()];
-                        self.dispatch.services.metrics.conflicts.with_label_values(&plugin).inc();
+                        self.count_conflict();
                         continue;
                     }
-                    commit::Ending::Unfit(failure) => self.policy.decide(failure, self.attempt),
+                    commit::Ending::Unfit(failure) => failure.but(self.policy().decide(Failed::Unfit, None)),
                 },
-                outcome => outcome,
+                outcome => match self.is_torn(&snapshot, &ran.residue.change.others).await {
+                    Ok(false) => outcome,
+                    Ok(true) => {
+                        self.count_conflict();
+                        continue;
+                    }
+                    Err(error) => return Outcome::HandedBack(error.to_string()),
+                },
             };
-            return if failure.is_final() {
-                commit::dead_letter(self, failure, samples).await
-            } else {
-                failure
-            };
+            return commit::failure(self, failure, &samples).await;
         }
-        Outcome::HandedBack(format!("the cell was changed by others during each of {CONFLICT_RUNS} runs"))
+        Outcome::HandedBack(format!("its cells were changed by others during each of {CONFLICT_RUNS} runs"))
+    }
+
+    /// Whether a run that failed may have seen several cells as they never were at one time.
+    async fn is_torn(&self, base: &Snapshot, others: &[OtherCell]) -> Result<bool, Error> {
+        if others.is_empty() {
+            return Ok(false);
+        }
+        self.dispatch.services.bus.is_stale(self.delivery, base, others).await
+    }
+
+    fn count_conflict(&self) {
+        let plugin = [self.plugin.name.as_str()];
+        self.dispatch.services.metrics.conflicts.with_label_values(&plugin).inc();
+    }
+
+    /// What its delivery's own id does not say.
+    fn cause(&self) -> Option<String> {
+        let id = &self.decoded.event.id;
+        (*id != self.delivery.id()).then(|| id.clone())
+    }
+
+    /// Of the class `publish` only failures can be looked for: a message that is sent again is known by its id.
+    async fn open(&self) -> Result<Opened, Error> {
+        let (bus, point) = (&self.dispatch.services.bus, &self.decoded.point);
+        if *point == Point::Publish
+            && let Opened::Settled = bus.open(self.delivery, self.decoded.failure_point()).await?
+        {
+            return Ok(Opened::Settled);
+        }
+        bus.open(self.delivery, point).await
     }
 }

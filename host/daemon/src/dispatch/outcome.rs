@@ -4,9 +4,14 @@
 use std::time::Duration;
 
 use cofferdam_sandbox::{Ending, Failure, Limits};
+use sha2::{Digest, Sha256};
 
 use super::invoke::Ran;
-use crate::{config::Subscription, fault::Fault, observe::text};
+use crate::{
+    config::{FailurePolicy, OnFailure},
+    fault::Fault,
+    observe::text,
+};
 
 /// Of a reason in bytes: it is the guest's text, and goes into logs and dead letters.
 const MAX_REASON: usize = 4 << 10;
@@ -43,28 +48,57 @@ impl Failed {
     }
 }
 
+/// What follows from a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    /// It is given up, with a dead letter.
+    Dead,
+    /// After this pause the inbox brings it again: committed, whatever becomes of this host.
+    Inbox(Duration),
+    /// The same by its own durable, where it is too large for a commit: this host counts.
+    Back(Duration),
+    /// After this pause it is run again in its place: this host counts.
+    Here(Duration),
+}
+
+impl Then {
+    pub(super) fn pause(self) -> Option<Duration> {
+        match self {
+            Then::Dead => None,
+            Then::Inbox(pause) | Then::Back(pause) | Then::Here(pause) => Some(pause),
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// Handled and committed.
     Done,
     /// An earlier run had committed it.
     Duplicate,
-    /// Failed; `again` after so long, or `None`: it becomes (or became) a dead letter.
-    Failure { how: Failed, fault: Fault, reason: String, again: Option<Duration> },
+    Failure {
+        how: Failed,
+        fault: Fault,
+        reason: String,
+        then: Then,
+    },
     /// The bus would not have it now, or the host failed: given back, no attempt used up.
     HandedBack(String),
 }
 
 impl Outcome {
     pub(super) fn failure(how: Failed, fault: Fault, reason: &str) -> Self {
-        Outcome::Failure { how, fault, reason: text::excerpt(reason, MAX_REASON), again: None }
+        Outcome::Failure { how, fault, reason: text::excerpt(reason, MAX_REASON), then: Then::Dead }
     }
 
-    pub(super) fn deadly(deliveries: u32) -> Self {
+    pub(super) fn deadly(runs: u32) -> Self {
         Self::failure(
             Failed::Deadly,
             Fault::Guest,
-            &format!("delivered {deliveries} times and no run came to an end: it may be what stops the host"),
+            &format!(
+                "it ran {runs} times while nothing else did, and each time the host died before it came to an end \
+                 (dispatch.max-deliveries); once the cause is found, `cofferdam dlq redrive` brings it to its plugin again"
+            ),
         )
     }
 
@@ -93,51 +127,57 @@ impl Outcome {
         }
     }
 
-    /// A failure after which the event is given up.
-    pub(super) fn is_final(&self) -> bool {
-        matches!(self, Outcome::Failure { again: None, .. })
-    }
-}
-
-/// What a subscription does about failures.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Policy {
-    pub(super) max_attempts: u32,
-    backoff: Duration,
-    pub(super) ack_wait: Duration,
-}
-
-/// A guest may ask for a pause, not for eternity.
-const MAX_PAUSE: Duration = Duration::from_secs(3600);
-
-impl Policy {
-    pub(super) fn of(subscription: &Subscription) -> Self {
-        Self {
-            max_attempts: subscription.max_attempts,
-            backoff: subscription.backoff,
-            ack_wait: subscription.ack_wait,
-        }
-    }
-
-    /// Another attempt, unless this was the last or the failure is for good.
-    pub(super) fn decide(&self, outcome: Outcome, attempt: u32) -> Outcome {
-        match outcome {
-            Outcome::Failure { how, fault, reason, again } => {
-                let for_good = matches!(how, Failed::Rejected | Failed::Deadly);
-                let pause = again.unwrap_or(self.backoff).min(MAX_PAUSE);
-                let again = (!for_good && attempt < self.max_attempts).then_some(pause);
-                Outcome::Failure { how, fault, reason, again }
-            }
+    /// The same, with something else to follow.
+    pub(super) fn but(self, then: Then) -> Self {
+        match self {
+            Outcome::Failure { how, fault, reason, .. } => Outcome::Failure { how, fault, reason, then },
             other => other,
         }
     }
 }
 
+/// A guest may ask for a pause, not for eternity.
+const MAX_PAUSE: Duration = Duration::from_secs(3600);
+
+/// What a subscription does about failures of one attempt.
+pub(super) struct Policy<'a> {
+    pub(super) failure: &'a FailurePolicy,
+    pub(super) attempt: u32,
+    /// What tells this attempt from all others: the jitter follows from it.
+    pub(super) seed: String,
+}
+
+impl Policy<'_> {
+    pub(super) fn is_last(&self) -> bool {
+        self.attempt >= self.failure.max_attempts
+    }
+
+    /// Another attempt, unless this was the last or the failure is for good. What the handler asked for wins over the
+    /// back-off.
+    pub(super) fn decide(&self, how: Failed, asked: Option<Duration>) -> Then {
+        if self.is_last() || matches!(how, Failed::Rejected | Failed::Deadly) {
+            return Then::Dead;
+        }
+        let pause = asked.map_or_else(|| self.pause(), |asked| asked.min(MAX_PAUSE));
+        match self.failure.on_failure {
+            OnFailure::LosePlace => Then::Inbox(pause),
+            OnFailure::Hold => Then::Here(pause),
+        }
+    }
+
+    /// The back-off, longer by a share that follows from the attempt, so that every host agrees.
+    fn pause(&self) -> Duration {
+        let hash = Sha256::digest(&self.seed);
+        let share = f64::from(u16::from_be_bytes([hash[0], hash[1]])) / f64::from(u16::MAX);
+        self.failure.pause(self.attempt).mul_f64(1.0 + self.failure.jitter * share)
+    }
+}
+
 /// From how the sandbox ended to what it means.
-pub(super) fn judge(ran: &Ran, limits: &Limits, policy: &Policy, attempt: u32) -> Outcome {
+pub(super) fn judge(ran: &Ran, limits: &Limits, policy: &Policy<'_>) -> Outcome {
     // A capability that failed knows better whose fault it was than the guest that gave up over it.
     let blamed = ran.residue.blame.unwrap_or(Fault::Guest);
-    let (how, fault, again) = match &ran.ending {
+    let (how, fault, asked) = match &ran.ending {
         Ending::Ok => return Outcome::Done,
         Ending::Failed(Failure::Retry { after_ms, .. }) => {
             (Failed::Retry, blamed, after_ms.map(Duration::from_millis))
@@ -156,33 +196,55 @@ pub(super) fn judge(ran: &Ran, limits: &Limits, policy: &Policy, attempt: u32) -
         other => other.describe(limits),
     };
     let reason = text::excerpt(&reason, MAX_REASON);
-    policy.decide(Outcome::Failure { how, fault, reason, again }, attempt)
+    Outcome::Failure { how, fault, reason, then: policy.decide(how, asked) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const POLICY: Policy =
-        Policy { max_attempts: 3, backoff: Duration::from_secs(5), ack_wait: Duration::from_secs(30) };
+    fn failure(on_failure: OnFailure) -> FailurePolicy {
+        FailurePolicy {
+            max_attempts: 3,
+            backoff: Duration::from_secs(5),
+            factor: 2.0,
+            longest: Duration::from_secs(60),
+            jitter: 0.2,
+            on_failure,
+        }
+    }
 
-    #[test]
-    fn attempts_end_and_a_reject_ends_at_once() {
-        let retry = || Outcome::failure(Failed::Trapped, Fault::Guest, "x");
-        assert!(!POLICY.decide(retry(), 2).is_final());
-        assert!(POLICY.decide(retry(), 3).is_final());
-        assert!(POLICY.decide(Outcome::failure(Failed::Rejected, Fault::Guest, "x"), 1).is_final());
+    fn policy(failure: &FailurePolicy, attempt: u32) -> Policy<'_> {
+        Policy { failure, attempt, seed: format!("e.{attempt}") }
     }
 
     #[test]
-    fn a_guest_may_ask_for_a_pause_of_an_hour_at_most() {
-        let asked = Outcome::Failure {
-            how: Failed::Retry,
-            fault: Fault::Guest,
-            reason: String::new(),
-            again: Some(Duration::from_secs(1 << 40)),
-        };
-        let Outcome::Failure { again, .. } = POLICY.decide(asked, 1) else { unreachable!() };
-        assert_eq!(again, Some(MAX_PAUSE));
+    fn attempts_end_and_a_reject_ends_at_once() {
+        let failure = failure(OnFailure::LosePlace);
+        assert!(matches!(policy(&failure, 2).decide(Failed::Trapped, None), Then::Inbox(_)));
+        assert_eq!(policy(&failure, 3).decide(Failed::Trapped, None), Then::Dead);
+        for for_good in [Failed::Rejected, Failed::Deadly] {
+            assert_eq!(policy(&failure, 1).decide(for_good, None), Then::Dead);
+        }
+    }
+
+    #[test]
+    fn a_pause_is_never_shorter_than_the_back_off_and_longer_by_the_jitter_at_most() {
+        let failure = failure(OnFailure::Hold);
+        for (attempt, least) in [(1, 5.0), (2, 10.0)] {
+            let Then::Here(pause) = policy(&failure, attempt).decide(Failed::Retry, None) else { panic!() };
+            assert!((least..=least * 1.2).contains(&pause.as_secs_f64()), "{pause:?}");
+        }
+        let of = |seed: &str| Policy { failure: &failure, attempt: 1, seed: seed.into() }.pause();
+        assert_eq!(of("a"), of("a"));
+        assert_ne!(of("a"), of("b"));
+    }
+
+    #[test]
+    fn a_guest_may_ask_for_a_pause_of_an_hour_at_most_and_gets_what_it_asks_for() {
+        let failure = failure(OnFailure::LosePlace);
+        let asked = |pause| policy(&failure, 1).decide(Failed::Retry, Some(pause));
+        assert_eq!(asked(Duration::from_secs(1 << 40)), Then::Inbox(MAX_PAUSE));
+        assert_eq!(asked(Duration::ZERO), Then::Inbox(Duration::ZERO));
     }
 }

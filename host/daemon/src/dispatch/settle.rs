@@ -7,8 +7,9 @@ use cofferdam_bus::Delivery;
 
 use super::{
     Dispatch,
+    again::Times,
     endings::Endings,
-    outcome::{Outcome, Policy},
+    outcome::{Outcome, Then},
 };
 use crate::{fault::Fault, observe::advisory};
 
@@ -20,30 +21,28 @@ pub struct Finished {
     pub plugin: String,
     pub order_key: Option<String>,
     pub attempt: u32,
+    /// With the failure, if it is one.
+    pub(super) times: Times,
     pub took: Duration,
     pub outcome: Outcome,
 }
 
-/// Ends an event. By now it is no longer in flight here: what comes back of it is a delivery of its own.
-pub(super) async fn settle(
-    dispatch: &Dispatch,
-    delivery: &Delivery,
-    finished: Finished,
-    endings: &Endings,
-    policy: &Policy,
-) {
+/// Ends a run. Where that ends the delivery, it is no longer in flight here: what comes back is a delivery of its own.
+pub(super) async fn settle(dispatch: &Dispatch, delivery: &Delivery, finished: Finished, endings: &Endings) {
+    let id = delivery.id();
     match &finished.outcome {
-        Outcome::Failure { again: Some(pause), .. } => {
-            endings.failed(&finished.event);
+        Outcome::Failure { then: Then::Back(pause), .. } => {
+            endings.failed(&id, finished.times);
             hand_back(delivery, Some(*pause)).await;
         }
+        Outcome::Failure { then: Then::Here(_), .. } => endings.failed_here(&id, finished.times),
         // Not at once: whatever is the trouble needs time.
         Outcome::HandedBack(_) => {
-            endings.handed_back(&finished.event);
-            hand_back(delivery, Some(policy.ack_wait / 10)).await;
+            endings.handed_back(&id);
+            hand_back(delivery, Some(delivery.origin.ack_wait / 10)).await;
         }
-        Outcome::Done | Outcome::Duplicate | Outcome::Failure { again: None, .. } => {
-            endings.over(&finished.event)
+        Outcome::Done | Outcome::Duplicate | Outcome::Failure { then: Then::Dead | Then::Inbox(_), .. } => {
+            endings.over(&id)
         }
     }
     log(&finished);
@@ -74,8 +73,8 @@ fn log(finished: &Finished) {
     match &finished.outcome {
         Outcome::Done => tracing::info!(plugin, subject, event, order_key, attempt, ms, "done"),
         Outcome::Duplicate => tracing::debug!(plugin, subject, event, order_key, "had been committed before"),
-        Outcome::Failure { fault, reason, again: Some(pause), .. } => {
-            let (fault, pause_ms) = (fault.name(), pause.as_millis() as u64);
+        Outcome::Failure { fault, reason, then, .. } if *then != Then::Dead => {
+            let (fault, pause_ms) = (fault.name(), then.pause().unwrap_or_default().as_millis() as u64);
             tracing::warn!(
                 plugin,
                 subject,
@@ -89,7 +88,7 @@ fn log(finished: &Finished) {
                 "will be tried again: {reason}"
             );
         }
-        Outcome::Failure { fault, reason, again: None, .. } => {
+        Outcome::Failure { fault, reason, .. } => {
             let fault = fault.name();
             tracing::error!(
                 plugin,

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use cofferdam_bus::{ConsumerSpec, Delivery, Error, Origin};
@@ -14,25 +14,39 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     Dispatch, Route,
     admit::Turn,
-    decode::{Decoded, decode},
+    decode::{Decoded, Strange, decode},
     dispatch,
     endings::Endings,
-    outcome::Policy,
+    outcome::{Outcome, Then},
+    quarantine::{Solo, Suspects},
     settle::{hand_back, settle},
+    weight::{Scale, Weight},
 };
 
 /// Between tries to get at a durable that failed.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Before an event of the inbox that is strange to this host comes again, here or elsewhere.
+const STRANGE: Duration = Duration::from_secs(10);
+/// Between two warnings of one kind.
+const WARNINGS: Duration = Duration::from_secs(60);
+/// Kinds that are told apart.
+const KINDS: usize = 1000;
 
 /// One subscription of one plugin on this host.
 pub struct Subscriber {
     dispatch: Arc<Dispatch>,
     route: Route,
     spec: ConsumerSpec,
-    origin: Arc<Origin>,
+    /// Another one once its stream was made anew.
+    origin: watch::Sender<Arc<Origin>>,
     endings: Endings,
+    suspects: Suspects,
+    /// What was warned of, and when.
+    warned: Mutex<HashMap<String, Instant>>,
     /// As many permits as events may be taken and not settled.
     room: Arc<Semaphore>,
+    /// What these weigh.
+    scale: Arc<Scale>,
     /// By event id.
     in_flight: Mutex<HashMap<String, Arc<Delivery>>>,
     /// Whether events are taken now.
@@ -42,13 +56,31 @@ pub struct Subscriber {
 impl Subscriber {
     pub fn new(dispatch: Arc<Dispatch>, route: Route, spec: ConsumerSpec, origin: Arc<Origin>) -> Self {
         let room = Arc::new(Semaphore::new(dispatch.config.max_in_flight as usize));
-        let taking = watch::channel(false).0;
-        let (endings, in_flight) = (Endings::default(), Mutex::default());
-        Self { dispatch, route, spec, origin, endings, room, in_flight, taking }
+        let (taking, origin) = (watch::channel(false).0, watch::channel(origin).0);
+        let (endings, suspects) = (Endings::default(), Suspects::default());
+        let (warned, in_flight) = (Mutex::default(), Mutex::default());
+        Self {
+            dispatch,
+            route,
+            spec,
+            origin,
+            endings,
+            suspects,
+            warned,
+            room,
+            scale: Arc::default(),
+            in_flight,
+            taking,
+        }
     }
 
     pub fn durable(&self) -> &str {
         &self.spec.durable
+    }
+
+    /// Where events come from, as of now.
+    pub fn origin(&self) -> Arc<Origin> {
+        self.origin.borrow().clone()
     }
 
     /// Follows whether events are taken.
@@ -60,7 +92,7 @@ impl Subscriber {
     pub async fn run(self: Arc<Self>, stop: CancellationToken, abort: CancellationToken, tasks: TaskTracker) {
         // Beside the tasks: it beats for them until they are through, and `abort` ends it.
         tokio::spawn(self.clone().heartbeat(abort.clone()));
-        let mut origin = self.origin.clone();
+        let mut origin = self.origin();
         while let Err(error) = self.take(&origin, &stop, &abort, &tasks).await {
             self.taking.send_replace(false);
             tracing::error!(durable = self.spec.durable, "no events are taken: {error}");
@@ -69,6 +101,7 @@ impl Subscriber {
                 () = tokio::time::sleep(PAUSE) => {}
             }
             if let Some(anew) = self.stream_made_anew(&origin).await {
+                self.origin.send_replace(anew.clone());
                 origin = anew;
             }
         }
@@ -101,6 +134,7 @@ impl Subscriber {
     ) -> Result<(), Error> {
         // What is fetched ahead is no other host's: little, so that work spreads.
         let ahead = (self.dispatch.config.max_in_flight as usize / 4).max(1);
+        self.suspects.load(&self.dispatch.services.bus, &origin.id).await?;
         let mut deliveries = self.dispatch.services.bus.deliveries(origin, ahead).await?;
         self.taking.send_replace(true);
         let ended = loop {
@@ -109,6 +143,7 @@ impl Subscriber {
                 () = stop.cancelled() => break Ok(()),
                 next = async {
                     let room = self.room.clone().acquire_owned().await.ok();
+                    self.scale.room().await;
                     (room, deliveries.next().await)
                 } => next,
             };
@@ -141,18 +176,50 @@ impl Subscriber {
         let plugin = self.route.plugin();
         let gauge = self.dispatch.services.metrics.in_flight.with_label_values(&[plugin.name.as_str()]);
         gauge.inc();
-        let in_flight = InFlight { subscriber: self.clone(), id, gauge, _room: room };
-        let decoded = decode(&delivery, self.route.subscription(), &plugin.space);
-        let turn = self.dispatch.admission.queue(decoded.turn());
+        let in_flight =
+            InFlight { subscriber: self.clone(), id, gauge, _room: room, _weight: self.scale.put(&delivery) };
         let (stop, abort, subscriber) = (stop.clone(), abort.clone(), self.clone());
+        let decoded = match decode(&delivery, &self.route, &plugin) {
+            Ok(decoded) => decoded,
+            Err(strange) => {
+                self.warn(&plugin.name, &delivery, &strange);
+                tasks.spawn(async move {
+                    drop(in_flight);
+                    subscriber.endings.handed_back(&delivery.id());
+                    hand_back(&delivery, Some(STRANGE)).await;
+                });
+                return;
+            }
+        };
+        let turn = self.dispatch.admission.queue(decoded.turn());
         tasks.spawn(async move {
+            let solo = Solo::new(&subscriber.dispatch.services.bus, &delivery);
             tokio::select! {
                 () = abort.cancelled() => {
                     tracing::warn!(event = delivery.id(), "stopped while it ran; it comes again after the ack wait");
+                    solo.undo().await;
                 }
-                () = subscriber.work(&delivery, decoded, turn, in_flight, &stop) => {}
+                () = subscriber.work(&delivery, decoded, turn, in_flight, &solo, &stop) => {}
             }
         });
+    }
+
+    /// Tells of an event that this host can't run, each kind once in a while.
+    fn warn(&self, plugin: &str, delivery: &Delivery, strange: &Strange) {
+        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        if warned.len() >= KINDS {
+            warned.clear();
+        }
+        let kind = strange.to_string();
+        if warned.get(&kind).is_none_or(|last| last.elapsed() >= WARNINGS) {
+            tracing::warn!(
+                plugin,
+                durable = self.spec.durable,
+                event = delivery.stored.message.subject,
+                "an event in the inbox of plugin {plugin:?} waits: {kind}"
+            );
+            warned.insert(kind, Instant::now());
+        }
     }
 
     async fn work(
@@ -161,26 +228,54 @@ impl Subscriber {
         decoded: Decoded,
         mut turn: Turn,
         in_flight: InFlight,
+        solo: &Solo<'_>,
         stop: &CancellationToken,
     ) {
-        let plugin = self.route.plugin();
-        let admitted = tokio::select! {
-            biased;
-            admitted = async {
-                turn.come().await;
-                self.dispatch.admission.permits(&plugin.permits).await
-            } => admitted,
-            () = stop.cancelled() => None,
-        };
-        // A stop hands back what has not begun.
-        let Some(permits) = admitted.filter(|_| !stop.is_cancelled()) else {
-            drop(in_flight);
-            return hand_back(delivery, None).await;
-        };
-        let finished = dispatch(&self.dispatch, &self.route, delivery, &decoded, &self.endings).await;
-        drop((permits, turn, in_flight));
-        let policy = Policy::of(self.route.subscription());
-        settle(&self.dispatch, delivery, finished, &self.endings, &policy).await;
+        let Dispatch { admission, .. } = &*self.dispatch;
+        loop {
+            let plugin = self.route.plugin();
+            let alone = self.suspects.holds(delivery, self.endings.count(&delivery.id()));
+            let admitted = tokio::select! {
+                biased;
+                admitted = async {
+                    turn.come().await;
+                    if alone {
+                        tracing::info!(event = decoded.event.id, "came often and to no end: it runs alone");
+                        return Some(admission.alone().await);
+                    }
+                    admission.permits(&plugin.permits).await
+                } => admitted,
+                () = stop.cancelled() => None,
+            };
+            // A stop hands back what has not begun.
+            let Some(permits) = admitted.filter(|_| !stop.is_cancelled()) else { break };
+            let solo = alone.then_some(solo);
+            let finished = dispatch(&self.dispatch, plugin, delivery, &decoded, &self.endings, solo).await;
+            drop(permits);
+            if let Some(solo) = solo {
+                self.outlived(delivery, solo, &finished.outcome).await;
+            }
+            let Outcome::Failure { then: Then::Here(pause), .. } = finished.outcome else {
+                drop((turn, in_flight));
+                return settle(&self.dispatch, delivery, finished, &self.endings).await;
+            };
+            // It keeps its turn, and nothing else.
+            settle(&self.dispatch, delivery, finished, &self.endings).await;
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.cancelled() => break,
+            }
+        }
+        drop(in_flight);
+        hand_back(delivery, None).await;
+    }
+
+    /// A run alone has ended, and the host lives.
+    async fn outlived(&self, delivery: &Delivery, solo: &Solo<'_>, outcome: &Outcome) {
+        solo.undo().await;
+        if !matches!(outcome, Outcome::HandedBack(_)) {
+            self.suspects.clear(delivery);
+        }
     }
 
     /// Tells the bus, every third of the ack wait, of all that is in flight, parked or running.
@@ -216,6 +311,7 @@ struct InFlight {
     id: String,
     gauge: prometheus::IntGauge,
     _room: Option<OwnedSemaphorePermit>,
+    _weight: Weight,
 }
 
 impl Drop for InFlight {

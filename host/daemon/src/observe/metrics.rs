@@ -9,6 +9,7 @@ use prometheus::{
     HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::backlog::Gauges;
 use crate::config::MetricSpec;
 
 /// From a millisecond to a minute.
@@ -28,10 +29,15 @@ pub struct Metrics {
     pub dead_letters: IntCounterVec,
     pub conflicts: IntCounterVec,
     pub calls: IntCounterVec,
+    /// Calls that the host sent again by itself.
+    pub call_retries: IntCounterVec,
+    /// Calls that an earlier run made, answered from the record.
+    pub calls_recalled: IntCounterVec,
     pub jobs: IntCounterVec,
     pub log_dropped: IntCounterVec,
     pub plugin_info: IntGaugeVec,
     pub bus_up: IntGauge,
+    pub backlog: Gauges,
     guests: BTreeMap<String, Guest>,
     /// Label values that were seen, by guest metric.
     series: Mutex<HashMap<String, HashSet<String>>>,
@@ -118,6 +124,16 @@ impl Metrics {
                 "Calls to upstreams by their gRPC status number.",
                 &["plugin", "upstream", "code"],
             )?,
+            call_retries: counter(
+                "cofferdam_rpc_retries_total",
+                "Calls to upstreams that the host sent again.",
+                &["plugin", "upstream"],
+            )?,
+            calls_recalled: counter(
+                "cofferdam_rpc_recalled_total",
+                "Calls answered from the record of an earlier run, without asking the upstream.",
+                &["plugin", "upstream"],
+            )?,
             jobs: counter(
                 "cofferdam_jobs_total",
                 "Executor jobs by how they ended.",
@@ -135,6 +151,7 @@ impl Metrics {
             )?,
             seconds,
             bus_up,
+            backlog: Gauges::register(&registry)?,
             guests,
             series: Mutex::default(),
             registry,

@@ -1,6 +1,7 @@
 //! What the operator sees: log lines, metrics, traces, advisories.
 
 pub mod advisory;
+pub mod backlog;
 pub mod logs;
 pub mod metrics;
 pub mod text;

@@ -155,9 +155,9 @@ impl rpc::Host for State {
         request: Vec<u8>,
         options: rpc::Options,
     ) -> wasmtime::Result<Result<Vec<u8>, rpc::Status>> {
-        let rpc::Options { timeout_ms, metadata } = options;
-        let call =
-            Call::Rpc(seam::RpcRequest { upstream, method, request: request.into(), timeout_ms, metadata });
+        let rpc::Options { timeout_ms, metadata, repeat } = options;
+        let request = request.into();
+        let call = Call::Rpc(seam::RpcRequest { upstream, method, request, timeout_ms, metadata, repeat });
         Ok(answer!(self, call, Rpc).map(Vec::from).map_err(|status| rpc::Status {
             code: code(status.code),
             message: status.message,
@@ -257,21 +257,56 @@ fn state_error(error: seam::StateError) -> state::StateError {
 
 impl state::Host for State {
     async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, state::StateError>> {
-        let value = answer!(self, Call::StateGet(key), StateGet);
+        let value = answer!(self, Call::StateGet { cell: None, key }, StateGet);
         Ok(value.map(|value| value.map(Vec::from)).map_err(state_error))
     }
 
     async fn put(&mut self, key: String, value: Vec<u8>) -> wasmtime::Result<Result<(), state::StateError>> {
-        let call = Call::StatePut { key, value: value.into() };
+        let call = Call::StatePut { cell: None, key, value: value.into() };
         Ok(answer!(self, call, StatePut).map_err(state_error))
     }
 
     async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), state::StateError>> {
-        Ok(answer!(self, Call::StateDelete(key), StateDelete).map_err(state_error))
+        Ok(answer!(self, Call::StateDelete { cell: None, key }, StateDelete).map_err(state_error))
     }
 
     async fn keys(&mut self, prefix: String) -> wasmtime::Result<Result<Vec<String>, state::StateError>> {
-        Ok(answer!(self, Call::StateKeys(prefix), StateKeys).map_err(state_error))
+        Ok(answer!(self, Call::StateKeys { cell: None, prefix }, StateKeys).map_err(state_error))
+    }
+
+    async fn get_in(
+        &mut self,
+        cell: String,
+        key: String,
+    ) -> wasmtime::Result<Result<Option<Vec<u8>>, state::StateError>> {
+        let value = answer!(self, Call::StateGet { cell: Some(cell), key }, StateGet);
+        Ok(value.map(|value| value.map(Vec::from)).map_err(state_error))
+    }
+
+    async fn put_in(
+        &mut self,
+        cell: String,
+        key: String,
+        value: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), state::StateError>> {
+        let call = Call::StatePut { cell: Some(cell), key, value: value.into() };
+        Ok(answer!(self, call, StatePut).map_err(state_error))
+    }
+
+    async fn delete_in(
+        &mut self,
+        cell: String,
+        key: String,
+    ) -> wasmtime::Result<Result<(), state::StateError>> {
+        Ok(answer!(self, Call::StateDelete { cell: Some(cell), key }, StateDelete).map_err(state_error))
+    }
+
+    async fn keys_in(
+        &mut self,
+        cell: String,
+        prefix: String,
+    ) -> wasmtime::Result<Result<Vec<String>, state::StateError>> {
+        Ok(answer!(self, Call::StateKeys { cell: Some(cell), prefix }, StateKeys).map_err(state_error))
     }
 }
 

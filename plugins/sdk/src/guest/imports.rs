@@ -79,6 +79,7 @@ pub(crate) fn call(
     let wire = host::rpc::Options {
         timeout_ms: options.timeout.map(|t| u32::try_from(t.as_millis()).unwrap_or(u32::MAX)),
         metadata: options.metadata.clone(),
+        repeat: options.repeat,
     };
     host::rpc::call(upstream, method, request, &wire).map_err(|status| Status {
         code: code(status.code),
@@ -166,20 +167,36 @@ fn state_error(error: host::state::StateError) -> StateError {
     }
 }
 
-pub(crate) fn state_get(key: &str) -> Result<Option<Vec<u8>>, StateError> {
-    host::state::get(key).map_err(state_error)
+pub(crate) fn state_get(cell: Option<&str>, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+    match cell {
+        None => host::state::get(key),
+        Some(cell) => host::state::get_in(cell, key),
+    }
+    .map_err(state_error)
 }
 
-pub(crate) fn state_put(key: &str, value: &[u8]) -> Result<(), StateError> {
-    host::state::put(key, value).map_err(state_error)
+pub(crate) fn state_put(cell: Option<&str>, key: &str, value: &[u8]) -> Result<(), StateError> {
+    match cell {
+        None => host::state::put(key, value),
+        Some(cell) => host::state::put_in(cell, key, value),
+    }
+    .map_err(state_error)
 }
 
-pub(crate) fn state_delete(key: &str) -> Result<(), StateError> {
-    host::state::delete(key).map_err(state_error)
+pub(crate) fn state_delete(cell: Option<&str>, key: &str) -> Result<(), StateError> {
+    match cell {
+        None => host::state::delete(key),
+        Some(cell) => host::state::delete_in(cell, key),
+    }
+    .map_err(state_error)
 }
 
-pub(crate) fn state_keys(prefix: &str) -> Result<Vec<String>, StateError> {
-    host::state::keys(prefix).map_err(state_error)
+pub(crate) fn state_keys(cell: Option<&str>, prefix: &str) -> Result<Vec<String>, StateError> {
+    match cell {
+        None => host::state::keys(prefix),
+        Some(cell) => host::state::keys_in(cell, prefix),
+    }
+    .map_err(state_error)
 }
 
 pub(crate) fn config(key: &str) -> Option<String> {

@@ -173,6 +173,10 @@ impl Host {
             wrote = self.cells.read(&cell) != done.cell;
             self.cells.write(&cell, done.cell);
         }
+        for (cell, state) in done.others.into_iter().filter(|_| ok) {
+            wrote |= self.cells.read(&cell) != state;
+            self.cells.write(&cell, state);
+        }
         Run {
             result,
             published: if ok { done.published } else { Vec::new() },

@@ -1,5 +1,6 @@
 //! The contract's limits at their defaults, and what a subject to publish to looks like.
 
+use super::cells::Cell;
 use crate::{Pairs, executor::ExecutorError, executor::Job, publish::EmitError};
 
 pub(super) const MESSAGE: usize = 1 << 20;
@@ -11,9 +12,17 @@ pub(super) const PROMPT: usize = 256 << 10;
 pub(super) const CELL: usize = 512 << 10;
 pub(super) const KEY: usize = 256;
 pub(super) const KEYS: usize = 1_024;
+pub(super) const CELL_NAME: usize = 1_024;
+pub(super) const OTHER_CELLS: usize = 64;
+pub(super) const OTHER_CELLS_TOGETHER: usize = 4 << 20;
 pub(super) const LOG: usize = 64 << 10;
 pub(super) const RANDOM: u32 = 64 << 10;
 pub(super) const RPC: usize = 4 << 20;
+
+/// Of a cell's keys and values.
+pub(super) fn size(cell: &Cell) -> usize {
+    cell.iter().map(|(key, value)| key.len() + value.len()).sum()
+}
 
 pub(super) fn subject(subject: &str) -> Result<(), EmitError> {
     let wrong = subject.is_empty()

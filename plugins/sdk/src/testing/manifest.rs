@@ -95,6 +95,11 @@ impl Manifest {
         }))
     }
 
+    pub(super) fn commits_by_publish(&self, event: &Event) -> bool {
+        let subscription = self.subscriptions.iter().find(|s| covers(&s.subject, &event.subject));
+        subscription.is_some_and(|s| s.commit.as_deref() == Some("publish"))
+    }
+
     pub(super) fn may_keep_state(&self) -> bool {
         self.state.is_some()
     }

@@ -1,7 +1,7 @@
 //! The functions of the SDK, natively: they act on the run in progress of this thread, or, outside of one (a test that
 //! calls a helper directly), on an empty host with nothing to keep.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, collections::BTreeMap};
 
 use sha2::{Digest, Sha256};
 
@@ -26,6 +26,10 @@ pub(super) struct Current {
     clock: u64,
     random: u64,
     pub(super) cell: Cell,
+    /// Other cells that were reached, by name.
+    pub(super) others: BTreeMap<String, Cell>,
+    /// The event commits by `publish`.
+    stateless: bool,
     pub(super) published: Vec<Published>,
     pub(super) timers: Vec<Scheduled>,
     timers_given: usize,
@@ -41,6 +45,7 @@ pub(super) struct Current {
 impl Current {
     pub(super) fn new(host: Host, place: Option<(String, String)>, event: &Event) -> Self {
         let cell = place.as_ref().map(|(_, cell)| host.cells.read(cell)).unwrap_or_default();
+        let stateless = host.manifest.as_ref().is_some_and(|manifest| manifest.commits_by_publish(event));
         Self {
             host,
             place,
@@ -48,6 +53,8 @@ impl Current {
             clock: event.timestamp,
             random: 0,
             cell,
+            others: BTreeMap::new(),
+            stateless,
             published: Vec::new(),
             timers: Vec::new(),
             timers_given: 0,
@@ -99,14 +106,35 @@ impl Current {
         format!("{}.", self.host.manifest.as_ref().map_or("test", |manifest| &manifest.plugin.name))
     }
 
-    fn state(&mut self) -> Result<&mut Cell, StateError> {
+    /// The event's own cell, or the one of this name.
+    fn state(&mut self, name: Option<&str>) -> Result<&mut Cell, StateError> {
         if self.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_keep_state()) {
             return Err(StateError::Denied("the manifest does not ask for [state]".into()));
         }
-        match self.place {
-            Some(_) => Ok(&mut self.cell),
-            None => Err(StateError::NoCell("the event has no order key".into())),
+        if self.stateless {
+            return Err(StateError::NoCell("the event commits by publish".into()));
         }
+        match (name, &self.place) {
+            (None, Some(_)) => Ok(&mut self.cell),
+            (None, None) => Err(StateError::NoCell("the event has no order key".into())),
+            (Some(name), Some((_, own))) if name == own => Ok(&mut self.cell),
+            (Some(name), _) => self.other(name),
+        }
+    }
+
+    fn other(&mut self, name: &str) -> Result<&mut Cell, StateError> {
+        if name.is_empty() || name.len() > limits::CELL_NAME {
+            return Err(StateError::Limit(format!("a cell's name of {} bytes", name.len())));
+        }
+        if !self.others.contains_key(name) {
+            let read = self.host.cells.read(name);
+            let bytes: usize = self.others.values().chain([&read]).map(limits::size).sum();
+            if self.others.len() == limits::OTHER_CELLS || bytes > limits::OTHER_CELLS_TOGETHER {
+                return Err(StateError::Limit(format!("{name:?} would be one other cell too many")));
+            }
+            self.others.insert(name.to_owned(), read);
+        }
+        Ok(self.others.entry(name.to_owned()).or_default())
     }
 }
 
@@ -261,13 +289,13 @@ pub(crate) fn job_status(job_id: &str) -> Result<JobStatus, ExecutorError> {
     Ok(current(|c| c.host.job_status.get(job_id).cloned().unwrap_or(unknown)))
 }
 
-pub(crate) fn state_get(key: &str) -> Result<Option<Vec<u8>>, StateError> {
-    current(|c| Ok(c.state()?.get(key).cloned()))
+pub(crate) fn state_get(cell: Option<&str>, key: &str) -> Result<Option<Vec<u8>>, StateError> {
+    current(|c| Ok(c.state(cell)?.get(key).cloned()))
 }
 
-pub(crate) fn state_put(key: &str, value: &[u8]) -> Result<(), StateError> {
+pub(crate) fn state_put(cell: Option<&str>, key: &str, value: &[u8]) -> Result<(), StateError> {
     current(|c| {
-        let cell = c.state()?;
+        let cell = c.state(cell)?;
         if key.len() > limits::KEY {
             return Err(StateError::Limit(format!("a key of {} bytes", key.len())));
         }
@@ -283,15 +311,15 @@ pub(crate) fn state_put(key: &str, value: &[u8]) -> Result<(), StateError> {
     })
 }
 
-pub(crate) fn state_delete(key: &str) -> Result<(), StateError> {
+pub(crate) fn state_delete(cell: Option<&str>, key: &str) -> Result<(), StateError> {
     current(|c| {
-        c.state()?.remove(key);
+        c.state(cell)?.remove(key);
         Ok(())
     })
 }
 
-pub(crate) fn state_keys(prefix: &str) -> Result<Vec<String>, StateError> {
-    current(|c| Ok(c.state()?.keys().filter(|key| key.starts_with(prefix)).cloned().collect()))
+pub(crate) fn state_keys(cell: Option<&str>, prefix: &str) -> Result<Vec<String>, StateError> {
+    current(|c| Ok(c.state(cell)?.keys().filter(|key| key.starts_with(prefix)).cloned().collect()))
 }
 
 pub(crate) fn config(key: &str) -> Option<String> {

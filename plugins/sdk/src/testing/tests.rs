@@ -203,6 +203,52 @@ fn a_cell_has_limits() {
 }
 
 #[test]
+fn cells_are_reached_by_name_and_kept_together() {
+    let mut host = Host::new().order_key("a");
+    let run = host.run(
+        |_| {
+            let (own, b) = (state::cell("a"), state::cell("b"));
+            own.put("k", "1")?;
+            assert_eq!(state::get("k")?, Some(b"1".to_vec()), "its own cell by name is its own cell");
+            b.save("n", &7)?;
+            assert_eq!((b.load::<u32>("n")?, b.keys("")?), (Some(7), vec!["n".to_owned()]));
+            assert_eq!(state::cell("c").get("n")?, None);
+            Ok(())
+        },
+        event("in.a", "{}"),
+    );
+    assert!(run.result.is_ok() && run.wrote);
+    assert_eq!((host.value("a", "k"), host.value("b", "n")), (Some(1), Some(7)));
+    let dropped = host.run(
+        |_| {
+            state::cell("b").delete("n")?;
+            Err(Failure::reject("no"))
+        },
+        event("in.a", "{}"),
+    );
+    assert!(!dropped.wrote);
+    assert_eq!(host.value("b", "n"), Some(7));
+}
+
+#[test]
+fn an_event_without_an_order_key_reaches_cells_up_to_a_limit() {
+    let run = Host::new().run(
+        |_| {
+            for n in 0..64 {
+                state::cell(n.to_string()).get("k")?;
+            }
+            state::cell("0").get("k")?;
+            for bad in ["64", "", &"x".repeat(1_025)] {
+                assert!(matches!(state::cell(bad).get("k"), Err(StateError::Limit(_))), "{bad}");
+            }
+            Ok(())
+        },
+        event("in.a", "{}"),
+    );
+    assert_eq!(run.result, Ok(()));
+}
+
+#[test]
 fn log_lines_over_the_limit_are_dropped_and_counted() {
     let run = Host::new().run(
         |_| {

@@ -13,27 +13,34 @@ use serde_json::{Value, json};
 use super::super::*;
 
 const CHILD: &str = env!("CARGO_BIN_EXE_bus-child");
-/// The second send to `out.` etc. is told apart by how many to let pass.
-const STEPS: [(&str, u32); 5] = [
-    ("before the commit", 0),
-    ("after the commit", 0),
-    ("between effects", 1),
-    ("after the effects", 0),
-    ("after it all", 0),
-];
+/// Where a process is killed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum At {
+    BeforeTheCommit,
+    /// The server has it, the process does not know.
+    CommitUnanswered,
+    BeforeTheFirstEffect,
+    BetweenEffects,
+    /// The server has it, the process does not know.
+    LastEffectUnanswered,
+    /// The process takes it for done.
+    AckLost,
+}
 
-/// What the proxy is to hold, by step and point.
-fn held(step: &str, point: &Point) -> (&'static str, u32) {
-    let commit = match point {
-        Point::Cell { .. } => "cd.s.",
-        Point::Record => "cd.c.",
-        Point::Publish => "out.",
+/// What the proxy is to do, by place and point.
+fn held(at: At, point: &Point) -> (&'static str, u32, Act) {
+    let (commit, last) = match point {
+        Point::Cell { .. } => ("cd.s.", 2),
+        Point::Record => ("cd.c.", 2),
+        Point::Publish => ("out.", 0),
     };
-    match step {
-        "before the commit" => (commit, 0),
-        "after the commit" => ("out.", 0),
-        "between effects" => ("out.", 1),
-        _ => ("$JS.ACK.IN.", 0),
+    match at {
+        At::BeforeTheCommit => (commit, 0, Act::Hold),
+        At::CommitUnanswered => (commit, 0, Act::HoldAfter),
+        At::BeforeTheFirstEffect => ("out.", 0, Act::Hold),
+        At::BetweenEffects => ("out.", 1, Act::Hold),
+        At::LastEffectUnanswered => ("out.", last, Act::HoldAfter),
+        At::AckLost => ("$JS.ACK.IN.", 0, Act::Hold),
     }
 }
 
@@ -60,8 +67,8 @@ async fn plant(bus: &Arc<dyn Bus>, window: Duration) {
         .unwrap();
 }
 
-/// A process is killed at `step` of its commit; we finish the event; gives what was stored and the cell's value.
-async fn killed_at(step: &str, skip: u32, point: Point, window: Duration) -> (Vec<String>, Option<String>) {
+/// A process is killed at a step of its commit; we finish the event; gives what was stored and the cell's value.
+async fn killed_at(at: At, point: Point, window: Duration) -> (Vec<String>, Option<String>) {
     let server = Server::start().await;
     let bus = bus_at(&server.url()).await;
     plant(&bus, window).await;
@@ -73,8 +80,8 @@ async fn killed_at(step: &str, skip: u32, point: Point, window: Duration) -> (Ve
         .ask(json!({ "do": "follow", "stream": "IN", "durable": "d", "filter": "in.>", "ack_wait_ms": 1500 }))
         .await;
     child.ask(json!({ "do": "take" })).await;
-    let (subject, default_skip) = held(step, &point);
-    proxy.once(subject, default_skip.max(skip), Act::Hold);
+    let (subject, skip, act) = held(at, &point);
+    proxy.once(subject, skip, act);
     child.tell(child_command(&point)).await;
     soon("the step", proxy.acted(1)).await;
     child.kill().await;
@@ -110,22 +117,18 @@ async fn killed_at(step: &str, skip: u32, point: Point, window: Duration) -> (Ve
     (found.into_iter().map(|(subject, data)| format!("{subject} {data}")).collect(), value)
 }
 
-async fn every_step(point: Point, window: Duration) {
-    let runs = STEPS.map(|(step, skip)| {
-        let point = point.clone();
-        async move { (step, killed_at(step, skip, point, window).await) }
-    });
-    for (step, (found, value)) in futures_util::future::join_all(runs).await {
-        // Before the commit nothing of the killed run is there; after it, all of it, and nothing of the second run.
-        if step == "before the commit" {
-            assert_eq!(found, ["out.a host 1", "out.a host 3", "out.b host 2"], "{step}");
-        } else {
-            assert_eq!(found, ["out.a 1", "out.a 3", "out.b 2"], "{step}");
-        }
-        if let Point::Cell { .. } = point {
-            let run = if step == "before the commit" { "host" } else { "child" };
-            assert_eq!(value.as_deref(), Some(run), "{step}");
-        }
+/// Before the commit nothing of the killed run is there; after it, all of it, and nothing of the second run.
+async fn killed_and_whole(at: At, point: Point, window: Duration) {
+    let (found, value) = killed_at(at, point.clone(), window).await;
+    let first = at != At::BeforeTheCommit;
+    match (point, first) {
+        (Point::Publish, true) => assert_eq!(found, ["out.a 1"], "{at:?}"),
+        (Point::Publish, false) => assert_eq!(found, ["out.a host 1"], "{at:?}"),
+        (_, true) => assert_eq!(found, ["out.a 1", "out.a 3", "out.b 2"], "{at:?}"),
+        (_, false) => assert_eq!(found, ["out.a host 1", "out.a host 3", "out.b host 2"], "{at:?}"),
+    }
+    if let Some(value) = value {
+        assert_eq!(value, if first { "child" } else { "host" }, "{at:?}");
     }
 }
 
@@ -133,34 +136,63 @@ const WINDOW: Duration = Duration::from_secs(120);
 /// Shorter than the ack wait: forgotten when the event comes again.
 const EXPIRED: Duration = Duration::from_secs(1);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_killed_at_any_step_of_a_cell_commit_repeats_and_loses_nothing() {
-    every_step(cell("c"), WINDOW).await;
+/// A test of each place, of a target that has forgotten the ids by the time the event comes again.
+macro_rules! kill_points {
+    ($point:expr, $window:expr, $($name:ident: $at:expr),* $(,)?) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                super::killed_and_whole($at, $point, $window).await;
+            }
+        )*
+    };
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nor_when_the_window_of_message_ids_has_passed() {
-    every_step(cell("c"), EXPIRED).await;
+mod by_cell {
+    use super::{super::super::cell, *};
+
+    kill_points![cell("c"), EXPIRED,
+        killed_before_the_commit: At::BeforeTheCommit,
+        killed_when_the_commit_is_sent_and_its_answer_not_seen: At::CommitUnanswered,
+        killed_after_the_commit_before_the_first_effect: At::BeforeTheFirstEffect,
+        killed_between_effects: At::BetweenEffects,
+        killed_after_the_last_effect_before_the_ack: At::LastEffectUnanswered,
+        killed_when_the_ack_is_sent_and_lost: At::AckLost,
+    ];
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_killed_at_any_step_of_a_record_commit_repeats_and_loses_nothing() {
-    every_step(Point::Record, WINDOW).await;
+mod by_record {
+    use super::*;
+
+    kill_points![Point::Record, EXPIRED,
+        killed_before_the_commit: At::BeforeTheCommit,
+        killed_when_the_commit_is_sent_and_its_answer_not_seen: At::CommitUnanswered,
+        killed_after_the_commit_before_the_first_effect: At::BeforeTheFirstEffect,
+        killed_between_effects: At::BetweenEffects,
+        killed_after_the_last_effect_before_the_ack: At::LastEffectUnanswered,
+        killed_when_the_ack_is_sent_and_lost: At::AckLost,
+    ];
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nor_by_record_when_the_window_of_message_ids_has_passed() {
-    every_step(Point::Record, EXPIRED).await;
+/// Its one effect is its commit, and only the window of message ids knows it.
+mod by_publish {
+    use super::*;
+
+    kill_points![Point::Publish, WINDOW,
+        killed_before_the_commit: At::BeforeTheCommit,
+        killed_when_the_commit_is_sent_and_its_answer_not_seen: At::CommitUnanswered,
+        killed_when_the_ack_is_sent_and_lost: At::AckLost,
+    ];
 }
 
+/// The window has not passed, so ids alone must do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_process_killed_at_any_step_of_a_publish_commit_repeats_and_loses_nothing() {
-    let (before, after) = tokio::join!(
-        killed_at("before the commit", 0, Point::Publish, WINDOW),
-        killed_at("after the effects", 0, Point::Publish, WINDOW),
-    );
-    assert_eq!(before.0, ["out.a host 1"]);
-    assert_eq!(after.0, ["out.a 1"]);
+async fn killed_at_any_step_within_the_window_of_message_ids() {
+    let places = [At::BeforeTheCommit, At::CommitUnanswered, At::BetweenEffects, At::AckLost];
+    let points = [cell("c"), Point::Record];
+    let runs =
+        places.into_iter().flat_map(|at| points.iter().map(move |p| killed_and_whole(at, p.clone(), WINDOW)));
+    futures_util::future::join_all(runs).await;
 }
 
 /// The connection is cut at an operation of the commit, once before and once after the server has seen it.

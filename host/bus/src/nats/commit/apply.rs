@@ -5,23 +5,19 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
 
+use super::lookup::{self, Found, Wanted};
 use crate::{
     api::{Change, Message, Refused, Timer},
     error::Error,
     nats::{
         NatsBus, headers,
-        jsapi::CallError,
         link::Backoff,
         publish::{Sent, check_size, send},
-        read, streams,
         streams::Facts,
         timers,
     },
-    outgoing::{self, Added, MESSAGE_ID, outgoing},
+    outgoing::{self, Added, outgoing},
 };
-
-/// Leaders of two streams may disagree by this much about the time.
-const CLOCKS: u64 = 2_000_000_000;
 
 /// What waits for what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -205,7 +201,8 @@ pub(in crate::nats) async fn store(
         check_size(&bus.link, &facts, &message.subject, weight).map_err(refused)?;
         if late(bus, &facts, certain) {
             let now = bus.link.server_now();
-            match look(bus, &facts, message, id, commit.at, looked).await {
+            let wanted = Wanted { subject: &message.subject, id, committed: commit.at, before: looked };
+            match lookup::look(bus, &facts, wanted).await {
                 Ok(Found::Yes) => return Ok(sent),
                 // A look at much takes long, and meanwhile another host may have stored it: what came since is looked
                 // at, too, until a look was quick.
@@ -222,7 +219,7 @@ pub(in crate::nats) async fn store(
                     )));
                 }
                 Err(e) => {
-                    tracing::debug!(event, ?e, "can't look for the effect yet");
+                    tracing::debug!(event, %e, "can't look for the effect yet");
                     backoff.wait().await;
                     continue;
                 }
@@ -266,58 +263,4 @@ async fn target(bus: &NatsBus, message: &Message) -> Result<Option<std::sync::Ar
 fn late(bus: &NatsBus, facts: &Facts, since: u64) -> bool {
     let passed = Duration::from_nanos(bus.link.server_now().saturating_sub(since));
     passed > facts.info.duplicate_window / 2
-}
-
-enum Found {
-    Yes,
-    No(Looked),
-    Unknowable,
-}
-
-/// How far a stream has been looked through.
-#[derive(Debug, Clone, Copy)]
-struct Looked {
-    /// The sequence from which on it has not.
-    next: u64,
-    /// Messages of the subject up to there.
-    seen: u64,
-}
-
-/// Whether the stream holds the message, by its id, from where an earlier look ended.
-async fn look(
-    bus: &NatsBus,
-    facts: &Facts,
-    message: &Message,
-    id: &str,
-    committed: u64,
-    before: Option<Looked>,
-) -> Result<Found, CallError> {
-    let name = &facts.info.name;
-    let state = streams::state(&bus.link, name).await?;
-    let since = committed.saturating_sub(CLOCKS);
-    let (mut from, mut seen) = match before {
-        None => (read::From::Time(since), 0),
-        Some(before) => (read::From::Sequence(before.next), before.seen),
-    };
-    while let Some(stored) = read::next(&bus.link, name, &message.subject, from).await? {
-        if stored.message.headers.iter().any(|(n, v)| n.eq_ignore_ascii_case(MESSAGE_ID) && v == id) {
-            return Ok(Found::Yes);
-        }
-        seen += 1;
-        if stored.sequence >= state.last_seq {
-            break;
-        }
-        from = read::From::Sequence(stored.sequence + 1);
-    }
-    let (untouched, reaches_back) = match before {
-        None => (
-            state.last_ts.0 < since,
-            state.first_seq <= 1 || (state.first_ts.0 > 0 && state.first_ts.0 <= committed),
-        ),
-        Some(before) => (state.last_seq < before.next, state.first_seq <= before.next),
-    };
-    let pushed_out = facts.max_per_subject.is_some_and(|max| seen >= max);
-    let sure = untouched || (reaches_back && !pushed_out && facts.keeps_consumed);
-    let looked = Looked { next: state.last_seq + 1, seen };
-    Ok(if sure { Found::No(looked) } else { Found::Unknowable })
 }

@@ -1,5 +1,5 @@
-//! Commit by the cell of an order key: state, settled events and effects in one message, compared and set. Knows nothing
-//! of records.
+//! Cells: reading them, and the commit by the cell of an order key: state, settled events and effects in one message,
+//! compared and set. Knows nothing of records.
 
 use std::sync::Arc;
 
@@ -8,11 +8,12 @@ use sha2::{Digest, Sha256};
 use super::{
     apply,
     apply::Order,
+    batch::Batch,
     format::{Cell, Pending},
     run_mark, store,
 };
 use crate::{
-    api::{Change, Committed, Delivery, Opened, Point, Snapshot, Stored},
+    api::{Change, Committed, Delivery, Opened, OtherCell, Point, Snapshot, Stored},
     error::{CommitError, Error},
     names,
     nats::{NatsBus, link::Backoff},
@@ -28,10 +29,35 @@ pub(super) fn subject_of(space: &str, cell: &str) -> Result<String, Error> {
     Ok(format!("cd.s.{space}.{hash}"))
 }
 
-/// The bus's notes in a snapshot.
-struct Notes {
-    subject: String,
-    cell: Cell,
+/// The bus's notes of a cell that was read.
+pub(super) struct Notes {
+    pub(super) subject: String,
+    pub(super) cell: Cell,
+}
+
+/// Reads a cell, with its revision, and applies what earlier events left there: they committed first.
+async fn load(bus: &NatsBus, space: &str, name: &str) -> Result<(Notes, u64), Error> {
+    let subject = subject_of(space, name)?;
+    let Some(stored) = store::read(bus, &subject).await? else {
+        let cell = Cell { name: name.to_owned(), ..Cell::default() };
+        return Ok((Notes { subject, cell }, 0));
+    };
+    let cell = Cell::decode_from(&subject, name, &stored.message.data)?;
+    finish(bus, &subject, &cell, &stored).await;
+    Ok((Notes { subject, cell }, stored.sequence))
+}
+
+/// A cell that is not the event's own.
+pub(super) async fn other(bus: &NatsBus, space: &str, name: &str) -> Result<OtherCell, Error> {
+    let (notes, revision) = load(bus, space, name).await?;
+    Ok(OtherCell {
+        space: space.to_owned(),
+        cell: name.to_owned(),
+        state: notes.cell.state(),
+        writes: Vec::new(),
+        revision,
+        notes: Some(Arc::new(notes)),
+    })
 }
 
 pub(super) async fn open(
@@ -40,24 +66,14 @@ pub(super) async fn open(
     space: &str,
     name: &str,
 ) -> Result<Opened, Error> {
-    let subject = subject_of(space, name)?;
-    let stored = store::read(bus, &subject).await?;
-    let (cell, revision) = match &stored {
-        Some(stored) => (Cell::decode_from(&subject, name, &stored.message.data)?, stored.sequence),
-        None => (Cell { name: name.to_owned(), ..Cell::default() }, 0),
-    };
-    let (origin, sequence) = (&delivery.origin.id, delivery.stored.sequence);
-    if let Some(stored) = &stored {
-        // What earlier events left comes first: it was committed first.
-        finish(bus, &subject, &cell, stored).await;
-    }
-    if cell.is_settled(origin, sequence) {
+    let (notes, revision) = load(bus, space, name).await?;
+    if notes.cell.is_settled(&delivery.origin.id, delivery.stored.sequence) {
         store::ack(delivery).await;
         return Ok(Opened::Settled);
     }
-    let state = cell.state();
+    let state = notes.cell.state();
     let point = Point::Cell { space: space.to_owned(), cell: name.to_owned() };
-    Ok(Opened::Fresh(Snapshot { point, state, revision, notes: Some(Arc::new(Notes { subject, cell })) }))
+    Ok(Opened::Fresh(Snapshot { point, state, revision, notes: Some(Arc::new(notes)) }))
 }
 
 /// Applies what the cell holds, unless this process has done so.
@@ -96,6 +112,7 @@ pub(super) async fn commit(
     cell.pending = Pending::new(origin, sequence, &change).into_iter().collect();
     cell.run = mark;
     let write = store::Write::new(bus, &event, &notes.subject, base.revision, cell.encoded())?;
+    let write = Batch::new(bus, &event, write, &change.others)?;
 
     loop {
         let before = bus.link.server_now();
@@ -107,10 +124,10 @@ pub(super) async fn commit(
             return Ok(Committed { refused });
         }
         let Some(stored) = store::read(bus, &notes.subject).await? else {
-            match base.revision {
-                0 => continue,
-                _ => return Err(CommitError::Conflict),
+            if base.revision != 0 || write.is_outdated(bus).await? {
+                return Err(CommitError::Conflict);
             }
+            continue;
         };
         let now = Cell::decode_from(&notes.subject, &cell.name, &stored.message.data)?;
         if now.is_settled(origin, sequence) {
@@ -122,7 +139,7 @@ pub(super) async fn commit(
             let own = done.iter().position(|(of, _)| *of == event).map(|at| done.swap_remove(at).1);
             return Ok(own.unwrap_or_default());
         }
-        if stored.sequence != base.revision {
+        if stored.sequence != base.revision || write.is_outdated(bus).await? {
             return Err(CommitError::Conflict);
         }
         // As it was: the same write again.

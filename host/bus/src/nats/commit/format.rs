@@ -391,6 +391,7 @@ mod tests {
             event: Some("root.7".into()),
             ids: Some("root.7.dead".into()),
             writes: Vec::new(),
+            others: Vec::new(),
             effects: vec![message("a"), message("b")],
             timers: vec![Timer { id: "t.1".into(), at: u64::MAX, message: message("c") }],
             cancels: vec!["t.2".into()],

@@ -1,11 +1,13 @@
 //! The commit of an event: what is checked first, and which way it goes. The ways are [`cell`], [`record`] and
-//! [`publish`]; [`apply`] makes effects visible; only [`store`] acks, and only what is applied.
+//! [`publish`]; [`batch`] takes other cells along; [`apply`] makes effects visible; only [`store`] acks, and only what is applied.
 
 pub(in crate::nats) mod apply;
+mod batch;
 mod cell;
 pub(in crate::nats) mod format;
+mod lookup;
 mod publish;
-mod record;
+pub(in crate::nats) mod record;
 pub(in crate::nats) mod store;
 
 use std::{
@@ -17,9 +19,12 @@ use std::{
     },
 };
 
+pub(super) use batch::Open;
+pub(super) use lookup::Lookups;
+
 use super::{NatsBus, publish::check_size};
 use crate::{
-    api::{Change, Committed, Delivery, Message, Opened, Point, Snapshot},
+    api::{Change, Committed, Delivery, Message, Opened, OtherCell, Point, Snapshot},
     change,
     error::{CommitError, Error},
     outgoing::{self, Added, check_subject, outgoing},
@@ -29,13 +34,13 @@ pub(super) async fn open(bus: &NatsBus, delivery: &Delivery, point: &Point) -> R
     match point {
         Point::Cell { space, cell } => cell::open(bus, delivery, space, cell).await,
         Point::Record => record::open(bus, delivery).await,
-        Point::Publish => Ok(Opened::Fresh(Snapshot {
-            point: Point::Publish,
-            state: Default::default(),
-            revision: 0,
-            notes: None,
-        })),
+        Point::Publish => publish::open(bus, delivery).await,
     }
+}
+
+/// Another cell than the event's own.
+pub(super) async fn other_cell(bus: &NatsBus, space: &str, cell: &str) -> Result<OtherCell, Error> {
+    cell::other(bus, space, cell).await
 }
 
 pub(super) async fn commit(
@@ -50,14 +55,6 @@ pub(super) async fn commit(
     // Set and cancelled at once: it is never to fire, however long applying takes.
     let Change { timers, cancels, .. } = &mut change;
     timers.retain(|timer| !cancels.contains(&timer.id));
-    if change.is_empty() {
-        // The delivery count is a hint: an earlier run may have committed and died before it applied.
-        if base.point == Point::Record && record::finished(bus, delivery).await? {
-            return Err(CommitError::Settled);
-        }
-        store::ack(delivery).await;
-        return Ok(Committed::default());
-    }
     match &base.point {
         Point::Cell { .. } => cell::commit(bus, delivery, &base, change).await,
         Point::Record => record::commit(bus, delivery, change).await,
@@ -139,7 +136,7 @@ impl Applied {
     }
 
     /// Revisions begin anew.
-    pub(super) fn forget(&self) {
+    fn forget(&self) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 

@@ -2,10 +2,20 @@
 
 use super::{apply, store};
 use crate::{
-    api::{Change, Committed, Delivery},
-    error::CommitError,
+    api::{Change, Committed, Delivery, Opened, Point, Snapshot},
+    error::{CommitError, Error},
     nats::NatsBus,
 };
+
+/// Nothing but the target's memory of ids tells of an earlier run, and the ack floor: what lies there was acked, even if a
+/// killed server has forgotten it.
+pub(super) async fn open(bus: &NatsBus, delivery: &Delivery) -> Result<Opened, Error> {
+    if delivery.stored.sequence <= bus.floors.of(&delivery.origin).floor() {
+        store::ack(delivery).await;
+        return Ok(Opened::Settled);
+    }
+    Ok(Opened::Fresh(Snapshot { point: Point::Publish, state: Default::default(), revision: 0, notes: None }))
+}
 
 pub(super) async fn commit(
     bus: &NatsBus,

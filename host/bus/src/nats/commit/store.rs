@@ -36,24 +36,18 @@ pub(in crate::nats) async fn read(bus: &NatsBus, subject: &str) -> Result<Option
     }
 }
 
-/// Our stream is no more: somebody deleted it, or the server came back empty.
-async fn restore(bus: &NatsBus) -> Result<(), Error> {
-    tracing::error!(
-        stream = streams::OURS,
-        "the stream of commits and state is gone, with all state; creating it anew"
-    );
-    match streams::ensure_ours(&bus.link).await {
-        Err(Error::Unavailable(reason)) => tracing::debug!(reason, "not created yet"),
-        other => other?,
-    }
-    Ok(())
+/// Our stream is no more; it is made anew.
+pub(in crate::nats) async fn restore(bus: &NatsBus) -> Result<(), Error> {
+    // Revisions begin anew.
+    bus.applied.forget();
+    streams::restore_ours(&bus.link).await
 }
 
 /// A write of one commit point, to be repeated as it is.
 pub(super) struct Write {
-    subject: String,
-    headers: HeaderMap,
-    data: Bytes,
+    pub(super) subject: String,
+    pub(super) headers: HeaderMap,
+    pub(super) data: Bytes,
 }
 
 pub(super) enum Attempt {
@@ -87,7 +81,12 @@ impl Write {
     }
 
     pub(super) async fn attempt(&self, bus: &NatsBus) -> Result<Attempt, Error> {
-        let reason = match send(&bus.link, &self.subject, self.headers.clone(), self.data.clone()).await {
+        self.outcome(send(&bus.link, &self.subject, self.headers.clone(), self.data.clone()).await).await
+    }
+
+    /// What a send means for it.
+    pub(super) async fn outcome(&self, sent: Sent) -> Result<Attempt, Error> {
+        let reason = match sent {
             Sent::Stored(ack) => return Ok(Attempt::Done(ack.sequence)),
             Sent::WrongLast => return Ok(Attempt::Refused),
             Sent::Refused(fault) => return Err(Error::Refused(fault.to_string())),
