@@ -24,7 +24,7 @@ fn run(mut command: Command) -> (Value, String, bool) {
 fn passes(arguments: &str) {
     let (report, said, content) = run(soak(arguments));
     assert!(content, "{report:#}\n{said}");
-    for zero in ["lost", "repeated_effects", "misordered"] {
+    for zero in ["lost", "repeated_effects", "misordered", "once_calls_repeated"] {
         assert_eq!(report[zero], 0, "{report:#}");
     }
     assert!(report["reruns"].as_u64() > Some(0), "no kill hit anything: {report:#}");
@@ -47,7 +47,7 @@ fn keys_stay_in_order_over_kills_of_the_only_daemon() {
 
 #[test]
 fn nothing_is_lost_or_repeated_in_a_short_soak_on_the_embedded_bus() {
-    passes("--bus local --events 600 --kills 6 --fault daemon");
+    passes("--bus local --events 600 --kills 6 --fault daemon --fault torn");
 }
 
 /// `$COFFERDAM_BROKEN` is read by debug builds only.
