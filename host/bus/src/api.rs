@@ -1,7 +1,11 @@
 //! The bus as the daemon sees it: one trait, whatever stores the messages. The conformance suite in `tests/`
 //! is its definition; this file states the promises in words.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -122,6 +126,8 @@ pub struct Delivery {
     pub stored: Stored,
     /// From 1; a hint: a bus that was killed may count from 1 again.
     pub count: u32,
+    /// When it came to this process.
+    pub arrived: Instant,
     pub(crate) settle: Box<dyn Settle>,
 }
 

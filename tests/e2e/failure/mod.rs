@@ -171,7 +171,10 @@ impl Stage {
         self.told(told).await;
         self.ask(json!({ "retries": 0, "last": true })).await;
         self.told(told + 1).await;
-        assert_eq!((self.stored(TOLD).await.len(), self.stored("cofferdam.dead.p").await.len()), (told + 1, dead));
+        assert_eq!(
+            (self.stored(TOLD).await.len(), self.stored("cofferdam.dead.p").await.len()),
+            (told + 1, dead)
+        );
     }
 
     /// A daemon in place of the one that was killed or stopped.

@@ -77,7 +77,9 @@ fn ask(method: &str, place: u64) -> Result<u64, Failure> {
         .map_err(|status| Failure::retry_after(status.message, Duration::from_millis(200)))?;
     let answer: Value =
         serde_json::from_slice(&answer).map_err(|e| Failure::reject(format!("the ledger's answer: {e}")))?;
-    answer["count"].as_u64().ok_or_else(|| Failure::reject(format!("no count in the ledger's answer: {answer}")))
+    answer["count"]
+        .as_u64()
+        .ok_or_else(|| Failure::reject(format!("no count in the ledger's answer: {answer}")))
 }
 
 fn submit(place: u64, run: u64) -> Result<(), Failure> {

@@ -112,6 +112,7 @@ impl Deliveries for Local {
                 origin: self.origin.clone(),
                 stored: Arc::unwrap_or_clone(stored),
                 count,
+                arrived: std::time::Instant::now(),
                 settle: Box::new(settle),
             });
         }

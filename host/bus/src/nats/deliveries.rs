@@ -435,6 +435,7 @@ impl Task {
                 timestamp: parsed.timestamp,
             },
             count: self.turn.as_ref().map_or(parsed.count, |turn| turn.count(&parsed)),
+            arrived: std::time::Instant::now(),
             settle: Box::new(settle.clone()),
         };
         let again = parsed.sequence <= self.highest;

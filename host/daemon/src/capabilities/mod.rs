@@ -24,6 +24,7 @@ pub use state::State;
 
 use crate::{
     config::ExecutorConfig,
+    dispatch::Held,
     fault::Fault,
     grants::{Denial, Kind},
     observe::{
@@ -53,6 +54,7 @@ pub struct Occasion {
     pub deadline: Instant,
     pub order_key: Option<String>,
     pub trace: TraceContext,
+    pub held: Held,
 }
 
 /// One run of one event: what it asked for so far.
@@ -68,6 +70,8 @@ pub struct Run {
     jobs: usize,
     state: State,
     samples: Vec<Sample>,
+    /// Why nothing is to come of this run, and another host may have the event.
+    let_go: Option<String>,
     calls_made: HashMap<[u8; 32], u32>,
     clock_readings: u64,
     random_blocks: u64,
@@ -110,6 +114,7 @@ impl Run {
             jobs: 0,
             state,
             samples: Vec::new(),
+            let_go: None,
             calls_made: HashMap::new(),
             clock_readings: 0,
             random_blocks: 0,
@@ -162,7 +167,7 @@ impl Run {
             },
             samples: self.samples,
             blame: self.blame,
-            missing,
+            missing: self.let_go.or(missing),
         }
     }
 }

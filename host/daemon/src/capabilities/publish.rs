@@ -161,7 +161,10 @@ fn check_timer(plugin: &str, id: &str) -> Result<(), EmitError> {
         )));
     }
     // Longer ones are the host's, which bring failed events again: nobody takes those back.
-    if id.len() > MAX_TIMER_ID || !id.split('.').all(subject::is_plain_token) || id.split('.').count() > TOKENS {
+    if id.len() > MAX_TIMER_ID
+        || !id.split('.').all(subject::is_plain_token)
+        || id.split('.').count() > TOKENS
+    {
         return Err(EmitError::InvalidSubject(format!(
             "{:?} is not the id of a timer; pass on what `schedule` returned",
             shown()
@@ -218,7 +221,9 @@ mod tests {
             assert!(why.contains(&format!("{foreign:?}")) && why.contains("begin with \"p.\""), "{why}");
         }
         let long = format!("p.{}", "0".repeat(MAX_TIMER_ID));
-        for wrong in ["p.0123.7.retry.0.2", "p.", "p..0", "p.*", "p.>", "p.a b", "p.ä", "p.a\n", long.as_str()] {
+        for wrong in
+            ["p.0123.7.retry.0.2", "p.", "p..0", "p.*", "p.>", "p.a b", "p.ä", "p.a\n", long.as_str()]
+        {
             assert!(matches!(check_timer("p", wrong), Err(EmitError::InvalidSubject(_))), "{wrong:?}");
         }
     }

@@ -73,12 +73,7 @@ fn plugin(
     let limits_table = table.table_or_empty("limits");
     let limits = LimitsConfig::read(&limits_table);
     check_memory(&limits_table, limits.memory.unwrap_or_default(), around.memory);
-    let mut place = Place {
-        name,
-        ceilings: around.ceilings,
-        limits: &limits,
-        durables,
-    };
+    let mut place = Place { name, ceilings: around.ceilings, limits: &limits, durables };
     let read = manifest_file.as_ref().and_then(|file| match Manifest::read(file, &mut place) {
         Ok(parsed) => Some(parsed),
         Err(faults) => {

@@ -27,6 +27,7 @@ pub(super) async fn invoke(work: &Work<'_>, snapshot: &Snapshot) -> Ran {
         deadline: Instant::now() + limits.wall,
         order_key: decoded.order_key.clone(),
         trace: TraceContext::of_event(&event.headers, &event.id, *attempt),
+        held: work.held.clone(),
     };
     let state = State::of(snapshot);
     #[cfg(debug_assertions)]

@@ -10,6 +10,7 @@ mod commit;
 mod dead_letter;
 mod decode;
 mod endings;
+mod grip;
 pub(crate) mod inbox;
 mod invoke;
 mod outcome;
@@ -28,6 +29,7 @@ use cofferdam_sandbox::Limits;
 pub use dead_letter::undeliverable;
 use decode::Decoded;
 use endings::Endings;
+pub use grip::Held;
 pub use outcome::Outcome;
 use outcome::{Failed, Policy};
 use quarantine::{Solo, Verdict};
@@ -56,6 +58,7 @@ async fn dispatch(
     plugin: Arc<Plugin>,
     delivery: &Delivery,
     decoded: &Decoded,
+    held: &Held,
     endings: &Endings,
     solo: Option<&Solo<'_>>,
 ) -> Finished {
@@ -67,7 +70,7 @@ async fn dispatch(
     let limits = Limits { wall, ..plugin.limits.clone() };
     let times = endings.times(&id).unwrap_or(decoded.past.times).seen(again::now());
     let attempt = 1 + decoded.past.failed + endings.failures(&id);
-    let work = Work { dispatch, plugin, limits, delivery, decoded, attempt, times };
+    let work = Work { dispatch, plugin, limits, delivery, decoded, held, attempt, times };
     let outcome = work.run(solo).await;
     Finished {
         event: decoded.event.id.clone(),
@@ -88,6 +91,7 @@ struct Work<'a> {
     limits: Limits,
     delivery: &'a Delivery,
     decoded: &'a Decoded,
+    held: &'a Held,
     attempt: u32,
     /// Before this attempt, but for the first sight.
     times: Times,

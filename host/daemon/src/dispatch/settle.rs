@@ -9,6 +9,7 @@ use super::{
     Dispatch,
     again::Times,
     endings::Endings,
+    grip::Held,
     outcome::{Outcome, Then},
 };
 use crate::{fault::Fault, observe::advisory};
@@ -28,18 +29,24 @@ pub struct Finished {
 }
 
 /// Ends a run. Where that ends the delivery, it is no longer in flight here: what comes back is a delivery of its own.
-pub(super) async fn settle(dispatch: &Dispatch, delivery: &Delivery, finished: Finished, endings: &Endings) {
+pub(super) async fn settle(
+    dispatch: &Dispatch,
+    delivery: &Delivery,
+    finished: Finished,
+    held: &Held,
+    endings: &Endings,
+) {
     let id = delivery.id();
     match &finished.outcome {
         Outcome::Failure { then: Then::Back(pause), .. } => {
             endings.failed(&id, finished.times);
-            hand_back(delivery, Some(*pause)).await;
+            hand_back_if_ours(delivery, held, *pause).await;
         }
         Outcome::Failure { then: Then::Here(_), .. } => endings.failed_here(&id, finished.times),
         // Not at once: whatever is the trouble needs time.
         Outcome::HandedBack(_) => {
             endings.handed_back(&id);
-            hand_back(delivery, Some(delivery.origin.ack_wait / 10)).await;
+            hand_back_if_ours(delivery, held, delivery.origin.ack_wait / 10).await;
         }
         Outcome::Done | Outcome::Duplicate | Outcome::Failure { then: Then::Dead | Then::Inbox(_), .. } => {
             endings.over(&id)
@@ -52,6 +59,13 @@ pub(super) async fn settle(dispatch: &Dispatch, delivery: &Delivery, finished: F
     metrics.seconds.with_label_values(&[finished.plugin.as_str()]).observe(finished.took.as_secs_f64());
     if dispatch.advisories {
         advisory::tell(&dispatch.services.bus, &finished).await;
+    }
+}
+
+/// Who has it by now is not to lose it by our word; if nobody has, it comes again after the ack wait.
+async fn hand_back_if_ours(delivery: &Delivery, held: &Held, pause: Duration) {
+    if held.is_sure() {
+        hand_back(delivery, Some(pause)).await;
     }
 }
 

@@ -17,6 +17,7 @@ use super::{
     decode::{Decoded, Strange, decode},
     dispatch,
     endings::Endings,
+    grip::{Grip, Held},
     outcome::{Outcome, Then},
     quarantine::{Solo, Suspects},
     settle::{hand_back, settle},
@@ -47,6 +48,7 @@ pub struct Subscriber {
     room: Arc<Semaphore>,
     /// What these weigh.
     scale: Arc<Scale>,
+    grip: Arc<Grip>,
     /// By event id.
     in_flight: Mutex<HashMap<String, Arc<Delivery>>>,
     /// Whether events are taken now.
@@ -59,6 +61,7 @@ impl Subscriber {
         let (taking, origin) = (watch::channel(false).0, watch::channel(origin).0);
         let (endings, suspects) = (Endings::default(), Suspects::default());
         let (warned, in_flight) = (Mutex::default(), Mutex::default());
+        let grip = Grip::new(spec.ack_wait);
         Self {
             dispatch,
             route,
@@ -69,6 +72,7 @@ impl Subscriber {
             warned,
             room,
             scale: Arc::default(),
+            grip,
             in_flight,
             taking,
         }
@@ -192,6 +196,7 @@ impl Subscriber {
             }
         };
         let turn = self.dispatch.admission.queue(decoded.turn());
+        let held = self.grip.hold(delivery.arrived);
         tasks.spawn(async move {
             let solo = Solo::new(&subscriber.dispatch.services.bus, &delivery);
             tokio::select! {
@@ -199,7 +204,7 @@ impl Subscriber {
                     tracing::warn!(event = delivery.id(), "stopped while it ran; it comes again after the ack wait");
                     solo.undo().await;
                 }
-                () = subscriber.work(&delivery, decoded, turn, in_flight, &solo, &stop) => {}
+                () = subscriber.work(&delivery, decoded, turn, in_flight, &held, &solo, &stop) => {}
             }
         });
     }
@@ -228,6 +233,7 @@ impl Subscriber {
         decoded: Decoded,
         mut turn: Turn,
         in_flight: InFlight,
+        held: &Held,
         solo: &Solo<'_>,
         stop: &CancellationToken,
     ) {
@@ -250,17 +256,18 @@ impl Subscriber {
             // A stop hands back what has not begun.
             let Some(permits) = admitted.filter(|_| !stop.is_cancelled()) else { break };
             let solo = alone.then_some(solo);
-            let finished = dispatch(&self.dispatch, plugin, delivery, &decoded, &self.endings, solo).await;
+            let finished =
+                dispatch(&self.dispatch, plugin, delivery, &decoded, held, &self.endings, solo).await;
             drop(permits);
             if let Some(solo) = solo {
                 self.outlived(delivery, solo, &finished.outcome).await;
             }
             let Outcome::Failure { then: Then::Here(pause), .. } = finished.outcome else {
                 drop((turn, in_flight));
-                return settle(&self.dispatch, delivery, finished, &self.endings).await;
+                return settle(&self.dispatch, delivery, finished, held, &self.endings).await;
             };
             // It keeps its turn, and nothing else.
-            settle(&self.dispatch, delivery, finished, &self.endings).await;
+            settle(&self.dispatch, delivery, finished, held, &self.endings).await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => break,
@@ -287,6 +294,7 @@ impl Subscriber {
                 () = abort.cancelled() => return,
                 _ = beat.tick() => {}
             }
+            self.grip.beat();
             let all: Vec<(String, Arc<Delivery>)> =
                 self.lock().iter().map(|(id, delivery)| (id.clone(), delivery.clone())).collect();
             for (id, delivery) in all {

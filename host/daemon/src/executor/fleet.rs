@@ -37,6 +37,7 @@ pub(super) async fn work(
             metadata: &[],
             idempotency_key: &queued.id,
             traceparent: trace,
+            fence: None,
         })
         .await;
     let bytes = match answer {

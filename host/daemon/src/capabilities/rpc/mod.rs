@@ -15,7 +15,7 @@ use tonic::{
     Code, Status,
     metadata::{AsciiMetadataKey, AsciiMetadataValue},
 };
-use upstreams::{Failed, MAX_MESSAGE, Reached};
+use upstreams::{Failed, Fence, MAX_MESSAGE, Reached};
 pub use upstreams::{Outgoing, Upstreams};
 
 use super::Run;
@@ -53,7 +53,7 @@ impl Run {
                     .upstreams
                     .config(&request.upstream)
                     .is_some_and(|upstream| upstream.idempotent.covers(&request.method));
-                let sent = self.send(&request, &identity.key, twice).await;
+                let sent = self.send(&request, &identity.key, twice, None).await;
                 sent.map_err(|failed| upstreams_word(&failed.status))
             }
         };
@@ -125,7 +125,13 @@ impl Run {
     }
 
     /// Sends a call, and again where that is safe.
-    async fn send(&mut self, request: &RpcRequest, key: &str, twice: bool) -> Result<Bytes, Failed> {
+    async fn send(
+        &mut self,
+        request: &RpcRequest,
+        key: &str,
+        twice: bool,
+        fence: Option<Fence>,
+    ) -> Result<Bytes, Failed> {
         let left = self.remaining();
         let wanted = request.timeout_ms.map(|ms| Duration::from_millis(ms.into()));
         let config = self.services.upstreams.config(&request.upstream);
@@ -140,6 +146,7 @@ impl Run {
             metadata: &request.metadata,
             idempotency_key: key,
             traceparent: &traceparent,
+            fence,
         };
         let labels = [self.plugin.name.as_str(), request.upstream.as_str()];
         let retries = self.services.metrics.call_retries.with_label_values(&labels);
@@ -171,9 +178,10 @@ impl Run {
     async fn once(&mut self, request: &RpcRequest, key: &str, ask: bool) -> Result<Bytes, RpcStatus> {
         let call = format!("{}/{}", request.upstream, request.method);
         let bus = self.services.bus.clone();
-        let record = Record::new(bus, &self.occasion.event_id, key, call, self.occasion.deadline);
+        let record = Record::new(bus, &self.occasion.event_id, key, call.clone(), self.occasion.deadline);
         let record = record.map_err(|trouble| self.hosts_word("is not made", &trouble))?;
         let unmade = |run: &mut Self, trouble| run.hosts_word("was not made", &trouble);
+        let mut fence = Fence::now(&self.occasion.held);
         let mut known = match record.look().await {
             Ok(known) => known,
             Err(trouble) => return Err(unmade(self, trouble)),
@@ -193,6 +201,7 @@ impl Run {
                 return Err(unknown_outcome(request));
             }
             let mine = Entry::Intent(mark());
+            fence = Fence::now(&self.occasion.held);
             known = match record.replace(known.revision, &mine).await {
                 Ok(known) => known,
                 Err(trouble) => return Err(unmade(self, trouble)),
@@ -205,7 +214,30 @@ impl Run {
                 return Err(unknown_outcome(request));
             }
         }
-        let outcome = match self.send(request, key, !ask).await {
+        let begun = known.entry.clone();
+        let sent = loop {
+            match self.send(request, key, !ask, Some(fence)).await {
+                Err(Failed { reached: Reached::Withheld, .. }) => {}
+                sent => break sent,
+            }
+            if !self.occasion.held.is_sure() {
+                let why = "this host was away for longer than the ack wait: another may have the event";
+                self.let_go = Some(why.to_owned());
+                return Err(refusal(Code::Unavailable, format!("{call} was not called: {why}")));
+            }
+            fence = Fence::now(&self.occasion.held);
+            known = match record.look().await {
+                Ok(known) => known,
+                Err(trouble) => return Err(unmade(self, trouble)),
+            };
+            if let Some(answer) = self.recorded(&known, request) {
+                return answer;
+            }
+            if ask && known.entry != begun {
+                return Err(unknown_outcome(request));
+            }
+        };
+        let outcome = match sent {
             Ok(answer) => Entry::Answer(answer),
             Err(Failed { status, reached: Reached::Done }) => {
                 Entry::Unrecordable(status.message().to_owned())

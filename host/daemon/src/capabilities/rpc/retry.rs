@@ -35,7 +35,7 @@ impl Rule {
                 );
                 self.twice && (passing || is_broken(&failed.status))
             }
-            Reached::Done => false,
+            Reached::Done | Reached::Withheld => false,
         }
     }
 }

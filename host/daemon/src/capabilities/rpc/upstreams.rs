@@ -3,6 +3,10 @@
 
 use std::{
     collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,6 +23,7 @@ use tonic::{
 
 use crate::{
     config::{Secret, Upstream},
+    dispatch::Held,
     observe::trace,
 };
 
@@ -47,6 +52,36 @@ pub struct Outgoing<'a> {
     pub metadata: &'a [(String, String)],
     pub idempotency_key: &'a str,
     pub traceparent: &'a str,
+    /// Of a call that is made once.
+    pub fence: Option<Fence>,
+}
+
+/// Lets a request out only while what was seen before it is fresh, and the event is this host's alone: a host that was
+/// frozen in between, or that waited for a connection, has to look again.
+#[derive(Debug, Clone)]
+pub struct Fence {
+    seen: Instant,
+    held: Held,
+    withheld: Arc<AtomicBool>,
+}
+
+impl Fence {
+    /// A look takes a millisecond; a host is frozen, or an event delivered to another, for seconds.
+    const FRESH: Duration = Duration::from_secs(1);
+
+    /// From before the look.
+    pub(super) fn now(held: &Held) -> Self {
+        Self { seen: Instant::now(), held: held.clone(), withheld: Arc::default() }
+    }
+
+    /// Asked at the last moment: when the connection takes the message.
+    fn pass(&self) -> Result<(), Status> {
+        if self.seen.elapsed() < Self::FRESH && self.held.is_sure() {
+            return Ok(());
+        }
+        self.withheld.store(true, Ordering::Relaxed);
+        Err(Status::aborted("what was seen before the call is out of date"))
+    }
 }
 
 /// A call that brought no answer.
@@ -61,6 +96,8 @@ pub(super) struct Failed {
 pub(super) enum Reached {
     /// It is certain that nothing was sent.
     Nobody,
+    /// The fence kept it back.
+    Withheld,
     /// The upstream has perhaps done it, unless the status says otherwise.
     Perhaps,
     /// The upstream has done it, and its answer is too long to be read.
@@ -148,11 +185,14 @@ impl Upstreams {
                     causes(&e)
                 )))
             })?;
-            unary(&mut client, request, path).await
+            unary(&mut client, request, path, BytesCodec { fence: call.fence.clone() }).await
         };
         let began = Instant::now();
-        match tokio::time::timeout(timeout, exchange).await {
+        let ended = tokio::time::timeout(timeout, exchange).await;
+        let withheld = call.fence.as_ref().is_some_and(|fence| fence.withheld.load(Ordering::Relaxed));
+        match ended {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(failed)) if withheld => Err(Failed { reached: Reached::Withheld, ..failed }),
             // tonic keeps the same time, and calls it a cancellation when its clock is first.
             Ok(Err(failed)) if failed.status.code() != Code::Cancelled || began.elapsed() < timeout => {
                 Err(failed)
@@ -170,9 +210,10 @@ async fn unary(
     client: &mut Grpc<Channel>,
     request: Request<Bytes>,
     path: PathAndQuery,
+    codec: BytesCodec,
 ) -> Result<Bytes, Failed> {
     let request = request.map(|message| stream::iter([message]));
-    let mut answers = client.streaming(request, path, BytesCodec).await.map_err(Failed::of)?.into_inner();
+    let mut answers = client.streaming(request, path, codec).await.map_err(Failed::of)?.into_inner();
     let answer = answers.message().await.map_err(Failed::while_reading)?;
     let answer = answer.ok_or_else(|| Failed::of(Status::internal("the answer has no message")))?;
     // The status comes last.
@@ -242,8 +283,10 @@ fn tls(upstream: &Upstream) -> anyhow::Result<ClientTlsConfig> {
 }
 
 /// Messages stay encoded: the guest knows their types, the host doesn't.
-#[derive(Default, Clone, Copy)]
-struct BytesCodec;
+#[derive(Default, Clone)]
+struct BytesCodec {
+    fence: Option<Fence>,
+}
 
 impl Codec for BytesCodec {
     type Encode = Bytes;
@@ -252,11 +295,11 @@ impl Codec for BytesCodec {
     type Decoder = Self;
 
     fn encoder(&mut self) -> Self {
-        *self
+        self.clone()
     }
 
     fn decoder(&mut self) -> Self {
-        *self
+        self.clone()
     }
 }
 
@@ -265,6 +308,7 @@ impl Encoder for BytesCodec {
     type Error = Status;
 
     fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        self.fence.as_ref().map_or(Ok(()), Fence::pass)?;
         to.put(item);
         Ok(())
     }
