@@ -7,8 +7,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::{mark::now, options::Kind, place::Place, schedule::Step, tap::Tap};
 
-/// For an aimed fault; then it happens anyway.
-const AIM: Duration = Duration::from_secs(2);
+/// For an aimed fault; then it happens anyway: a host that stands by sends few messages.
+const AIM: Duration = Duration::from_millis(700);
 /// What was sent before a kill is on its way for at most so long.
 const SETTLE: Duration = Duration::from_millis(30);
 const POLL: Duration = Duration::from_millis(2);

@@ -28,10 +28,13 @@ enum Bus {
     Local,
 }
 
+/// How long the trickle lasts, in seconds: longer than the duplicate window, whose ids the embedded bus has in memory.
+const STEADY: u64 = 130;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let Options { bus, events, bytes, trickle } = Options::parse();
-    let burst = Burst { nats: bus == Bus::Nats, events, bytes, warm_up: 5_000, trickle: (trickle, 10) };
+    let burst = Burst { nats: bus == Bus::Nats, events, bytes, warm_up: 20_000, trickle: (trickle, STEADY) };
     let report = Box::pin(burst.run()).await;
     let text = serde_json::to_string_pretty(&report).expect("JSON");
     writeln!(std::io::stdout().lock(), "{text}").expect("standard output");
