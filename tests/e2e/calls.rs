@@ -9,6 +9,7 @@ use harness::{
     daemon::Daemon,
     fleet::free_address,
     gate::Gate,
+    metrics::Scrape,
     plugin::Plugin,
     proxy::{Act, Proxy},
     setup::Setup,
@@ -145,12 +146,15 @@ async fn an_answer_that_was_not_recorded_is_nobodys() {
     let mut proxy = Proxy::before(world.nats.port()).await;
     let behind = caller(Setup::new(&proxy.url()), &upstream.address);
     let mut daemon = behind.start().await;
-    proxy.once("cd.a.", 0, Act::Hold);
+    // After the claim.
+    proxy.once("cd.a.", 1, Act::Hold);
     world.publish("test.in", calls(&[ONCE])).await;
     proxy.acted(1).await;
     daemon.kill().await;
-    assert_eq!((upstream.calls(ONCE).len(), world.count("cd.a.>").await), (1, 0));
-    let _daemon = caller(world.setup(), &upstream.address).start().await;
+    assert_eq!((upstream.calls(ONCE).len(), world.count("cd.a.>").await), (1, 1));
+    // The claim of the dead is waited out.
+    let _daemon =
+        caller(world.setup(), &upstream.address).with("upstreams.counting.timeout", "3s").start().await;
     assert_eq!(answers(&seen(&world).await), ["answer-2"]);
     let made = upstream.calls(ONCE);
     assert!(made.len() == 2 && keys(&made).len() == 1, "{made:?}");
@@ -158,11 +162,12 @@ async fn an_answer_that_was_not_recorded_is_nobodys() {
 
 #[tokio::test]
 async fn a_record_whose_outcome_is_unknown_is_looked_for_or_written_again() {
-    for act in [Act::CutAfter, Act::CutBefore] {
+    // The claim, and the answer.
+    for (skip, act) in [(0, Act::CutAfter), (0, Act::CutBefore), (1, Act::CutAfter), (1, Act::CutBefore)] {
         let (world, upstream) = (World::start().await, Counting::start().await);
         let mut proxy = Proxy::before(world.nats.port()).await;
         let _daemon = caller(Setup::new(&proxy.url()), &upstream.address).start().await;
-        proxy.once("cd.a.", 0, act);
+        proxy.once("cd.a.", skip, act);
         world.publish("test.in", calls(&[ONCE])).await;
         proxy.acted(1).await;
         assert_eq!(answers(&seen(&world).await), ["answer-1"], "{act:?}");
@@ -202,6 +207,26 @@ async fn an_answer_that_cannot_be_recorded_in_time_is_not_shown() {
 }
 
 #[tokio::test]
+async fn a_call_that_another_host_is_at_is_waited_for() {
+    let (world, upstream) = (World::start().await, Counting::start().await);
+    upstream.next(ONCE, [Reply::Hold]);
+    let first = caller(world.setup(), &upstream.address).start().await;
+    world.publish("test.in", calls(&[ONCE])).await;
+    upstream.wait_calls(ONCE, 1).await;
+    first.pause();
+    let other = caller(world.setup(), &upstream.address).start().await;
+    other
+        .moved("the event is here", &Scrape::default(), |now| {
+            now.sum("cofferdam_events_in_flight", &[]) == 1.0
+        })
+        .await;
+    first.resume();
+    upstream.release();
+    assert_eq!(answers(&seen(&world).await), ["answer-1"]);
+    assert_eq!(upstream.calls(ONCE).len(), 1);
+}
+
+#[tokio::test]
 async fn two_hosts_at_one_event_see_one_answer() {
     let (world, upstream) = (World::start().await, Counting::start().await);
     upstream.next(ONCE, [Reply::Hold]);
@@ -210,7 +235,8 @@ async fn two_hosts_at_one_event_see_one_answer() {
     world.publish("test.in", calls(&[ONCE])).await;
     upstream.wait_calls(ONCE, 1).await;
     frozen.pause();
-    let other = caller(world.setup(), &upstream.address);
+    // It waits out the claim of the first.
+    let other = caller(world.setup(), &upstream.address).with("upstreams.counting.timeout", "3s");
     let _other = other.start().await;
     world.wait_stored("test.seen", 1).await;
     upstream.release();
@@ -357,7 +383,7 @@ async fn what_the_upstream_decided_is_not_repeated() {
         let went = seen(&world).await.remove(0);
         assert_eq!((&went["code"], &went["local"]), (&json!(code), &json!(false)), "{method}");
         assert_eq!(upstream.calls(method).len(), 1, "{method} {code}");
-        assert_eq!(world.count("cd.a.>").await, 0, "a status is not recorded");
+        assert_eq!(world.count("cd.a.>").await, usize::from(method == ONCE), "the claim that was taken back");
     }
 }
 

@@ -10,7 +10,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::{self, Status},
     capabilities::{Services, Upstreams},
-    config::{BusKind, Config, Subscription},
+    config::{BusKind, Config},
     dispatch::{self, Admission, Dispatch, Route, Subscriber, inbox},
     executor,
     observe::{backlog, metrics::Metrics},
@@ -94,6 +94,11 @@ impl App {
                 .plugins
                 .iter()
                 .map(|p| (p.name.clone(), p.version.clone(), p.digest.clone()))
+                .collect(),
+            takes: self
+                .plugins
+                .iter()
+                .map(|p| (p.name.clone(), p.subscriptions.iter().map(|s| s.durable.clone()).collect()))
                 .collect(),
         };
         let (bus, token) = (self.services.bus.clone(), self.config.admin.token.clone());
@@ -244,15 +249,15 @@ async fn subscribe(
             faults.push(format!("plugin {:?}: no stream stores its inbox, {filter:?}", plugin.name));
             continue;
         };
-        let ordered = plugin.subscriptions.iter().any(Subscription::is_ordered);
+        // Whatever the plugin's subscriptions are today: an inbox outlives them, and can't be made anew without repeating events.
         let spec = ConsumerSpec {
             stream: stream.name,
             durable: inbox::durable(&plugin.name),
             filter,
             ack_wait: inbox::ACK_WAIT,
             max_deliver: None,
-            max_ack_pending: max_ack_pending(ordered),
-            ordered,
+            max_ack_pending: max_ack_pending(true),
+            ordered: true,
         };
         let deleted = "deletes it, and then what came to the inbox within the last day comes again";
         match subscriber(shared, Route::inbox(plugin.clone()), spec, deleted).await {

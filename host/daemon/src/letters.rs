@@ -178,7 +178,15 @@ pub(crate) async fn forget_redriven(
         ),
         // There is nothing left to be redriven.
         Ok(false) | Err(Error::NoStream { .. } | Error::Gone { .. }) => {}
-        Err(error) => return Err(error),
+        Err(error @ Error::Unavailable(_)) => return Err(error),
+        // For good: the event is not to wait for ever for it.
+        Err(error) => tracing::warn!(
+            plugin,
+            event,
+            letter,
+            "redriven, and its dead letter can't be deleted: {error}; drop it yourself, for a day later a redrive runs the event \
+             again"
+        ),
     }
     Ok(())
 }

@@ -104,7 +104,8 @@ impl Status {
 pub struct Options {
     /// Default: the upstream's (5 s unless configured). Never longer than what is left for the event.
     pub timeout: Option<Duration>,
-    /// ASCII. `authorization`, `traceparent`, `grpc-*` and `cofferdam-*` belong to the host.
+    /// ASCII, 64 entries and 8 KiB together at most. `authorization`, `traceparent`, `grpc-*` and `cofferdam-*` belong to the
+    /// host.
     pub metadata: Pairs,
     /// Make a `once` call although an earlier run may have made it; see [`Status::is_outcome_unknown`].
     pub repeat: bool,

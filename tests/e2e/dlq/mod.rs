@@ -105,10 +105,22 @@ impl Stage {
     }
 
     async fn publish(&self, subject: &str, headers: &[(&str, &str)], data: impl Into<Vec<u8>>) -> u64 {
+        self.publish_as("", subject, headers, data).await
+    }
+
+    /// Under this message id.
+    async fn publish_as(
+        &self,
+        id: &str,
+        subject: &str,
+        headers: &[(&str, &str)],
+        data: impl Into<Vec<u8>>,
+    ) -> u64 {
         let header = |(name, value): &(&str, &str)| Header { name: (*name).into(), value: (*value).into() };
         let headers = headers.iter().map(header).collect();
         let message = Message { subject: subject.to_owned(), headers, data: data.into().into() };
-        let request = PublishRequest { message: Some(message), ..PublishRequest::default() };
+        let message_id = id.to_owned();
+        let request = PublishRequest { message: Some(message), message_id, ..PublishRequest::default() };
         let mut client = BusServiceClient::connect(self.url())
             .await
             .expect("a daemon")
@@ -205,6 +217,11 @@ impl Stage {
     /// Stores a dead letter of `p` as no daemon would.
     async fn forged(&self, body: &Value) -> u64 {
         self.publish("cofferdam.dead.p", &[], body.to_string()).await
+    }
+
+    /// The same, under an id such as a daemon would give it.
+    async fn forged_with(&self, id: &str, body: &Value) -> u64 {
+        self.publish_as(id, "cofferdam.dead.p", &[], body.to_string()).await
     }
 
     /// The only letter, as it is stored.

@@ -12,13 +12,15 @@ use super::{
     stream::{Stream, nanos},
     tables::Tables,
 };
+use crate::ahead::weight;
 
 /// Durables of inboxes are called so, and their subjects.
 const DURABLE: &str = "cofferdam-inbox-";
 const SUBJECTS: &str = "cd.in.";
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
-/// Messages looked at in one group, and how long the next look waits.
+/// Messages looked at in one group, with so many bytes, and how long the next look waits.
 const LOOKS: usize = 4096;
+const LOOKS_BYTES: usize = 8 * 1024 * 1024;
 const PAUSE: Duration = Duration::from_secs(10);
 /// Once all were looked at.
 const REST: Duration = Duration::from_secs(60 * 60);
@@ -49,10 +51,15 @@ impl Inboxes {
         };
         let inboxes: Vec<&Durable> = durables.filter(is_inbox).collect();
         let old = now.wall.saturating_sub(nanos(KEPT));
+        let mut bytes = 0;
         for _ in 0..if inboxes.is_empty() { 0 } else { LOOKS } {
+            if bytes >= LOOKS_BYTES {
+                break;
+            }
             match ours.message_from(tables, self.from)?.filter(|stored| stored.timestamp <= old) {
                 Some(stored) => {
                     self.from = stored.sequence + 1;
+                    bytes += weight(&stored.message);
                     if inboxes.iter().any(|d| d.wants(&stored) && d.is_settled(stored.sequence)) {
                         ours.delete(tables, stored.sequence)?;
                     }

@@ -290,8 +290,8 @@ impl Stream {
         let Some(subject) = tables.subject_of(self.row.id, sequence)? else { return Ok(false) };
         let was_last = tables.last_of(self.row.id, &subject)? == Some(sequence);
         self.remove(tables, sequence)?;
-        // The one before it is the subject's newest now; what goes for age or size has none before it.
-        if was_last && sequence > self.row.first {
+        // The one before it is the subject's newest now; what goes for age or size has none before it, nor has any of ours.
+        if was_last && !self.row.ours && sequence > self.row.first {
             tables.find_last(self.row.id, &subject, sequence)?;
         }
         Ok(true)

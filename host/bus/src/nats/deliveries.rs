@@ -218,6 +218,9 @@ impl Task {
             return End::Again;
         };
         self.expected = 0;
+        if let Some(turn) = &mut self.turn {
+            turn.last = None;
+        }
         let keep = (self.shared.origin.ack_wait / 3).max(Duration::from_millis(1));
         let mut keep = tokio::time::interval(keep);
         keep.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -300,7 +303,11 @@ impl Task {
                     if !self.is_known(&message).await {
                         return End::Again;
                     }
+                    let next = self.is_next(&message);
                     self.take(message);
+                    if !next {
+                        return End::Again;
+                    }
                 }
                 // A host that takes nothing for a while is not to lose its turn over that.
                 () = tokio::time::sleep_until(claim), if self.turn.is_some() => {

@@ -6,7 +6,7 @@ use std::{
     collections::{HashMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -21,7 +21,11 @@ use super::{
     publish::{Sent, send},
     read, streams,
 };
-use crate::{api::Origin, error::Error, outgoing::EXPECTED};
+use crate::{
+    api::{Origin, Stored},
+    error::Error,
+    outgoing::EXPECTED,
+};
 
 /// Of all persisted floors.
 pub(super) const FILTER: &str = "cd.f.*";
@@ -57,9 +61,25 @@ pub(super) struct Named {
 impl Named {
     /// From what is stored.
     pub(super) fn decode_from(subject: &str, data: &[u8]) -> Result<Named, Error> {
+        Named::of_row(subject, data).map(|(named, _)| named)
+    }
+
+    /// The same, with its floor.
+    pub(super) fn with_floor(stored: &Stored) -> Result<(Named, u64), Error> {
+        Named::of_row(&stored.message.subject, &stored.message.data)
+    }
+
+    fn of_row(subject: &str, data: &[u8]) -> Result<(Named, u64), Error> {
         let row = decode(subject, data)?;
         let id = subject.strip_prefix(PREFIX).unwrap_or(subject).to_owned();
-        Ok(Named { id, stream: row.stream, stream_created: row.stream_created, durable: row.durable })
+        let named =
+            Named { id, stream: row.stream, stream_created: row.stream_created, durable: row.durable };
+        Ok((named, row.floor))
+    }
+
+    /// Where the floor of an origin is persisted.
+    pub(super) fn subject_of(origin: &str) -> String {
+        format!("{PREFIX}{origin}")
     }
 
     /// The server's word on it; `None` if it is no more, or another under the same name.
@@ -94,6 +114,15 @@ pub(super) enum Standing {
     Passed,
 }
 
+/// What is known of the ack of an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Acked {
+    No,
+    /// It was acked, or its stream discarded it before.
+    Perhaps,
+    Surely,
+}
+
 /// What is known of one origin.
 #[derive(Debug)]
 pub(super) struct OriginState {
@@ -106,6 +135,8 @@ pub(super) struct OriginState {
     /// One asks for all.
     asking: tokio::sync::Mutex<()>,
     gone: watch::Sender<bool>,
+    /// No longer among those in use: gone for good. Changes under the lock of `gone`.
+    let_go: AtomicBool,
 }
 
 /// What `cd.f.<origin>` holds.
@@ -121,7 +152,7 @@ struct Known {
 
 /// When the server was asked for something. What it answers was so then or later.
 #[derive(Debug, Clone, Copy)]
-struct Asked {
+pub(super) struct Asked {
     /// Goes on while the process is stopped.
     steady: Instant,
     /// Goes on while the machine is asleep. It may be set as well, which at worst asks once more than needed.
@@ -129,11 +160,11 @@ struct Asked {
 }
 
 impl Asked {
-    fn now() -> Asked {
+    pub(super) fn now() -> Asked {
         Asked { steady: Instant::now(), wall: SystemTime::now() }
     }
 
-    fn is_within(&self, lease: Duration) -> bool {
+    pub(super) fn is_within(&self, lease: Duration) -> bool {
         self.steady.elapsed() < lease && self.wall.elapsed().is_ok_and(|since| since < lease)
     }
 }
@@ -170,6 +201,7 @@ impl OriginState {
             known: Mutex::default(),
             asking: Default::default(),
             gone: watch::Sender::new(false),
+            let_go: AtomicBool::new(false),
         }
     }
 
@@ -186,6 +218,19 @@ impl OriginState {
         self.gone.subscribe()
     }
 
+    /// The durable is there, whatever a server said that had not heard of it yet.
+    fn found(&self) {
+        self.gone.send_if_modified(|gone| !self.let_go.load(Ordering::Relaxed) && std::mem::take(gone));
+    }
+
+    /// Whoever still has this is to come for another.
+    fn let_go(&self) {
+        self.gone.send_modify(|gone| {
+            self.let_go.store(true, Ordering::Relaxed);
+            *gone = true;
+        });
+    }
+
     pub(super) fn named(&self) -> &Named {
         &self.named
     }
@@ -200,10 +245,30 @@ impl OriginState {
         self.ask(link).await
     }
 
-    /// Whether what was committed up to `end` may have been forgotten, by what was confirmed less than a lease ago; waits for
-    /// that.
+    /// The same, unless that was done within two rounds of asking for all floors. No answer leaves what is known.
+    pub(super) async fn freshen(&self, link: &Link) {
+        let lately = || {
+            let known = self.known();
+            known.confirmed.back().is_some_and(|(at, _)| at.is_within(link.timing.floors() * 2))
+        };
+        let _asking = self.asking.lock().await;
+        // By whoever asked before us.
+        if !lately()
+            && let Err(e) = self.ask(link).await
+        {
+            tracing::debug!(?e, durable = self.named.durable, "no ack floor");
+        }
+    }
+
+    /// Whether what was committed up to `end` may have been forgotten, by what was confirmed less than a lease ago, if
+    /// anything was.
+    pub(super) fn standing_now(&self, link: &Link, end: u64) -> Option<Standing> {
+        self.known().standing(end, link.timing.lease)
+    }
+
+    /// The same; waits until something is confirmed.
     pub(super) async fn standing(&self, link: &Link, end: u64) -> Result<Standing, Error> {
-        let known = || self.known().standing(end, link.timing.lease);
+        let known = || self.standing_now(link, end);
         let mut backoff = Backoff::new();
         loop {
             if let Some(standing) = known() {
@@ -238,6 +303,7 @@ impl OriginState {
             self.gone.send_replace(true);
             return Ok(false);
         };
+        self.found();
         self.floor.fetch_max(answer.ack_floor.stream_seq, Ordering::Relaxed);
         // Nothing is committed before there is one, so that whoever tidies up finds every origin.
         let (floor, revision) = match self.read(link).await? {
@@ -299,7 +365,7 @@ impl OriginState {
     }
 
     fn subject(&self) -> String {
-        format!("{PREFIX}{}", self.named.id)
+        Named::subject_of(&self.named.id)
     }
 }
 
@@ -325,12 +391,27 @@ impl Floors {
         self.lock().get(origin).cloned()
     }
 
+    /// Follows it if the server has it. `None`: it is no more, or another under the same name.
+    pub(super) async fn existing(
+        &self,
+        link: &Link,
+        origin: &Origin,
+    ) -> Result<Option<Arc<OriginState>>, CallError> {
+        if let Some(followed) = self.get(&origin.id) {
+            return Ok(Some(followed));
+        }
+        let found = OriginState::new(origin).named.info(link).await?;
+        Ok(found.map(|_| self.of(origin)))
+    }
+
     pub(super) fn all(&self) -> Vec<Arc<OriginState>> {
         self.lock().values().cloned().collect()
     }
 
     pub(super) fn remove(&self, origin: &str) {
-        self.lock().remove(origin);
+        if let Some(removed) = self.lock().remove(origin) {
+            removed.let_go();
+        }
     }
 
     /// The durables of a stream, or the one of this name, were deleted.
@@ -339,7 +420,7 @@ impl Floors {
             let named = &origin.named;
             let deleted = named.stream == stream && durable.is_none_or(|d| named.durable == d);
             if deleted {
-                origin.gone.send_replace(true);
+                origin.let_go();
             }
             !deleted
         });
@@ -386,6 +467,29 @@ mod tests {
             known.confirm(Asked { steady: Instant::now(), wall }, 9, 1, LEASE);
             assert_eq!(known.standing(10, LEASE), None);
         }
+    }
+
+    #[test]
+    fn a_durable_that_is_found_again_is_not_gone_unless_it_was_let_go() {
+        let origin = Origin {
+            id: "o".into(),
+            stream: "S".into(),
+            stream_created: 1,
+            durable: "d".into(),
+            filter: "s.>".into(),
+            ack_wait: LEASE,
+            ordered: false,
+        };
+        let floors = Floors::default();
+        let state = floors.of(&origin);
+        let gone = state.gone();
+        state.gone.send_replace(true);
+        state.found();
+        assert!(!*gone.borrow());
+        floors.remove("o");
+        state.found();
+        assert!(*gone.borrow(), "its pull is to end");
+        assert!(!*floors.of(&origin).gone().borrow());
     }
 
     #[test]

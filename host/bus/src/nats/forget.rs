@@ -25,7 +25,7 @@ use super::{
 use crate::{api::Start, error::Error};
 
 /// Durables of inboxes are called so, and their subjects.
-const INBOX_DURABLE: &str = "cofferdam-inbox-";
+pub(super) const INBOX_DURABLE: &str = "cofferdam-inbox-";
 pub(super) const INBOX: &str = "cd.in.";
 /// So many of the newest buckets are purged without looking what there is.
 const UNSEEN: u64 = 16;
@@ -91,7 +91,8 @@ impl Memory {
                     bus.floors.remove(&origin.named().id);
                     continue;
                 }
-                Err(CallError::Silence(Silence::Unknown(_))) => return,
+                // Else it is this one's leader that says nothing: the others' may.
+                Err(CallError::Silence(Silence::Unknown(_))) if !bus.link.is_up() => return,
                 Err(e) if e.is(code::STREAM_NOT_FOUND) => {
                     if let Err(e) = store::restore(bus).await {
                         tracing::error!(%e, "nothing can commit");

@@ -308,7 +308,7 @@ impl Bus for NatsBus {
 
     async fn deliveries(&self, origin: &Arc<Origin>, buffer: usize) -> Result<Box<dyn Deliveries>, Error> {
         let name = || format!("{}/{}", origin.stream, origin.durable);
-        let state = self.floors.get(&origin.id);
+        let state = self.floors.existing(&self.link, origin).await?;
         let state = state.ok_or_else(|| Error::Gone { what: "durable", name: name() })?;
         Ok(Box::new(deliveries::Pull::start(&self.arc()?, origin, state, buffer)))
     }

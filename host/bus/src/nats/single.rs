@@ -36,7 +36,11 @@ pub(super) async fn delete(link: &Link, stream: &str, sequence: u64) -> Result<b
         // The server's word for everything that went wrong with it, that it is not there among the rest.
         Err(e) if e.is(code::NO_MESSAGE_TO_DELETE) => match get(link, stream, sequence).await? {
             None => Ok(false),
-            Some(_) => Err(e.into()),
+            Some(_) => Err(match e.into() {
+                // The stream's `deny_delete`, which has no code of its own.
+                Error::Unavailable(why) if why.contains("delete not permitted") => Error::Refused(why),
+                error => error,
+            }),
         },
         Err(e) => Err(e.into()),
     }

@@ -17,7 +17,8 @@
 //! outstanding, step 1 begins anew, and only who acked during steps 1 to 3 makes another round of it.
 //!
 //! It begins anew with each connection, although the server may keep the pin: what was under way then is outstanding, and
-//! not here.
+//! not here. So it does when a delivery was lost on its way, as on a route of a cluster that broke: all deliveries are ours, and
+//! the server counts them.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -34,7 +35,10 @@ use super::{
     consumers,
     deliveries::{EXPIRES, End, SILENCE, Task},
 };
-use crate::api::Delivery;
+use crate::{
+    ahead::{self, weight},
+    api::Delivery,
+};
 
 /// The one group of an ordered durable.
 pub(super) const GROUP: &str = "ordered";
@@ -45,8 +49,10 @@ pub(super) const PIN: &str = "Nats-Pin-Id";
 pub(super) const WRONG_PIN: u16 = 423;
 /// Of a pull that has lapsed when it arrives: it brings nothing, and keeps the pin.
 pub(super) const LAPSED: Duration = Duration::from_nanos(1);
-/// Between looks, in parts of the ack wait: each may bring one new message to hold meanwhile.
+/// Between looks, in parts of the ack wait: each may bring one new message to hold meanwhile. When much is held, they become
+/// as rare as the pin and what is held allow.
 const LOOKS: u32 = 100;
+const FEWEST_LOOKS: u32 = 3;
 const LONGEST_LOOK: Duration = Duration::from_millis(250);
 /// Between lines of the log about a wait.
 const TELL: Duration = Duration::from_secs(60);
@@ -61,6 +67,8 @@ pub(super) struct Turn {
     pub(super) held: BTreeMap<u64, (Delivery, Acks)>,
     /// The last pull was sent then: only pulls keep the pin.
     pub(super) asked: Instant,
+    /// The durable's own count of deliveries, of the last one in this session.
+    pub(super) last: Option<u64>,
     /// How often we asked for one again: not for anything that the event did.
     again: HashMap<u64, u32>,
 }
@@ -71,9 +79,33 @@ struct Moment {
     top: u64,
 }
 
+/// How long a look takes at least that brought something new to hold.
+struct Pause {
+    now: Duration,
+    shortest: Duration,
+    longest: Duration,
+}
+
+impl Pause {
+    fn new(shortest: Duration, longest: Duration) -> Pause {
+        Pause { now: shortest, shortest, longest }
+    }
+
+    /// After a look that brought something outstanding, something new, or neither, with so much held in bytes. A long handler
+    /// of another host is no reason to hold all that comes meanwhile.
+    fn adapt(&mut self, outstanding: bool, new: bool, held: usize) {
+        if outstanding {
+            self.now = self.shortest;
+        } else if new && held > ahead::BYTES {
+            self.now = (self.now * 2).min(self.longest);
+        }
+    }
+}
+
 impl Turn {
     pub(super) fn new() -> Turn {
-        Turn { pin: None, begun: false, held: BTreeMap::new(), asked: Instant::now(), again: HashMap::new() }
+        let (held, again) = (BTreeMap::new(), HashMap::new());
+        Turn { pin: None, begun: false, held, asked: Instant::now(), last: None, again }
     }
 
     /// Makes a pull one of the group, and ours.
@@ -97,6 +129,12 @@ impl Turn {
             }
             (_, None) => false,
         }
+    }
+
+    /// Whether nothing was delivered between the last one of this session and this.
+    fn follows(&mut self, reply: &Reply) -> bool {
+        let last = self.last.replace(reply.delivery);
+        last.is_none_or(|last| reply.delivery == last + 1)
     }
 
     /// How often the event was delivered, less what we caused.
@@ -141,7 +179,8 @@ impl Task {
         // The server pins whom it sends a message. One at a time, so that no more than that is asked for again.
         while self.collect(inbox, subscriber, keep, 1, EXPIRES).await?.is_empty() {}
         let (began, mut told) = (Instant::now(), Instant::now());
-        let pause = (self.shared.origin.ack_wait / LOOKS).min(LONGEST_LOOK);
+        let ack_wait = self.shared.origin.ack_wait;
+        let mut pause = Pause::new((ack_wait / LOOKS).min(LONGEST_LOOK), ack_wait / FEWEST_LOOKS);
         let mut since: Option<Moment> = None;
         let mut proven = BTreeSet::<u64>::new();
         loop {
@@ -163,13 +202,14 @@ impl Task {
                     return Ok(());
                 }
                 let looked = Instant::now();
-                let came = self.collect(inbox, subscriber, keep, batch.max(1), pause).await?;
+                let came = self.collect(inbox, subscriber, keep, batch.max(1), pause.now).await?;
                 let before = proven.len();
                 proven.extend(came.iter().filter(|sequence| **sequence <= moment.top));
                 let new = came.iter().any(|sequence| *sequence > moment.top);
+                pause.adapt(proven.len() > before, new, self.weighs());
                 // What comes again comes first: after a new one there is no more of it now, and looking for it costs room.
                 if new && proven.len() < moment.outstanding {
-                    tokio::time::sleep_until(looked + pause).await;
+                    self.rest(looked + pause.now, keep).await;
                 }
                 if new || came.len() < batch || proven.len() == before {
                     break;
@@ -188,6 +228,36 @@ impl Task {
             }
             since = Some(moment);
         }
+    }
+
+    /// What is held behind the barrier.
+    fn weighs(&self) -> usize {
+        self.turn.iter().flat_map(|turn| turn.held.values()).map(|(d, _)| weight(&d.stored.message)).sum()
+    }
+
+    /// Keeps what is held meanwhile.
+    async fn rest(&self, until: Instant, keep: &mut Interval) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(until) => return,
+                _ = keep.tick() => self.keep_waiting().await,
+            }
+        }
+    }
+
+    /// Whether no delivery before this one was lost on its way. The pin makes all ours, and the durable counts nothing else:
+    /// not what it skips, nor what it refuses. If one was, the barrier is down again. Where nobody is pinned, others' count too,
+    /// and nothing can be told.
+    pub(super) fn is_next(&mut self, message: &NatsMessage) -> bool {
+        let reply = message.reply.as_deref().and_then(Reply::parse);
+        let (Some(turn), Some(reply)) = (&mut self.turn, reply) else { return true };
+        let next = turn.follows(&reply);
+        if !next {
+            turn.begun = false;
+            let (durable, event) = (&self.shared.origin.durable, reply.sequence);
+            tracing::info!(durable, event, "a delivery before this one was lost on its way; takes over anew");
+        }
+        next
     }
 
     /// What was held is the caller's, in order.
@@ -265,7 +335,7 @@ impl Task {
                     if !ours {
                         return Err(End::Lost);
                     }
-                    if !self.is_known(&message).await {
+                    if !self.is_known(&message).await || !self.is_next(&message) {
                         return Err(End::Again);
                     }
                 }
@@ -287,5 +357,40 @@ impl Task {
         if let Err(e) = done {
             tracing::debug!(?e, durable = origin.durable, "the turn is not given up");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(delivery: u64) -> Reply {
+        Reply { count: 1, sequence: 7, delivery, timestamp: 0, pending: 0 }
+    }
+
+    #[test]
+    fn a_delivery_that_is_missing_is_noticed_after_the_first_of_a_session() {
+        let mut turn = Turn::new();
+        let seen = [40, 41, 42, 44, 45, 45, 3, 4].map(|delivery| turn.follows(&reply(delivery)));
+        assert_eq!(seen, [true, true, true, false, true, false, false, true]);
+        turn.last = None;
+        assert!(turn.follows(&reply(100)));
+    }
+
+    #[test]
+    fn looks_become_rare_when_much_is_held_and_bring_only_more() {
+        let milliseconds = Duration::from_millis;
+        let mut pause = Pause::new(milliseconds(250), milliseconds(1500));
+        let mut after = |outstanding, new, held| {
+            pause.adapt(outstanding, new, held);
+            pause.now
+        };
+        assert_eq!(after(false, true, ahead::BYTES), milliseconds(250), "not much");
+        assert_eq!(after(false, true, ahead::BYTES + 1), milliseconds(500));
+        assert_eq!(after(false, false, ahead::BYTES + 1), milliseconds(500), "nothing more");
+        assert_eq!(after(false, true, ahead::BYTES + 1), milliseconds(1000));
+        assert_eq!(after(false, true, ahead::BYTES + 1), milliseconds(1500));
+        assert_eq!(after(false, true, ahead::BYTES + 1), milliseconds(1500), "the longest");
+        assert_eq!(after(true, true, ahead::BYTES + 1), milliseconds(250), "there may be more of it");
     }
 }

@@ -1,7 +1,10 @@
 //! Health for machines and people, metrics for Prometheus: plain HTTP, open to whoever reaches the port. A probe and a
 //! scraper hold no token, and nothing here changes anything or shows what events carry.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use axum::{
     Router,
@@ -26,6 +29,8 @@ pub struct Status {
     pub draining: CancellationToken,
     /// Name, version and digest.
     pub plugins: Vec<(String, String, String)>,
+    /// The durables that each plugin takes events from.
+    pub takes: BTreeMap<String, BTreeSet<String>>,
 }
 
 pub(super) fn routes(status: Status) -> Router {

@@ -63,9 +63,7 @@ pub async fn serve(
             .with_service_name(dead_letters_server::SERVICE_NAME)
     };
     let described = "the description of the gRPC services";
-    let plugins = status.plugins.iter().map(|(name, ..)| name.clone()).collect();
-    let durables = status.durables.iter().map(|(name, _)| name.clone()).collect();
-    let letters = DeadLetters::new(bus.clone(), stop.clone(), plugins, durables);
+    let letters = DeadLetters::new(bus.clone(), stop.clone(), status.takes.clone());
     let way_in = WayIn::new(bus, stop.clone());
     let grpc = Routes::new(BusServiceServer::new(way_in).max_decoding_message_size(MAX_REQUEST))
         .add_service(DeadLettersServer::new(letters))

@@ -29,6 +29,7 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
         durables: Vec::new(),
         draining: stop.clone(),
         plugins: Vec::new(),
+        takes: std::collections::BTreeMap::new(),
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

@@ -1,7 +1,10 @@
 //! Cells of state. Reads come from what was read first: of the event's own cell, the snapshot that the run is based on; of another,
 //! what it was when the run first asked for it. Writes go to the commit.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use cofferdam_bus::{CellState, MAX_OTHERS, OtherCell, Point, Snapshot, Write};
@@ -16,8 +19,11 @@ const MAX_KEY: usize = 256;
 const MAX_KEYS: usize = 1_024;
 /// Of a cell's name.
 const MAX_NAME: usize = 1_024;
-/// All other cells of one run, as they were read: they are held in memory.
+/// All other cells of one run, as they were read, and again as it leaves them: they are held in memory.
 const MAX_OTHERS_SIZE: usize = 4 << 20;
+/// What a read takes at most while the bus is in reach: a run that is stopped earlier ran out of its own time. Else one that
+/// reads just before its end would be run for ever.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The cells that one run can reach.
 #[derive(Debug, Default)]
@@ -28,8 +34,10 @@ pub struct State {
     others: BTreeMap<String, (OtherCell, Cell)>,
     /// It has no part in the event's commit.
     excluded: bool,
-    /// Why a cell could not be had, or can't be yet: then nothing follows from how the run ends.
+    /// Why a cell could not be had: then nothing follows from how the run ends.
     missing: Option<String>,
+    /// The cell that is being read, and since when: a run that is stopped leaves it here.
+    reading: Option<(String, Instant)>,
 }
 
 impl State {
@@ -50,15 +58,25 @@ impl State {
         self.own.as_ref().is_some_and(|(own, _)| own == name)
     }
 
-    /// Writes to the own cell, and the others.
+    /// Why nothing follows from how the run ended: a cell could not be had, or the bus was out of reach when it was stopped.
+    fn excuse(&self) -> Option<String> {
+        let unread = || {
+            let (name, _) = self.reading.as_ref().filter(|(_, since)| since.elapsed() > PATIENCE)?;
+            Some(format!("the cell {name:?} could not be read in the event's time"))
+        };
+        self.missing.clone().or_else(unread)
+    }
+
+    /// Writes to the own cell, the others, and what excuses the run.
     pub(super) fn into_parts(self) -> (Vec<Write>, Vec<OtherCell>, Option<String>) {
+        let excuse = self.excuse();
         let others = self.others.into_values().map(|(mut other, cell)| {
             other.writes = cell.writes();
             other.state.entries = cell.base;
             other
         });
         let writes = self.own.map(|(_, cell)| cell.writes()).unwrap_or_default();
-        (writes, others.collect(), self.missing)
+        (writes, others.collect(), excuse)
     }
 }
 
@@ -157,8 +175,10 @@ impl Run {
 
     /// While the bus is out of reach this waits, and may be cut off by the run's time.
     async fn read(&mut self, space: &str, name: &str) -> Result<OtherCell, StateError> {
-        self.state.missing = Some(format!("the cell {name:?} could not be read in the event's time"));
-        match self.services.bus.cell(space, name).await {
+        self.state.reading = Some((name.to_owned(), Instant::now()));
+        let read = self.services.bus.cell(space, name).await;
+        self.state.reading = None;
+        match read {
             Ok(other) => {
                 self.state.missing = None;
                 Ok(other)
@@ -171,12 +191,13 @@ impl Run {
         }
     }
 
-    /// What a cell may grow by, in bytes: the own one shares a message with the effects.
+    /// What a cell may grow by, in bytes: the own one shares a message with the effects, the others their bound.
     fn room_in(&self, name: Option<&str>) -> usize {
         match name {
             Some(name) if !self.state.is_own(name) => {
                 let size = self.state.others.get(name).map_or(0, |(_, cell)| cell.size());
-                self.services.bus.max_commit().saturating_sub(COMMIT_OVERHEAD + size)
+                let room = self.services.bus.max_commit().saturating_sub(COMMIT_OVERHEAD + size);
+                room.min(left_of_others(self.state.others.values().map(|(_, cell)| cell)))
             }
             _ => self.room(),
         }
@@ -207,7 +228,8 @@ impl Run {
         let size = cell.size() - before.unwrap_or(0) + key.len() + value.len();
         if size > MAX_CELL || size > cell.size() + room {
             return Err(StateError::Limit(format!(
-                "the cell would have {size} bytes, more than {MAX_CELL} or than this event's commit has room for"
+                "the cell would have {size} bytes, more than {MAX_CELL}, than this event's commit has room for, or than is \
+                 left of the {MAX_OTHERS_SIZE} of all its other cells"
             )));
         }
         cell.written.insert(key, Some(value));
@@ -236,6 +258,11 @@ impl Run {
     }
 }
 
+/// What the other cells of a run may grow by together, in bytes.
+fn left_of_others<'a>(cells: impl Iterator<Item = &'a Cell>) -> usize {
+    MAX_OTHERS_SIZE.saturating_sub(cells.map(Cell::size).sum())
+}
+
 fn check_key(key: &str) -> Result<(), StateError> {
     if key.is_empty() || key.len() > MAX_KEY {
         return Err(StateError::Limit(format!("a key has 1 to {MAX_KEY} bytes, this one {}", key.len())));
@@ -260,6 +287,33 @@ mod tests {
         cell.written.insert("c".into(), None);
         cell.written.insert("b".into(), None);
         assert_eq!(cell.writes(), [Write::Delete { key: "b".into() }]);
+    }
+
+    #[test]
+    fn a_run_that_is_stopped_while_it_reads_is_excused_only_if_the_bus_let_it_wait() {
+        let reading = |ago| State {
+            reading: Instant::now().checked_sub(ago).map(|since| ("c".to_owned(), since)),
+            ..State::default()
+        };
+        assert_eq!(State::default().excuse(), None);
+        assert_eq!(reading(Duration::ZERO).into_parts().2, None);
+        let why = reading(PATIENCE + Duration::from_secs(1)).into_parts().2.unwrap();
+        assert!(why.contains("\"c\" could not be read"), "{why}");
+        let failed = State { missing: Some("no".into()), ..reading(Duration::ZERO) };
+        assert_eq!(failed.into_parts().2.as_deref(), Some("no"));
+    }
+
+    #[test]
+    fn other_cells_have_one_bound_together_whether_read_or_written() {
+        let full = || {
+            let mut cell = cell(&[("k", "12345")]);
+            cell.written.insert("w".into(), Some(vec![0; MAX_CELL - 7].into()));
+            cell
+        };
+        let cells: Vec<Cell> = std::iter::repeat_with(full).take(MAX_OTHERS_SIZE / MAX_CELL + 1).collect();
+        assert_eq!(left_of_others([].iter()), MAX_OTHERS_SIZE);
+        assert_eq!(left_of_others(cells[..2].iter()), MAX_OTHERS_SIZE - 2 * MAX_CELL);
+        assert_eq!(left_of_others(cells.iter()), 0);
     }
 
     #[test]

@@ -44,9 +44,12 @@ pub enum Permits {
     Alone(OwnedRwLockWriteGuard<()>),
 }
 
-/// How long others wait, at first, for one that is to run alone. It waits as long for them then, and twice as long the next
-/// time: whatever runs comes to an end within its limit of wall time.
+/// How long others wait, at first, for one that is to run alone; twice as long the next time, up to [`MOST`]: whatever runs comes
+/// to an end within its limit of wall time. In between it leaves them [`PEACE`] times as long: a commit that waits for the bus
+/// may take for ever.
 const PATIENCE: Duration = Duration::from_secs(5);
+const MOST: Duration = Duration::from_secs(60);
+const PEACE: u32 = 8;
 
 impl Admission {
     pub fn new(instances: u32) -> Self {
@@ -90,8 +93,8 @@ impl Admission {
             if let Ok(ground) = tokio::time::timeout(patience, self.ground.clone().write_owned()).await {
                 return Permits::Alone(ground);
             }
-            tokio::time::sleep(patience).await;
-            patience *= 2;
+            tokio::time::sleep(patience * PEACE).await;
+            patience = (patience * 2).min(MOST);
         }
     }
 }

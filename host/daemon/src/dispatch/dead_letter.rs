@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{
     Work,
     again::{Times, now},
+    inbox::Envelope,
     outcome::{Failed, Outcome},
 };
 use crate::{
@@ -29,6 +30,8 @@ pub(super) enum Size {
 
 /// Of an effect's payload; a dead letter that no stream takes would hold up its event for ever.
 const MAX_EFFECT: usize = 256 << 10;
+/// What the dead letter of an attempt may have beyond what brings that: a commit keeps twice this free of what the bus takes.
+const SPARE: usize = 32 << 10;
 const MAX_KEY: usize = 512;
 const MAX_HEADERS: usize = 64;
 
@@ -98,6 +101,17 @@ pub fn undeliverable() -> Undeliverable {
     Arc::new(|effect, reason| {
         let plugin =
             effect.headers.iter().find(|(n, _)| n == "Cofferdam-Plugin").map_or("unknown", |(_, v)| v);
+        if let Some(plugin) = attempt_of(&effect.subject)
+            && let Ok(envelope) = Envelope::read(&effect.data)
+        {
+            let whole = lost_attempt(plugin, &envelope, reason, Size::Whole);
+            let most = MAX_EFFECT.max(effect.data.len() + SPARE);
+            return if whole.data.len() <= most {
+                whole
+            } else {
+                lost_attempt(plugin, &envelope, reason, Size::Least)
+            };
+        }
         let data = if effect.data.len() > MAX_EFFECT {
             json!({ "omitted_bytes": effect.data.len() })
         } else {
@@ -118,6 +132,46 @@ pub fn undeliverable() -> Undeliverable {
     })
 }
 
+/// The plugin to whose inbox a subject brings another attempt.
+fn attempt_of(subject: &str) -> Option<&str> {
+    Some(subject.strip_prefix("cd.in.")?.split_once('.')?.0)
+}
+
+/// The dead letter of an event whose next attempt could not be stored: it is redriven as one that failed for good.
+fn lost_attempt(plugin: &str, envelope: &Envelope, reason: &str, size: Size) -> Message {
+    let (headers, data) = match size {
+        Size::Whole => (json!(envelope.headers()), payload(&envelope.data)),
+        Size::Least => (Value::Null, json!({ "omitted_bytes": envelope.data.len() })),
+    };
+    let reason = format!("its attempt {} could not be stored: {reason}", envelope.attempt);
+    let body = json!({
+        "plugin": plugin,
+        "outcome": "undeliverable",
+        "fault": Fault::Operator.name(),
+        "reason": reason,
+        "attempts": envelope.attempt - 1,
+        "deliveries": envelope.deliveries,
+        "stream": envelope.stream,
+        "durable": envelope.durable,
+        "sequence": envelope.sequence,
+        "life": envelope.life,
+        "times": {
+            "first_seen": time(envelope.first_seen),
+            "first_failed": time(envelope.first_failed),
+            "last_failed": time(envelope.last_failed),
+            "given_up": time(now()),
+        },
+        "event": {
+            "id": envelope.root,
+            "subject": envelope.subject,
+            "headers": headers,
+            "timestamp": envelope.timestamp,
+            "data": data,
+        },
+    });
+    message(plugin, &body)
+}
+
 fn message(plugin: &str, body: &Value) -> Message {
     Message {
         subject: subject(plugin),
@@ -132,6 +186,77 @@ fn payload(data: &[u8]) -> Value {
         Ok(text) => json!({ "text": text }),
         Err(_) => {
             json!({ "base64": base64::Engine::encode(&base64::engine::general_purpose::STANDARD, data) })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cofferdam_bus::Stored;
+
+    use super::*;
+    use crate::letters::Letter;
+
+    fn buried(effect: &Message) -> Letter {
+        let message = undeliverable()(effect, "no room");
+        Letter::read(Stored { message, sequence: 7, timestamp: 1 }).unwrap()
+    }
+
+    fn attempt(data: Vec<u8>) -> Message {
+        let envelope = Envelope {
+            root: "0a.9".into(),
+            subject: "a.b".into(),
+            data: data.into(),
+            timestamp: 42,
+            durable: "d".into(),
+            attempt: 3,
+            life: 2,
+            stream: "S".into(),
+            sequence: 9,
+            ..Envelope::new(&[("X".into(), "1".into())])
+        };
+        envelope.message("p")
+    }
+
+    #[test]
+    fn an_attempt_that_cannot_be_stored_is_a_dead_letter_of_its_event() {
+        let letter = buried(&attempt(vec![0, 255]));
+        let body = &letter.body;
+        assert_eq!((body.plugin.as_str(), body.outcome.as_str(), body.attempts), ("p", "undeliverable", 2));
+        assert_eq!((body.stream.as_str(), body.sequence, body.durable.as_str()), ("S", 9, "d"));
+        assert_eq!(body.reason.as_deref(), Some("its attempt 3 could not be stored: no room"));
+        assert!(body.effect.is_none());
+        let event = body.event.as_ref().unwrap();
+        assert_eq!((event.id.as_str(), event.subject.as_str(), event.timestamp), ("0a.9", "a.b", 42));
+        assert_eq!(event.headers, Some(vec![("X".to_owned(), "1".to_owned())]));
+        assert_eq!(event.data.bytes().unwrap(), Bytes::from_static(&[0, 255]));
+        assert_eq!(letter.next_life(), 3);
+    }
+
+    #[test]
+    fn one_that_is_too_large_says_where_its_event_is() {
+        for (data, whole) in [(vec![b'x'; 900 << 10], true), (vec![0xff; 300 << 10], false)] {
+            let letter = buried(&attempt(data.clone()));
+            let event = letter.body.event.as_ref().unwrap();
+            assert_eq!((event.data.bytes().is_some(), event.headers.is_some()), (whole, whole));
+            assert_eq!(event.data.omitted_bytes, (!whole).then_some(data.len() as u64));
+            assert_eq!((letter.body.stream.as_str(), letter.body.sequence), ("S", 9));
+        }
+    }
+
+    #[test]
+    fn any_other_effect_is_kept_as_it_is() {
+        let plugin = ("Cofferdam-Plugin".to_owned(), "p".to_owned());
+        for subject in ["a.b", "cd.j.1", "cd.in.p.0a.9.0.2"] {
+            let effect = Message {
+                subject: subject.into(),
+                headers: vec![plugin.clone()],
+                data: Bytes::from_static(b"{}"),
+            };
+            let letter = buried(&effect);
+            assert_eq!((letter.body.plugin.as_str(), letter.subject()), ("p", subject));
+            assert!(letter.body.event.is_none());
+            assert_eq!(letter.payload().unwrap(), effect.data);
         }
     }
 }

@@ -22,6 +22,8 @@ use crate::{
 
 /// Longer keys than this are no names.
 const MAX_KEY: usize = 512;
+/// Of a cell's name, for the bus.
+const MAX_CELL: usize = 1024;
 
 pub(super) struct Decoded {
     /// As it was first delivered.
@@ -122,12 +124,15 @@ fn decoded(event: Event, past: Past, subscription: Arc<Subscription>, space: &st
     Decoded { event, past, subscription, order_key, point }
 }
 
-/// The name of a key's cell. A key too long for a name is known by its hash.
+/// The name of a key's cell. A key too long for a name is known by its hash, and so is a name that is too long.
 fn cell(template: &str, key: &str) -> String {
-    if key.len() <= MAX_KEY {
-        return template.replace("{key}", key);
-    }
-    template.replace("{key}", &format!("sha256:{}", hex(&Sha256::digest(key))))
+    let hashed = |text: &str| format!("sha256:{}", hex(&Sha256::digest(text)));
+    let name = if key.len() <= MAX_KEY {
+        template.replace("{key}", key)
+    } else {
+        template.replace("{key}", &hashed(key))
+    };
+    if name.len() <= MAX_CELL { name } else { hashed(&name) }
 }
 
 /// The first source that yields a non-empty string or a number.

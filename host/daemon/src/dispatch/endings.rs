@@ -20,9 +20,8 @@ pub(super) struct Endings(Mutex<HashMap<String, Ended>>);
 #[derive(Clone, Copy)]
 struct Ended {
     failed: u32,
-    /// Runs in the event's place, without a delivery of their own.
-    here: u32,
-    handed_back: u32,
+    /// Deliveries that are accounted for: this one's count, and with it those before.
+    deliveries: u32,
     times: Times,
     last: Instant,
 }
@@ -40,10 +39,10 @@ impl Endings {
 
     /// Deliveries that are accounted for.
     pub(super) fn count(&self, delivery: &str) -> u32 {
-        self.lock().get(delivery).map_or(0, |ended| ended.failed - ended.here + ended.handed_back)
+        self.lock().get(delivery).map_or(0, |ended| ended.deliveries)
     }
 
-    /// The attempt failed, and the delivery is given back for the next one.
+    /// An attempt failed.
     pub(super) fn failed(&self, delivery: &str, times: Times) {
         self.note(delivery, |ended| {
             ended.failed += 1;
@@ -51,17 +50,9 @@ impl Endings {
         });
     }
 
-    /// The attempt failed, and the next one is made in its place.
-    pub(super) fn failed_here(&self, delivery: &str, times: Times) {
-        self.note(delivery, |ended| {
-            ended.failed += 1;
-            ended.here += 1;
-            ended.times = times;
-        });
-    }
-
-    pub(super) fn handed_back(&self, delivery: &str) {
-        self.note(delivery, |ended| ended.handed_back += 1);
+    /// The delivery with this count is given back.
+    pub(super) fn handed_back(&self, delivery: &str, count: u32) {
+        self.note(delivery, |ended| ended.deliveries = count.max(ended.deliveries + 1));
     }
 
     /// The delivery is settled.
@@ -78,8 +69,7 @@ impl Endings {
                 all.clear();
             }
         }
-        let fresh =
-            Ended { failed: 0, here: 0, handed_back: 0, times: Times::default(), last: Instant::now() };
+        let fresh = Ended { failed: 0, deliveries: 0, times: Times::default(), last: Instant::now() };
         let ended = all.entry(delivery.to_owned()).or_insert(fresh);
         ended.last = Instant::now();
         add(ended);
@@ -97,27 +87,30 @@ mod tests {
     #[test]
     fn only_failures_use_up_attempts() {
         let endings = Endings::default();
-        endings.handed_back("e");
+        endings.handed_back("e", 1);
         assert_eq!(endings.times("e"), None);
         let times = Times::default().seen(1).failed(2);
         endings.failed("e", times);
-        assert_eq!((endings.failures("e"), endings.count("e"), endings.times("e")), (1, 2, Some(times)));
+        assert_eq!((endings.failures("e"), endings.count("e"), endings.times("e")), (1, 1, Some(times)));
         endings.over("e");
         assert_eq!((endings.failures("e"), endings.count("e")), (0, 0));
     }
 
     #[test]
-    fn an_attempt_in_its_place_takes_no_delivery() {
+    fn a_delivery_that_ends_here_accounts_for_those_before_it() {
         let endings = Endings::default();
-        endings.failed_here("e", Times::default());
-        assert_eq!((endings.failures("e"), endings.count("e")), (1, 0));
+        endings.handed_back("e", 7);
+        assert_eq!(endings.count("e"), 7);
+        // A server that was killed counts from 1 again.
+        endings.handed_back("e", 1);
+        assert_eq!(endings.count("e"), 8);
     }
 
     #[test]
     fn memory_is_bounded() {
         let endings = Endings::default();
         for n in 0..MANY + 10 {
-            endings.handed_back(&n.to_string());
+            endings.handed_back(&n.to_string(), 1);
         }
         assert!(endings.lock().len() <= MANY);
     }

@@ -28,24 +28,28 @@ pub struct Finished {
     pub outcome: Outcome,
 }
 
-/// Ends a run. Where that ends the delivery, it is no longer in flight here: what comes back is a delivery of its own.
+/// Ends a run. Where that ends the delivery, it is no longer in flight here: what comes back is a delivery of its own. `stays`:
+/// what was to be handed back keeps its place, and is run again there.
 pub(super) async fn settle(
     dispatch: &Dispatch,
     delivery: &Delivery,
     finished: Finished,
     held: &Held,
     endings: &Endings,
+    stays: bool,
 ) {
     let id = delivery.id();
     match &finished.outcome {
         Outcome::Failure { then: Then::Back(pause), .. } => {
             endings.failed(&id, finished.times);
+            endings.handed_back(&id, delivery.count);
             hand_back_if_ours(delivery, held, *pause).await;
         }
-        Outcome::Failure { then: Then::Here(_), .. } => endings.failed_here(&id, finished.times),
+        Outcome::Failure { then: Then::Here(_), .. } => endings.failed(&id, finished.times),
+        Outcome::HandedBack(_) if stays => {}
         // Not at once: whatever is the trouble needs time.
         Outcome::HandedBack(_) => {
-            endings.handed_back(&id);
+            endings.handed_back(&id, delivery.count);
             hand_back_if_ours(delivery, held, delivery.origin.ack_wait / 10).await;
         }
         Outcome::Done | Outcome::Duplicate | Outcome::Failure { then: Then::Dead | Then::Inbox(_), .. } => {

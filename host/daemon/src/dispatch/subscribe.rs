@@ -24,6 +24,9 @@ use super::{
     weight::{Scale, Weight},
 };
 
+/// How often an event of a key waits in its place for what troubles this host, a tenth of the ack wait each time, before it is handed
+/// back: longer, and it would be in the way of others when its durable is no more.
+const WAITS: u32 = 10;
 /// Between tries to get at a durable that failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Before an event of the inbox that is strange to this host comes again, here or elsewhere.
@@ -189,7 +192,7 @@ impl Subscriber {
                 self.warn(&plugin.name, &delivery, &strange);
                 tasks.spawn(async move {
                     drop(in_flight);
-                    subscriber.endings.handed_back(&delivery.id());
+                    subscriber.endings.handed_back(&delivery.id(), delivery.count);
                     hand_back(&delivery, Some(STRANGE)).await;
                 });
                 return;
@@ -238,6 +241,7 @@ impl Subscriber {
         stop: &CancellationToken,
     ) {
         let Dispatch { admission, .. } = &*self.dispatch;
+        let mut waits = 0;
         loop {
             let plugin = self.route.plugin();
             let alone = self.suspects.holds(delivery, self.endings.count(&delivery.id()));
@@ -262,12 +266,13 @@ impl Subscriber {
             if let Some(solo) = solo {
                 self.outlived(delivery, solo, &finished.outcome).await;
             }
-            let Outcome::Failure { then: Then::Here(pause), .. } = finished.outcome else {
+            let again = self.in_its_place(delivery, &decoded, held, &finished.outcome, &mut waits);
+            let Some(pause) = again else {
                 drop((turn, in_flight));
-                return settle(&self.dispatch, delivery, finished, held, &self.endings).await;
+                return settle(&self.dispatch, delivery, finished, held, &self.endings, false).await;
             };
             // It keeps its turn, and nothing else.
-            settle(&self.dispatch, delivery, finished, held, &self.endings).await;
+            settle(&self.dispatch, delivery, finished, held, &self.endings, true).await;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => break,
@@ -275,6 +280,26 @@ impl Subscriber {
         }
         drop(in_flight);
         hand_back(delivery, None).await;
+    }
+
+    /// How long to wait before the event is run again in its place, if it is.
+    fn in_its_place(
+        &self,
+        delivery: &Delivery,
+        decoded: &Decoded,
+        held: &Held,
+        outcome: &Outcome,
+        waits: &mut u32,
+    ) -> Option<Duration> {
+        match outcome {
+            Outcome::Failure { then: Then::Here(pause), .. } => Some(*pause),
+            // Handed back it would lose its place among the events of its key, for nothing that it did.
+            Outcome::HandedBack(_) if decoded.turn().is_some() && held.is_sure() && *waits < WAITS => {
+                *waits += 1;
+                Some(delivery.origin.ack_wait / WAITS)
+            }
+            _ => None,
+        }
     }
 
     /// A run alone has ended, and the host lives.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use harness::{
     child::Driven,
     proxy::{Act, Proxy},
@@ -153,6 +154,43 @@ async fn deliveries_lost_with_a_connection_come_before_later_ones() {
         }
     }
     assert_eq!(seen, (1..=200).collect::<Vec<_>>());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_delivery_lost_on_its_way_comes_before_later_ones() {
+    let (server, bus) = world().await;
+    fill(&bus, 1..=10).await;
+    let origin = bus.ensure_consumer(&spec(WAIT)).await.unwrap();
+    let mut deliveries = bus.deliveries(&origin, 1).await.unwrap();
+    let client = server.client().await;
+    // It has asked again for the first, holds it, and asks for no more before that is taken.
+    let pin = soon("the turn", async {
+        loop {
+            let info = client.request("$JS.API.CONSUMER.INFO.S.d", "".into()).await.unwrap();
+            let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+            if info["delivered"]["consumer_seq"] == 2 && info["num_waiting"] == 0 {
+                return info["priority_groups"][0]["pinned_client_id"].clone();
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    // For the server it went to that host.
+    let pull = json!({ "batch": 1, "expires": 1_000_000_000, "group": "ordered", "id": pin });
+    let inbox = client.new_inbox();
+    let mut elsewhere = client.subscribe(inbox.clone()).await.unwrap();
+    let to = "$JS.API.CONSUMER.MSG.NEXT.S.d";
+    client.publish_with_reply(to, inbox, pull.to_string().into()).await.unwrap();
+    assert_eq!(soon("the second", elsewhere.next()).await.unwrap().payload, "2");
+    let mut seen = Vec::new();
+    while seen.len() < 10 {
+        let delivery = next(&mut deliveries).await;
+        delivery.ack().await.unwrap();
+        if !seen.contains(&delivery.stored.sequence) {
+            seen.push(delivery.stored.sequence);
+        }
+    }
+    assert_eq!(seen, (1..=10).collect::<Vec<_>>());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -326,3 +326,41 @@ async fn a_watch_goes_on_over_a_restart_of_the_server() {
     }
     assert!(tokio::time::timeout(Duration::from_millis(100), watch.next()).await.is_err(), "nothing twice");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_durable_that_was_not_found_and_is_there_after_all_can_be_followed_again() {
+    let store = tempfile::tempdir().unwrap();
+    let jetstream = format!("jetstream {{ store_dir: \"{}\" }}\n", store.path().display());
+    let mut server = Server::start_bare(&jetstream).await;
+    let bus = bus_at(&server.url()).await;
+    let hurried =
+        hurried_at(&server.url(), Timing { lease: Duration::from_millis(300), ..Timing::default() }).await;
+    stream(&bus, "S", &["s.>"]).await;
+    put(&bus, "s.1", "1").await;
+    let spec = consumer_spec("S", "d", "s.>");
+    let (origin, mut deliveries) = follow(&bus, &spec).await;
+    next(&mut deliveries).await.ack().await.unwrap();
+    bus.flush().await;
+    let (_, mut others) = follow(&hurried, &spec).await;
+    let place = store.path().join("jetstream/$G/streams/S/obs/d");
+    let aside = store.path().join("aside");
+    server.stop().await;
+    std::fs::rename(&place, &aside).unwrap();
+    server.up().await;
+    for deliveries in [&mut deliveries, &mut others] {
+        let ended = soon("an end", deliveries.next()).await;
+        assert!(matches!(ended, Err(Error::Gone { .. })), "{ended:?}");
+    }
+    server.stop().await;
+    std::fs::rename(&aside, &place).unwrap();
+    server.up().await;
+    drop((deliveries, others));
+    for (bus, data) in [(&bus, "2"), (&hurried, "3")] {
+        let mut again = bus.deliveries(&origin, 1).await.unwrap();
+        put(bus, "s.1", data).await;
+        let delivery = next(&mut again).await;
+        assert_eq!(text(&delivery), data);
+        delivery.ack().await.unwrap();
+        again.close().await;
+    }
+}

@@ -5,7 +5,10 @@ use std::{collections::HashMap, time::Duration};
 
 use futures_util::future::join_all;
 
-use super::lookup::{self, Found, Wanted};
+use super::{
+    expiry,
+    lookup::{self, Found, Wanted},
+};
 use crate::{
     api::{Change, Message, Refused, Timer},
     error::Error,
@@ -34,8 +37,8 @@ pub(in crate::nats) struct Commit<'a> {
     pub(in crate::nats) event: &'a str,
     /// When it was stored or shortly before, by the server's clock.
     pub(in crate::nats) at: u64,
-    /// The event is known to be acked, and acked implies applied. This decides only where nothing else tells: an event
-    /// that its stream discarded counts as acked, too.
+    /// The event was acked, and acked implies applied, or its stream discarded it before: this decides only where nothing
+    /// else tells. What was acked for sure is not applied again at all.
     pub(in crate::nats) acked: bool,
 }
 
@@ -201,7 +204,8 @@ pub(in crate::nats) async fn store(
         check_size(&bus.link, &facts, &message.subject, weight).map_err(refused)?;
         if late(bus, &facts, certain) {
             let now = bus.link.server_now();
-            let wanted = Wanted { subject: &message.subject, id, committed: commit.at, before: looked };
+            let (committed, lasting) = (commit.at, expiry::certain(message));
+            let wanted = Wanted { subject: &message.subject, id, committed, lasting, before: looked };
             match lookup::look(bus, &facts, wanted).await {
                 Ok(Found::Yes) => return Ok(sent),
                 // A look at much takes long, and meanwhile another host may have stored it: what came since is looked
@@ -214,7 +218,8 @@ pub(in crate::nats) async fn store(
                 Ok(Found::Unknowable) if commit.acked => return Ok(sent),
                 Ok(Found::Unknowable) => {
                     return Err(Refusal::Unknowable(format!(
-                        "stream {:?} no longer reaches back to the commit: whether it had the message is unknown",
+                        "stream {:?} no longer reaches back to the commit, or the message would have expired by now: \
+                         whether it was stored is unknown",
                         facts.info.name
                     )));
                 }

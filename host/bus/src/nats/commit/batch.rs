@@ -121,9 +121,9 @@ impl Batch {
     /// it tells there.
     async fn send(&self, bus: &NatsBus) -> Sent {
         // What waits in the client for a connection would be sent long after we gave up.
-        if tokio::time::timeout(ANSWER, bus.link.up()).await.is_err() {
+        let Ok(epoch) = tokio::time::timeout(ANSWER, bus.link.up()).await else {
             return Sent::Unknown("no connection".into());
-        }
+        };
         let id = format!("{:016x}{:016x}", run_mark(), run_mark());
         let headers = |write: &Write, number: usize| {
             let mut headers = write.headers.clone();
@@ -131,12 +131,25 @@ impl Batch {
             headers.insert(SEQUENCE, number.to_string());
             headers
         };
-        for (number, Member { write, .. }) in (1..).zip(&self.others) {
-            let (subject, data) = (write.subject.clone(), write.data.clone());
-            let sent = bus.link.client.publish_with_headers(subject, headers(write, number), data).await;
-            if let Err(e) = sent {
-                return Sent::Unknown(e.to_string());
+        let members = async {
+            for (number, Member { write, .. }) in (1..).zip(&self.others) {
+                let (subject, data) = (write.subject.clone(), write.data.clone());
+                let sent = bus.link.client.publish_with_headers(subject, headers(write, number), data).await;
+                sent.map_err(|e| e.to_string())?;
             }
+            Ok(())
+        };
+        // The client waits for room in its queue, without a limit of its own.
+        let sent = tokio::select! {
+            biased;
+            () = bus.link.lost(epoch) => Err("the connection was lost".to_owned()),
+            sent = tokio::time::timeout(ANSWER, members) => {
+                sent.unwrap_or_else(|_| Err(format!("not sent within {ANSWER:?}")))
+            }
+        };
+        if let Err(reason) = sent {
+            tokio::time::sleep(BUSY).await;
+            return Sent::Unknown(reason);
         }
         let mut last = headers(&self.point, self.others.len() + 1);
         last.insert(COMMIT, "1");

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sha2::{Digest, Sha256};
 
 use super::{
-    apply,
+    acked, apply,
     apply::Order,
     batch::Batch,
     format::{Cell, Pending},
@@ -16,7 +16,7 @@ use crate::{
     api::{Change, Committed, Delivery, Opened, OtherCell, Point, Snapshot, Stored},
     error::{CommitError, Error},
     names,
-    nats::{NatsBus, link::Backoff},
+    nats::{NatsBus, floors::Acked, link::Backoff},
 };
 
 /// A cell remembers no more events of one origin one by one; it waits for the ack floor instead.
@@ -84,9 +84,17 @@ async fn finish(bus: &NatsBus, subject: &str, cell: &Cell, stored: &Stored) -> V
     let mut done = Vec::new();
     for pending in &cell.pending {
         let event = format!("{}.{}", pending.origin, pending.sequence);
-        let acked = bus.floors.get(&pending.origin).is_some_and(|o| o.floor() >= pending.sequence);
-        let commit = apply::Commit { event: &event, at: stored.timestamp, acked };
-        let refused = apply::apply(bus, commit, &pending.change(), Order::Strict).await;
+        // It stays here, after apply and ack too, until the key is written again, perhaps for months. By then what it stored
+        // may have expired, or been deleted by whoever has dealt with it.
+        let acked = acked::ask(bus, &pending.origin, pending.sequence, stored.timestamp).await;
+        let refused = match acked {
+            Acked::Surely => Vec::new(),
+            Acked::Perhaps | Acked::No => {
+                let acked = acked == Acked::Perhaps;
+                let commit = apply::Commit { event: &event, at: stored.timestamp, acked };
+                apply::apply(bus, commit, &pending.change(), Order::Strict).await
+            }
+        };
         done.push((event, Committed { refused }));
     }
     bus.applied.note(subject, stored.sequence);

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Leaders of two streams may disagree by this much about the time.
-const CLOCKS: u64 = 2_000_000_000;
+pub(super) const CLOCKS: u64 = 2_000_000_000;
 /// A set of ids begins this much earlier than asked for, in nanoseconds: the next who looks may have committed a little
 /// earlier.
 const EARLIER: u64 = 60_000_000_000;
@@ -58,6 +58,8 @@ pub(super) struct Wanted<'a> {
     pub(super) id: &'a str,
     /// When its event committed, by the server's clock.
     pub(super) committed: u64,
+    /// How long since then it is there for sure, if it was stored; then it goes by itself.
+    pub(super) lasting: Option<Duration>,
     /// Where an earlier look ended.
     pub(super) before: Option<Looked>,
 }
@@ -324,7 +326,7 @@ impl Index {
 
 /// Whether the stream holds the message, by its id.
 pub(super) async fn look(bus: &NatsBus, facts: &Facts, wanted: Wanted<'_>) -> Result<Found, Error> {
-    let Wanted { subject, committed, before, .. } = wanted;
+    let Wanted { subject, committed, lasting, before, .. } = wanted;
     let name = &facts.info.name;
     let start = committed.saturating_sub(CLOCKS);
     let since = before.map_or(Since::Time(start), |before| Since::Sequence(before.next));
@@ -360,11 +362,11 @@ pub(super) async fn look(bus: &NatsBus, facts: &Facts, wanted: Wanted<'_>) -> Re
         Some(before) => (state.last_seq < before.next, ours || state.first_seq <= before.next),
     };
     let pushed_out = facts.max_per_subject.is_some_and(|max| seen >= max);
-    let purged = ours && subject.starts_with(forget::INBOX) && {
-        let passed = Duration::from_nanos(bus.link.server_now().saturating_sub(committed));
-        passed > bus.link.timing.trusted()
-    };
-    let sure = !purged && (untouched || (reaches_back && !pushed_out && facts.keeps_consumed));
+    let passed = Duration::from_nanos(bus.link.server_now().saturating_sub(committed));
+    let purged = ours && subject.starts_with(forget::INBOX) && passed > bus.link.timing.trusted();
+    let expired = lasting.is_some_and(|lasting| passed > lasting);
+    let kept = reaches_back && !pushed_out && !expired && facts.keeps_consumed;
+    let sure = !purged && (untouched || kept);
     Ok(if sure { Found::No(Looked { next: state.last_seq + 1, seen }) } else { Found::Unknowable })
 }
 

@@ -1,9 +1,11 @@
 //! The commit of an event: what is checked first, and which way it goes. The ways are [`cell`], [`record`] and
 //! [`publish`]; [`batch`] takes other cells along; [`apply`] makes effects visible; only [`store`] acks, and only what is applied.
 
+mod acked;
 pub(in crate::nats) mod apply;
 mod batch;
 mod cell;
+mod expiry;
 pub(in crate::nats) mod format;
 mod lookup;
 mod publish;

@@ -7,7 +7,10 @@ use super::{apply, apply::Order, batch::Batch, format::Record, run_mark, store};
 use crate::{
     api::{Change, Committed, Delivery, Opened, Point, Refused, Snapshot},
     error::{CommitError, Error},
-    nats::{NatsBus, floors::Standing},
+    nats::{
+        NatsBus,
+        floors::{Asked, Standing},
+    },
 };
 
 /// Records of so many events in a row share a token, so that they can be purged together.
@@ -33,10 +36,14 @@ fn subject(delivery: &Delivery) -> String {
     format!("cd.c.{origin}.{}.{seq}", seq / BUCKET)
 }
 
+/// The last event of the same bucket.
+fn end(delivery: &Delivery) -> u64 {
+    delivery.stored.sequence / BUCKET * BUCKET + BUCKET - 1
+}
+
 /// Whether the record, had there been one, is still there: as long as the floor has not passed the end of its bucket.
 async fn standing(bus: &NatsBus, delivery: &Delivery) -> Result<Standing, Error> {
-    let end = delivery.stored.sequence / BUCKET * BUCKET + BUCKET - 1;
-    bus.floors.of(&delivery.origin).standing(&bus.link, end).await
+    bus.floors.of(&delivery.origin).standing(&bus.link, end(delivery)).await
 }
 
 /// Looks only if this may be another run's remains: the write tells in any case, a look saves a run.
@@ -95,22 +102,28 @@ pub(super) async fn commit(
     let write = store::Write::new(bus, &event, &subject, 0, data)?;
     let write = Batch::new(bus, &event, write, &change.others)?;
     loop {
-        let turn = write.turn(bus).await;
         // Before each attempt: this host may have rested since the run, or since the attempt before.
         if standing(bus, delivery).await? == Standing::Passed {
             store::ack(delivery).await;
             return Err(CommitError::Settled);
         }
-        let before = bus.link.server_now();
+        // The turn may take long. Nobody waits for a floor while having it: the batches of other durables need it, too.
+        let turn = write.turn(bus).await;
+        let (began, before) = (Asked::now(), bus.link.server_now());
+        if bus.floors.of(&delivery.origin).standing_now(&bus.link, end(delivery)) != Some(Standing::Kept) {
+            continue;
+        }
         let attempt = write.attempt_now(bus).await?;
         drop(turn);
         match attempt {
-            store::Attempt::Done(_) => {
+            store::Attempt::Done(_) if began.is_within(bus.link.timing.lease) => {
                 let refused = apply(bus, &event, &change, before).await;
                 store::ack(delivery).await;
                 return Ok(Committed { refused });
             }
-            store::Attempt::Refused | store::Attempt::Unknown => {
+            // Or stored by a host that rested after its look at the floor: an earlier record may have been forgotten
+            // before this one came, so the floor is asked for again.
+            store::Attempt::Done(_) | store::Attempt::Refused | store::Attempt::Unknown => {
                 match finish(bus, delivery, Some(mark)).await? {
                     Some((true, committed)) => return Ok(committed),
                     Some((false, _)) => return Err(CommitError::Settled),

@@ -114,10 +114,13 @@ async fn take(
 async fn handle(bus: &NatsBus, delivery: &Delivery) {
     let mut beat = tokio::time::interval_at(Instant::now() + ACK_WAIT / 3, ACK_WAIT / 3);
     let work = forward(bus, delivery);
-    tokio::pin!(work);
+    // One whose stream has no leader must not keep its place among those that are forwarded. To stop is as a crash.
+    let long = tokio::time::sleep(LATER);
+    tokio::pin!(work, long);
     let done = loop {
         tokio::select! {
             done = &mut work => break done,
+            () = &mut long => break Err(format!("no answer within {LATER:?}")),
             _ = beat.tick() => {
                 if let Err(e) = delivery.in_progress().await {
                     tracing::debug!(%e, "no heartbeat");

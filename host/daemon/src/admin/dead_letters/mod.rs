@@ -3,7 +3,10 @@
 mod list;
 mod redrive;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use cofferdam_bus::{Bus, Error};
 use fleet_proto::admin::v1::{
@@ -30,19 +33,17 @@ const MAX_REASON: usize = 512;
 pub(super) struct DeadLetters {
     bus: Arc<dyn Bus>,
     stop: CancellationToken,
-    /// What events can be given back to: plugins of this daemon, and the durables that they take events from.
-    plugins: BTreeSet<String>,
-    durables: BTreeSet<String>,
+    /// What events can be given back to: plugins of this daemon, each with the durables that it takes events from.
+    takes: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl DeadLetters {
     pub(super) fn new(
         bus: Arc<dyn Bus>,
         stop: CancellationToken,
-        plugins: BTreeSet<String>,
-        durables: BTreeSet<String>,
+        takes: BTreeMap<String, BTreeSet<String>>,
     ) -> Self {
-        Self { bus, stop, plugins, durables }
+        Self { bus, stop, takes }
     }
 
     async fn stream(&self) -> Result<String, Status> {

@@ -58,7 +58,7 @@ pub(super) async fn redrive(desk: &DeadLetters, id: u64) -> Result<RedriveRespon
 /// What brings an event to its plugin again, with the attempts counted anew.
 async fn of_event(desk: &DeadLetters, letter: &Letter, event: &Event) -> Result<(Message, Publish), Status> {
     let (id, body) = (letter.id(), &letter.body);
-    if !desk.plugins.contains(&body.plugin) {
+    let Some(durables) = desk.takes.get(&body.plugin) else {
         return Err(cannot(
             id,
             &format!(
@@ -67,8 +67,9 @@ async fn of_event(desk: &DeadLetters, letter: &Letter, event: &Event) -> Result<
                 body.plugin
             ),
         ));
-    }
-    if !desk.durables.contains(&body.durable) {
+    };
+    // Another plugin's would be stored, and wait in this one's inbox for ever.
+    if !durables.contains(&body.durable) {
         return Err(cannot(
             id,
             &format!(
@@ -147,6 +148,21 @@ async fn original(desk: &DeadLetters, letter: &Letter, event: &Event) -> Result<
 /// over between two calls.
 fn of_effect(letter: &Letter, effect: &Effect) -> Result<(Message, Publish), Status> {
     let id = letter.id();
+    // Else whoever may publish beside dead letters could have the host write where only the host may.
+    let (Some(message_id), Some(cause)) = (
+        letter.header("Nats-Msg-Id").and_then(|id| id.strip_suffix(".dead")),
+        letter.header("Cofferdam-Cause"),
+    ) else {
+        return Err(cannot(
+            id,
+            &format!(
+                "it says that an effect on {:?} was refused, and has not the headers that the host gives such a dead letter \
+                 (Cofferdam-Cause, and a Nats-Msg-Id that ends in \".dead\"): somebody else stored it, or a copy; publish its \
+                 payload yourself if it is to be, and drop it",
+                effect.subject
+            ),
+        ));
+    };
     let Some(data) = effect.data.bytes() else {
         return Err(cannot(
             id,
@@ -167,15 +183,11 @@ fn of_effect(letter: &Letter, effect: &Effect) -> Result<(Message, Publish), Sta
     // Ids, expectations: of a send that is over.
     let instruction = |name: &str| name.get(..5).is_some_and(|prefix| prefix.eq_ignore_ascii_case("nats-"));
     headers.retain(|(name, _)| name == "Nats-TTL" || !instruction(name));
-    if let Some(cause) = letter.header("Cofferdam-Cause")
-        && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Cofferdam-Cause"))
-    {
+    if !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Cofferdam-Cause")) {
         headers.push(("Cofferdam-Cause".to_owned(), cause.to_owned()));
     }
-    let known = letter.header("Nats-Msg-Id").and_then(|id| id.strip_suffix(".dead"));
-    let message_id = known.map_or_else(|| format!("dead.{}.{id}", letter.stored.timestamp), str::to_owned);
     let message = Message { subject: effect.subject.clone(), headers, data };
-    Ok((message, Publish { message_id: Some(message_id), expected_last_subject_sequence: None }))
+    Ok((message, Publish { message_id: Some(message_id.to_owned()), expected_last_subject_sequence: None }))
 }
 
 fn cannot(id: u64, why: &str) -> Status {
@@ -220,12 +232,12 @@ mod tests {
 
     use super::*;
 
-    fn letter(message_id: Option<&str>, effect: &serde_json::Value) -> Letter {
-        let id = message_id.map(|id| ("Nats-Msg-Id".to_owned(), id.to_owned()));
-        let cause = ("Cofferdam-Cause".to_owned(), "0a.9".to_owned());
+    const MARKS: [(&str, &str); 2] = [("Nats-Msg-Id", "0a.9.3.dead"), ("Cofferdam-Cause", "0a.9")];
+
+    fn letter(headers: &[(&str, &str)], effect: &serde_json::Value) -> Letter {
         let message = Message {
             subject: "cofferdam.dead.p".into(),
-            headers: id.into_iter().chain([cause]).collect(),
+            headers: headers.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect(),
             data: json!({ "effect": effect }).to_string().into(),
         };
         Letter::read(Stored { message, sequence: 7, timestamp: 5 }).unwrap()
@@ -237,15 +249,33 @@ mod tests {
             "subject": "a.b", "data": { "text": "x" },
             "headers": [["X", "1"], ["Nats-TTL", "60s"], ["nats-msg-id", "other"]],
         });
-        for (of_letter, expected) in
-            [(Some("0a.9.3.dead"), "0a.9.3"), (Some("0a.9.3"), "dead.5.7"), (None, "dead.5.7")]
-        {
-            let letter = letter(of_letter, &effect);
-            let (message, how) = of_effect(&letter, letter.body.effect.as_ref().unwrap()).unwrap();
-            assert_eq!(how.message_id.as_deref(), Some(expected));
-            let names: Vec<_> = message.headers.iter().map(|(name, _)| name.as_str()).collect();
-            assert_eq!(names, ["X", "Nats-TTL", "Cofferdam-Cause"]);
-            assert_eq!((message.subject.as_str(), &message.data[..]), ("a.b", &b"x"[..]));
+        let letter = letter(&MARKS, &effect);
+        let (message, how) = of_effect(&letter, letter.body.effect.as_ref().unwrap()).unwrap();
+        assert_eq!(how.message_id.as_deref(), Some("0a.9.3"));
+        let names: Vec<_> = message.headers.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["X", "Nats-TTL", "Cofferdam-Cause"]);
+        assert_eq!((message.subject.as_str(), &message.data[..]), ("a.b", &b"x"[..]));
+    }
+
+    #[test]
+    fn an_effect_is_redriven_only_if_it_is_whole_and_the_host_stored_it() {
+        let whole = json!({ "subject": "a.b", "data": { "text": "x" } });
+        let omitted = json!({ "subject": "a.b", "data": { "omitted_bytes": 7 } });
+        let cut = json!({ "subject": "a.b", "headers_cut": true, "data": { "text": "x" } });
+        let [id, cause] = MARKS;
+        for (headers, effect, why) in [
+            (&[][..], &whole, "somebody else stored it"),
+            (&[id], &whole, "somebody else stored it"),
+            (&[cause], &whole, "somebody else stored it"),
+            // What a guest publishes has a cause and an id as well.
+            (&[("Nats-Msg-Id", "0a.9.3"), cause], &whole, "somebody else stored it"),
+            (&MARKS, &omitted, "was too large to be kept; drop it"),
+            (&MARKS, &cut, "headers of its effect on \"a.b\" were too large"),
+        ] {
+            let letter = letter(headers, effect);
+            let refused = of_effect(&letter, letter.body.effect.as_ref().unwrap()).unwrap_err();
+            assert_eq!(refused.code(), Code::FailedPrecondition);
+            assert!(refused.message().contains(why), "{refused}");
         }
     }
 }

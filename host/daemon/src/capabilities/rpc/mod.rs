@@ -29,6 +29,23 @@ use crate::{
     },
 };
 
+/// Of a call's metadata: entries, and bytes of their names and values together.
+const MAX_METADATA: usize = 64;
+const MAX_METADATA_SIZE: usize = 8 << 10;
+
+/// A call that this run may send.
+struct Claim {
+    known: Known,
+    fence: Fence,
+    first: bool,
+}
+
+enum Claimed {
+    Ours(Claim),
+    /// It was made before, and this came of it.
+    Over(Result<Bytes, RpcStatus>),
+}
+
 /// Which call of its event this is.
 struct Identity {
     /// The same for equal requests.
@@ -90,19 +107,7 @@ impl Run {
                 format!("the request has {size} bytes, more than {MAX_MESSAGE}"),
             ));
         }
-        for (name, value) in &request.metadata {
-            let name = text::excerpt(name, 64);
-            if is_reserved(&name) {
-                return Err(refusal(Code::InvalidArgument, format!("metadata {name:?} belongs to the host")));
-            }
-            if name.parse::<AsciiMetadataKey>().is_err() || value.parse::<AsciiMetadataValue>().is_err() {
-                return Err(refusal(
-                    Code::InvalidArgument,
-                    format!("metadata {name:?} is not a lower-case name with a visible ASCII value"),
-                ));
-            }
-        }
-        Ok(())
+        check_metadata(&request.metadata)
     }
 
     /// The same for the same call of every run of this event: hash of event, upstream, method, request, and how many equal
@@ -174,90 +179,111 @@ impl Run {
         answer
     }
 
-    /// A call whose answer is recorded before the guest sees it, and is the answer from then on.
+    /// A call whose answer is recorded before the guest sees it, and is the answer from then on. Before it is sent it is
+    /// claimed, so that two runs at one time don't both send it.
     async fn once(&mut self, request: &RpcRequest, key: &str, ask: bool) -> Result<Bytes, RpcStatus> {
         let call = format!("{}/{}", request.upstream, request.method);
         let bus = self.services.bus.clone();
         let record = Record::new(bus, &self.occasion.event_id, key, call.clone(), self.occasion.deadline);
         let record = record.map_err(|trouble| self.hosts_word("is not made", &trouble))?;
-        let unmade = |run: &mut Self, trouble| run.hosts_word("was not made", &trouble);
-        let mut fence = Fence::now(&self.occasion.held);
-        let mut known = match record.look().await {
-            Ok(known) => known,
-            Err(trouble) => return Err(unmade(self, trouble)),
-        };
-        if let Some(answer) = self.recorded(&known, request) {
-            let labels = [self.plugin.name.as_str(), request.upstream.as_str()];
-            self.services.metrics.calls_recalled.with_label_values(&labels).inc();
-            if answer.is_ok() && self.blame == Some(Fault::Upstream) {
-                self.blame = None;
-            }
-            return answer;
-        }
-        // Only who began it first may say that it was not done: of the runs before nobody knows.
-        let first = known.entry == Entry::Nothing;
-        if ask {
-            if !first && !request.repeat {
-                return Err(unknown_outcome(request));
-            }
-            let mine = Entry::Intent(mark());
-            fence = Fence::now(&self.occasion.held);
-            known = match record.replace(known.revision, &mine).await {
-                Ok(known) => known,
-                Err(trouble) => return Err(unmade(self, trouble)),
+        // Whoever has claimed it for longer has died over it.
+        let config = self.services.upstreams.config(&request.upstream);
+        let patience = config.map_or(Duration::ZERO, |upstream| upstream.timeout);
+        let mut begun = Known::nothing();
+        let (claim, sent) = loop {
+            let claim = match self.claim(&record, request, begun, ask, patience).await? {
+                Claimed::Ours(claim) => claim,
+                Claimed::Over(answer) => return answer,
             };
-            if let Some(answer) = self.recorded(&known, request) {
-                return answer;
-            }
-            if known.entry != mine {
-                // Another run of the event is at it this moment.
-                return Err(unknown_outcome(request));
-            }
-        }
-        let begun = known.entry.clone();
-        let sent = loop {
-            match self.send(request, key, !ask, Some(fence)).await {
-                Err(Failed { reached: Reached::Withheld, .. }) => {}
-                sent => break sent,
+            let sent = self.send(request, key, !ask, Some(claim.fence.clone())).await;
+            if !matches!(sent, Err(Failed { reached: Reached::Withheld, .. })) {
+                break (claim, sent);
             }
             if !self.occasion.held.is_sure() {
                 let why = "this host was away for longer than the ack wait: another may have the event";
                 self.let_go = Some(why.to_owned());
                 return Err(refusal(Code::Unavailable, format!("{call} was not called: {why}")));
             }
-            fence = Fence::now(&self.occasion.held);
-            known = match record.look().await {
-                Ok(known) => known,
-                Err(trouble) => return Err(unmade(self, trouble)),
-            };
-            if let Some(answer) = self.recorded(&known, request) {
-                return answer;
-            }
-            if ask && known.entry != begun {
-                return Err(unknown_outcome(request));
-            }
+            begun = claim.known;
         };
+        let revision = claim.known.revision;
         let outcome = match sent {
             Ok(answer) => Entry::Answer(answer),
             Err(Failed { status, reached: Reached::Done }) => {
                 Entry::Unrecordable(status.message().to_owned())
             }
             Err(failed) => {
-                if ask && first && is_undone(&failed) {
-                    // If this fails, the next run asks, which is a question too many and no more.
-                    if let Err(trouble) = record.replace(known.revision, &Entry::Nothing).await {
-                        tracing::debug!(event = self.occasion.event_id, "an intent stays: {trouble}");
+                // Whoever calls again need not wait, or ask.
+                if !ask || (claim.first && is_undone(&failed)) {
+                    if let Err(trouble) = record.replace(revision, &Entry::Nothing).await {
+                        tracing::debug!(event = self.occasion.event_id, "a claim stays: {trouble}");
                     }
                 }
                 return Err(upstreams_word(&failed.status));
             }
         };
-        match conclude(&record, known.revision, outcome).await {
+        match conclude(&record, revision, outcome).await {
             Ok(known) => self.recorded(&known, request).unwrap_or_else(|| Err(unknown_outcome(request))),
             Err(trouble) => {
                 Err(self.hosts_word("was answered, and the answer can't be recorded now", &trouble))
             }
         }
+    }
+
+    /// Claims a call, from what is known of it, unless it is over.
+    async fn claim(
+        &mut self,
+        record: &Record,
+        request: &RpcRequest,
+        mut known: Known,
+        ask: bool,
+        patience: Duration,
+    ) -> Result<Claimed, RpcStatus> {
+        let mine = Entry::Intent(mark());
+        // Only who began it first may say that it was not done: of the runs before nobody knows.
+        let mut first = known.entry == Entry::Nothing;
+        loop {
+            let fence = Fence::now(&self.occasion.held);
+            known = match record.replace(known.revision, &mine).await {
+                Ok(known) => known,
+                Err(trouble) => return Err(self.hosts_word("was not made", &trouble)),
+            };
+            if known.entry == mine {
+                return Ok(Claimed::Ours(Claim { known, fence, first }));
+            }
+            if let Some(answer) = self.recalled(&known, request) {
+                return Ok(Claimed::Over(answer));
+            }
+            if known.entry == Entry::Nothing {
+                continue;
+            }
+            first = false;
+            if ask && !request.repeat {
+                return Err(unknown_outcome(request));
+            }
+            known = match record.outwait(known, patience).await {
+                Ok(known) => known,
+                Err(trouble) => {
+                    // Whoever died over it has used up this run's time, which is no attempt of the event.
+                    self.let_go = Some(format!("{}: {trouble}", request.method));
+                    return Err(self.hosts_word("was not made", &trouble));
+                }
+            };
+            if let Some(answer) = self.recalled(&known, request) {
+                return Ok(Claimed::Over(answer));
+            }
+        }
+    }
+
+    /// What is recorded, which costs the upstream nothing.
+    fn recalled(&mut self, known: &Known, request: &RpcRequest) -> Option<Result<Bytes, RpcStatus>> {
+        let answer = self.recorded(known, request)?;
+        let labels = [self.plugin.name.as_str(), request.upstream.as_str()];
+        self.services.metrics.calls_recalled.with_label_values(&labels).inc();
+        if answer.is_ok() && self.blame == Some(Fault::Upstream) {
+            self.blame = None;
+        }
+        Some(answer)
     }
 
     /// What the guest gets of a record that says how the call ended.
@@ -293,7 +319,7 @@ async fn conclude(record: &Record, revision: u64, outcome: Entry) -> Result<Know
     loop {
         match record.replace(revision, &outcome).await {
             // Another run began the call, or took its beginning back; how it ended is known here.
-            Ok(Known { entry: Entry::Nothing | Entry::Intent(_), revision: now }) => revision = now,
+            Ok(Known { entry: Entry::Nothing | Entry::Intent(_), revision: now, .. }) => revision = now,
             Ok(known) => return Ok(known),
             Err(Trouble::TooLarge(error)) if matches!(outcome, Entry::Answer(_)) => {
                 outcome = Entry::Unrecordable(error.to_string());
@@ -343,6 +369,33 @@ fn refusal(code: Code, message: String) -> RpcStatus {
     RpcStatus { code: code as u8, message, local: true }
 }
 
+/// Whether it can be sent. More names than it takes make a map of headers panic, and upstreams refuse much less.
+fn check_metadata(metadata: &[(String, String)]) -> Result<(), RpcStatus> {
+    let (count, size) = (metadata.len(), metadata.iter().map(|(n, v)| n.len() + v.len()).sum::<usize>());
+    if count > MAX_METADATA || size > MAX_METADATA_SIZE {
+        return Err(refusal(
+            Code::ResourceExhausted,
+            format!(
+                "the metadata has {count} entries and {size} bytes, more than {MAX_METADATA} or than {MAX_METADATA_SIZE}"
+            ),
+        ));
+    }
+    for (name, value) in metadata {
+        if is_reserved(name) {
+            let name = text::excerpt(name, 64);
+            return Err(refusal(Code::InvalidArgument, format!("metadata {name:?} belongs to the host")));
+        }
+        if name.parse::<AsciiMetadataKey>().is_err() || value.parse::<AsciiMetadataValue>().is_err() {
+            let name = text::excerpt(name, 64);
+            return Err(refusal(
+                Code::InvalidArgument,
+                format!("metadata {name:?} is not a lower-case name with a visible ASCII value"),
+            ));
+        }
+    }
+    Ok(())
+}
+
 fn is_reserved(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     lower == "authorization"
@@ -364,4 +417,36 @@ fn is_upstreams_fault(code: Code) -> bool {
             | Code::DataLoss
             | Code::Cancelled
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metadata(count: usize, value: usize) -> Vec<(String, String)> {
+        (0..count).map(|n| (format!("n{n:05}"), "v".repeat(value))).collect()
+    }
+
+    #[test]
+    fn metadata_is_bounded_in_number_and_size() {
+        assert_eq!(check_metadata(&metadata(MAX_METADATA, 10)), Ok(()));
+        assert_eq!(check_metadata(&metadata(1, MAX_METADATA_SIZE - 6)), Ok(()));
+        for over in [metadata(MAX_METADATA + 1, 0), metadata(25_000, 1), metadata(1, MAX_METADATA_SIZE - 5)] {
+            let refused = check_metadata(&over).unwrap_err();
+            assert_eq!(
+                (refused.code, refused.local),
+                (Code::ResourceExhausted as u8, true),
+                "{}",
+                refused.message
+            );
+        }
+    }
+
+    #[test]
+    fn the_hosts_metadata_is_reserved_and_the_rest_is_ascii() {
+        for (name, value) in [("Authorization", "x"), ("grpc-timeout", "1S"), ("ä", "x"), ("a", "\n")] {
+            let refused = check_metadata(&[(name.into(), value.into())]).unwrap_err();
+            assert_eq!(refused.code, Code::InvalidArgument as u8, "{name}");
+        }
+    }
 }

@@ -1,9 +1,9 @@
 //! What is recorded of a `once` call: one message of our stream for each key, `cd.a.<event>.<key>`. The answer is written
-//! there, once, before the guest sees it; where the operator wants to be asked, an intent before the call is sent.
+//! there, once, before the guest sees it; before the call is sent, an intent: the claim of the run that sends it.
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
@@ -44,6 +44,14 @@ pub(super) enum Entry {
 pub(super) struct Known {
     pub(super) entry: Entry,
     pub(super) revision: u64,
+    /// When it was written, in nanoseconds since the epoch; 0: just now, or never.
+    at: u64,
+}
+
+impl Known {
+    pub(super) fn nothing() -> Self {
+        Self { entry: Entry::Nothing, revision: 0, at: 0 }
+    }
 }
 
 /// Why a record could not be read or written.
@@ -80,7 +88,7 @@ impl Record {
         let mut pause = FIRST_PAUSE;
         loop {
             match within(self.deadline, self.bus.last(&self.subject)).await {
-                Ok(None) => return Ok(Known { entry: Entry::Nothing, revision: 0 }),
+                Ok(None) => return Ok(Known::nothing()),
                 Ok(Some(stored)) => return self.read(stored),
                 Err(error @ Error::Unavailable(_)) => self.wait(&mut pause, error).await?,
                 Err(error) => return Err(Trouble::Bus(error)),
@@ -96,7 +104,7 @@ impl Record {
         loop {
             let how = Publish { expected_last_subject_sequence: Some(revision), ..Publish::default() };
             match within(self.deadline, self.bus.publish(message.clone(), how)).await {
-                Ok(ack) => return Ok(Known { entry: entry.clone(), revision: ack.sequence }),
+                Ok(ack) => return Ok(Known { entry: entry.clone(), revision: ack.sequence, at: 0 }),
                 // Somebody else, or this very write when its answer was lost.
                 Err(Error::WrongLastSequence { .. }) => {
                     let known = self.look().await?;
@@ -115,6 +123,26 @@ impl Record {
                 }
                 Err(error @ Error::TooLarge { .. }) => return Err(Trouble::TooLarge(error)),
                 Err(error) => return Err(Trouble::Bus(error)),
+            }
+        }
+    }
+
+    /// Waits for what becomes of another run's claim, or until that is as old as this.
+    pub(super) async fn outwait(&self, claim: Known, patience: Duration) -> Result<Known, Trouble> {
+        let began = Instant::now();
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // By the bus's clock and ours, or since we know of it: the longer of the two.
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            let age = now.saturating_sub(Duration::from_nanos(claim.at)).max(began.elapsed());
+            if age >= patience {
+                return Ok(claim);
+            }
+            self.wait(&mut pause, Error::Unavailable("another run of the event is at this call".into()))
+                .await?;
+            let known = self.look().await?;
+            if known.revision != claim.revision {
+                return Ok(known);
             }
         }
     }
@@ -154,7 +182,7 @@ impl Record {
                 return Err(Trouble::Bus(Error::Unreadable { subject: self.subject.clone(), reason }));
             }
         };
-        Ok(Known { entry, revision: stored.sequence })
+        Ok(Known { entry, revision: stored.sequence, at: stored.timestamp })
     }
 }
 
