@@ -183,8 +183,14 @@ impl Subscriber {
         let plugin = self.route.plugin();
         let gauge = self.dispatch.services.metrics.in_flight.with_label_values(&[plugin.name.as_str()]);
         gauge.inc();
-        let in_flight =
-            InFlight { subscriber: self.clone(), id, gauge, _room: room, _weight: self.scale.put(&delivery) };
+        let in_flight = InFlight {
+            held: self.grip.hold(delivery.arrived),
+            subscriber: self.clone(),
+            id,
+            gauge,
+            _room: room,
+            _weight: self.scale.put(&delivery),
+        };
         let (stop, abort, subscriber) = (stop.clone(), abort.clone(), self.clone());
         let decoded = match decode(&delivery, &self.route, &plugin) {
             Ok(decoded) => decoded,
@@ -199,7 +205,6 @@ impl Subscriber {
             }
         };
         let turn = self.dispatch.admission.queue(decoded.turn());
-        let held = self.grip.hold(delivery.arrived);
         tasks.spawn(async move {
             let solo = Solo::new(&subscriber.dispatch.services.bus, &delivery);
             tokio::select! {
@@ -207,7 +212,7 @@ impl Subscriber {
                     tracing::warn!(event = delivery.id(), "stopped while it ran; it comes again after the ack wait");
                     solo.undo().await;
                 }
-                () = subscriber.work(&delivery, decoded, turn, in_flight, &held, &solo, &stop) => {}
+                () = subscriber.work(&delivery, decoded, turn, in_flight, &solo, &stop) => {}
             }
         });
     }
@@ -236,11 +241,11 @@ impl Subscriber {
         decoded: Decoded,
         mut turn: Turn,
         in_flight: InFlight,
-        held: &Held,
         solo: &Solo<'_>,
         stop: &CancellationToken,
     ) {
         let Dispatch { admission, .. } = &*self.dispatch;
+        let held = &in_flight.held.clone();
         let mut waits = 0;
         loop {
             let plugin = self.route.plugin();
@@ -342,6 +347,7 @@ impl Subscriber {
 struct InFlight {
     subscriber: Arc<Subscriber>,
     id: String,
+    held: Held,
     gauge: prometheus::IntGauge,
     _room: Option<OwnedSemaphorePermit>,
     _weight: Weight,

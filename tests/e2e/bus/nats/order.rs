@@ -287,7 +287,7 @@ impl Host {
     async fn end(self, how: u64) {
         match how {
             0 => {
-                let _ = self.stop.send(());
+                let _told = self.stop.send(());
                 self.task.await.expect("a clean end");
             }
             1 => self.task.abort(),

@@ -214,10 +214,10 @@ impl Run {
             }
             Err(failed) => {
                 // Whoever calls again need not wait, or ask.
-                if !ask || (claim.first && is_undone(&failed)) {
-                    if let Err(trouble) = record.replace(revision, &Entry::Nothing).await {
-                        tracing::debug!(event = self.occasion.event_id, "a claim stays: {trouble}");
-                    }
+                if (!ask || (claim.first && is_undone(&failed)))
+                    && let Err(trouble) = record.replace(revision, &Entry::Nothing).await
+                {
+                    tracing::debug!(event = self.occasion.event_id, "a claim stays: {trouble}");
                 }
                 return Err(upstreams_word(&failed.status));
             }
