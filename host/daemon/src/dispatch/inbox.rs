@@ -7,8 +7,9 @@ use bytes::Bytes;
 use cofferdam_bus::Message;
 use prost::Message as _;
 
-/// Of the durable. Not a setting: hosts with different ones could not share it.
-pub(crate) const ACK_WAIT: Duration = Duration::from_secs(30);
+/// Of the durable. Not a setting: hosts with different ones could not share it. What a host that died held comes again after so long, and
+/// nothing else of the inbox before it; three heartbeats go into it.
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(10);
 
 /// The newest that this version writes and reads.
 const FORMAT: u32 = 1;
