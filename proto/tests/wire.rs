@@ -205,6 +205,7 @@ fn the_descriptor_set_names_every_service() {
     assert_eq!(
         services,
         [
+            "cofferdam.admin.v1.DeadLetters",
             "cofferdam.bus.v1.BusService",
             "fleet.context.v1.ContextService",
             "fleet.orchestrator.v1.OrchestratorService",

@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn a_deadline_is_within_the_plugins_wall_time() {
         let text = "[[subscriptions]]\nsubject = \"a\"\ndeadline = \"61s\"\n";
-        check(text, 3, "deadline is 61s, and no run of the plugin lasts longer than 1m");
+        check(text, 3, "deadline is 1m 1s, and no run of the plugin lasts longer than 1m");
         let manifest = parse(&format!("{text}[limits]\nwall = \"61s\"\n")).unwrap();
         assert_eq!(manifest.subscriptions[0].deadline, Some(Duration::from_secs(61)));
     }
