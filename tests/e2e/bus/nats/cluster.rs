@@ -7,6 +7,7 @@ use cofferdam_bus::{CommitError, nats::NatsConfig};
 use harness::{
     cluster::Cluster,
     proxy::{Act, Proxy},
+    wait::wait_for,
 };
 use serde_json::Value;
 
@@ -169,7 +170,9 @@ async fn timers_fire_once_when_the_leader_that_holds_them_is_killed() {
     cluster.node(leader).kill().await;
     cluster.leader_after("COFFERDAM", leader).await;
     cluster.node(leader).up().await;
-    let mut outs = reader(&bus, "OUT", "out.>", Start::Sequence(0)).await;
+    // Its leader may have been on the same node.
+    let mut outs =
+        wait_for("a reader", async || bus.read("OUT", "out.>", Start::Sequence(0)).await.ok()).await;
     let mut fired = Vec::new();
     while fired.len() < TIMERS {
         let message = soon("a firing", outs.next()).await.unwrap().message;
