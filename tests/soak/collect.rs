@@ -98,6 +98,9 @@ pub(crate) struct Collected {
 /// Longer than the embedded bus takes for a group.
 const GROUP: u64 = 1_000_000_000;
 
+/// Of a record of a `once` call: what it records.
+const ONCE: &str = "Cofferdam-Once";
+
 const KINDS: usize = 4;
 /// The subjects of each; streams are found by them.
 const READ: [&str; KINDS] =
@@ -121,12 +124,15 @@ impl Collected {
         Ok(any)
     }
 
-    /// What hosts recorded of `once` calls; they keep it for days.
+    /// What hosts recorded of `once` calls; they keep it for days. That a call is about to be made is no answer.
     pub(crate) async fn refresh_recorded(&mut self, plain: &Plain) -> anyhow::Result<()> {
         self.recorded.clear();
         // The embedded bus gives a message the time at which its group began.
         self.recorded_early = if matches!(plain, Plain::Local { .. }) { GROUP } else { 0 };
         for stored in plain.read("cd.a.>", 0).await? {
+            if !matches!(stored.header(ONCE), Some("answer" | "unrecordable")) {
+                continue;
+            }
             // cd.a.<origin>.<sequence>.<key>
             let words: Vec<&str> = stored.subject.splitn(5, '.').collect();
             let [_, _, _, sequence, key] = words[..] else { panic!("{}", stored.subject) };

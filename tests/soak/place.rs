@@ -11,7 +11,6 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
-    faults::Pause,
     line::Line,
     options::{BusKind, Kind, Options},
     plain::Plain,
@@ -21,7 +20,7 @@ use crate::{
 };
 
 /// The shortest that leaves time for heartbeats on a busy machine.
-pub(crate) const ACK_WAIT: Duration = Duration::from_secs(2);
+pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
 /// Settings that a developer's shell may have.
 const VARIABLES: [&str; 8] = [
     "COFFERDAM_ADMIN",
@@ -44,13 +43,13 @@ wit = "0.1"
 [[subscriptions]]
 subject = "planning.soak.cell"
 order-key = ["/key"]
-ack-wait = "2s"
+ack-wait = "1s"
 max-attempts = 900
 backoff = "200ms"
 
 [[subscriptions]]
 subject = "planning.soak.record"
-ack-wait = "2s"
+ack-wait = "1s"
 max-attempts = 900
 backoff = "200ms"
 
@@ -74,7 +73,6 @@ pub(crate) struct Place {
     ledger: Option<Process>,
     ledger_address: String,
     pub(crate) plain: Plain,
-    pub(crate) pauses: Vec<Pause>,
 }
 
 pub(crate) struct Host {
@@ -132,7 +130,6 @@ impl Place {
             ledger: None,
             ledger_address,
             plain,
-            pauses: Vec::new(),
         };
         place.start_ledger().await;
         for number in 0..place.hosts.len() {

@@ -57,6 +57,13 @@ pub(crate) struct Stored {
     pub(crate) at: u64,
     pub(crate) subject: String,
     pub(crate) data: Bytes,
+    headers: Vec<(String, String)>,
+}
+
+impl Stored {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str())
+    }
 }
 
 impl Plain {
@@ -133,6 +140,7 @@ impl Plain {
                         at: u64::try_from(at.seconds)? * 1_000_000_000 + u64::try_from(at.nanos)?,
                         subject: message.subject,
                         data: message.data,
+                        headers: message.headers.into_iter().map(|it| (it.name, it.value)).collect(),
                     });
                 }
                 Ok(all)
@@ -209,10 +217,16 @@ async fn read_nats(jetstream: &jetstream::Context, subject: &str, from: u64) -> 
                 at,
                 subject: message.subject.to_string(),
                 data: message.payload.clone(),
+                headers: pairs(message.headers.as_ref()),
             });
             owed -= 1;
         }
     }
     stream.delete_consumer(&name).await?;
     Ok(all)
+}
+
+fn pairs(headers: Option<&HeaderMap>) -> Vec<(String, String)> {
+    let all = headers.into_iter().flat_map(HeaderMap::iter);
+    all.flat_map(|(name, values)| values.iter().map(|value| (name.to_string(), value.to_string()))).collect()
 }
