@@ -27,8 +27,9 @@ use crate::{
     windows::Windows,
 };
 
-/// Events fed and not begun, at least and at most: what is to go on while something is down.
-const BACKLOG: [u64; 2] = [256, 1024];
+/// Events fed and not begun, at least and at most: what is to go on while something is down. Enough that events without a key
+/// reach the next fault while those with a key still wait for another host's turn: then that is hit, too.
+const BACKLOG: [u64; 2] = [256, 2048];
 const POLL: Duration = Duration::from_millis(20);
 /// Nothing new for so long means that nothing will come. Longer than any wait of the product that is not cut short.
 const QUIET: Duration = Duration::from_secs(25);
@@ -76,7 +77,7 @@ impl Soak {
     /// Steps at their places in the feed, which goes no further before they are done.
     async fn faults(&mut self, steps: &[Step]) {
         let (events, count) = (self.options.events, steps.len() as u64 + 1);
-        let backlog = (events / count).clamp(BACKLOG[0], BACKLOG[1]);
+        let backlog = (4 * events / count).clamp(BACKLOG[0], BACKLOG[1]);
         let mut collected_at = Instant::now();
         let mut took = Duration::ZERO;
         let told_every = (steps.len() / 20).max(1);

@@ -6,6 +6,7 @@ mod backlog;
 #[cfg(debug_assertions)]
 mod broken;
 mod change;
+mod commit;
 mod error;
 pub mod local;
 mod names;

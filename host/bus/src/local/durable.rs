@@ -1,17 +1,14 @@
-//! A durable: what has been delivered, to whom, and what is to come again. An event below `next` that is not pending is
+//! A durable: what has been delivered, to whom, and what is to come again. An event below `next` that is not outstanding is
 //! settled.
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::{sync::mpsc::UnboundedSender, time::Instant};
 
 use super::{
     backlog::{Counts, Happened},
     fault::Fault,
+    outstanding::{Outstanding, Pending, State},
     rows::DurableRow,
     settled::Settled,
     state::Now,
@@ -50,36 +47,12 @@ pub(super) struct Subscriber {
 }
 
 #[derive(Debug)]
-struct Pending {
-    count: u32,
-    state: State,
-    /// There is a row about it in `again`.
-    noted: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// To be delivered as soon as somebody can take it.
-    Ready,
-    /// Waits in a subscriber's buffer.
-    Sent(u64),
-    /// Taken; comes again unless it is settled by then.
-    Held(Instant),
-    /// Handed back; comes again then.
-    Delayed(Instant),
-}
-
-#[derive(Debug)]
 pub(super) struct Durable {
     pub(super) origin: Arc<Origin>,
     stream: StreamId,
     row: DurableRow,
     settled: Settled,
-    pending: BTreeMap<u64, Pending>,
-    /// Those that are [`State::Ready`], in the order in which they became so.
-    ready: VecDeque<u64>,
-    /// Those that are held or delayed, by time.
-    due: BTreeSet<(Instant, u64)>,
+    outstanding: Outstanding,
     subscribers: Vec<Subscriber>,
     /// Who is next.
     turn: usize,
@@ -132,9 +105,7 @@ impl Durable {
             origin: Arc::new(origin),
             stream: stream.id(),
             settled: Settled::default(),
-            pending: BTreeMap::new(),
-            ready: VecDeque::new(),
-            due: BTreeSet::new(),
+            outstanding: Outstanding::default(),
             subscribers: Vec::new(),
             turn: 0,
             unfinished: false,
@@ -181,8 +152,7 @@ impl Durable {
             // A clock that was set back meanwhile is not to hold it for ever.
             let wait = Duration::from_nanos(not_before.saturating_sub(now.wall)).min(LONGEST);
             let state = if wait.is_zero() { State::Ready } else { State::Delayed(now.steady + wait) };
-            durable.enter(sequence, state);
-            durable.pending.insert(sequence, Pending { count, state, noted: noted.is_some() });
+            durable.outstanding.insert(sequence, Pending { count, state, noted: noted.is_some() });
         }
         Ok(durable)
     }
@@ -236,12 +206,12 @@ impl Durable {
     }
 
     pub(super) fn outstanding(&self) -> u64 {
-        self.pending.len() as u64
+        self.outstanding.len() as u64
     }
 
     /// All up to here is settled.
     pub(super) fn floor(&self) -> u64 {
-        self.pending.keys().next().map_or(self.row.next, |first| *first) - 1
+        self.outstanding.first().unwrap_or(self.row.next) - 1
     }
 
     /// What the durable is and what it was to be, if they differ.
@@ -273,10 +243,8 @@ impl Durable {
         if self.subscribers.len() == before {
             return;
         }
-        let back: Vec<u64> =
-            self.pending.iter().filter(|(_, p)| p.state == State::Sent(id)).map(|(seq, _)| *seq).collect();
-        for sequence in back {
-            self.change(sequence, State::Ready);
+        for sequence in self.outstanding.sent_to(id) {
+            self.outstanding.change(sequence, State::Ready);
         }
     }
 
@@ -286,20 +254,18 @@ impl Durable {
             s.credit += 1;
             s.bytes = s.bytes.saturating_sub(bytes);
         }
-        let sent = self.pending.get(&sequence).is_some_and(|p| p.state == State::Sent(subscriber));
-        if sent {
-            self.change(sequence, State::Held(at + self.origin.ack_wait));
+        if self.outstanding.state(sequence) == Some(State::Sent(subscriber)) {
+            self.outstanding.change(sequence, State::Held(at + self.origin.ack_wait));
         }
     }
 
-    /// Whether the event is settled: delivered before, and not pending.
+    /// Whether the event is settled: delivered before, and not outstanding.
     pub(super) fn is_settled(&self, sequence: u64) -> bool {
-        sequence < self.row.next && !self.pending.contains_key(&sequence)
+        sequence < self.row.next && self.outstanding.state(sequence).is_none()
     }
 
     pub(super) fn settle(&mut self, tables: &mut Tables<'_>, sequence: u64) -> Result<(), Fault> {
-        let Some(pending) = self.pending.remove(&sequence) else { return Ok(()) };
-        self.leave(sequence, pending.state);
+        let Some(pending) = self.outstanding.remove(sequence) else { return Ok(()) };
         self.settled.insert(sequence);
         self.changed = true;
         if pending.noted {
@@ -317,15 +283,15 @@ impl Durable {
         delay: Option<Duration>,
         now: Now,
     ) -> Result<(), Fault> {
-        if !self.is_at(sequence, count) {
+        if !self.outstanding.is_at(sequence, count) {
             return Ok(());
         }
         match delay.filter(|d| !d.is_zero()) {
-            None => self.change(sequence, State::Ready),
+            None => self.outstanding.change(sequence, State::Ready),
             Some(delay) => {
                 let delay = delay.min(LONGEST);
-                self.change(sequence, State::Delayed(now.steady + delay));
-                self.note(sequence);
+                self.outstanding.change(sequence, State::Delayed(now.steady + delay));
+                self.outstanding.note(sequence);
                 tables.put_again(self.row.id, sequence, count, now.wall.saturating_add(nanos(delay)))?;
             }
         }
@@ -333,61 +299,20 @@ impl Durable {
     }
 
     pub(super) fn in_progress(&mut self, sequence: u64, count: u32, now: Instant) {
-        let held = self.pending.get(&sequence).is_some_and(|p| matches!(p.state, State::Held(_)));
-        if held && self.is_at(sequence, count) {
-            self.change(sequence, State::Held(now + self.origin.ack_wait));
-        }
-    }
-
-    fn is_at(&self, sequence: u64, count: u32) -> bool {
-        self.pending.get(&sequence).is_some_and(|p| p.count == count)
-    }
-
-    fn note(&mut self, sequence: u64) {
-        if let Some(pending) = self.pending.get_mut(&sequence) {
-            pending.noted = true;
-        }
-    }
-
-    fn change(&mut self, sequence: u64, state: State) {
-        let Some(pending) = self.pending.get_mut(&sequence) else { return };
-        let before = std::mem::replace(&mut pending.state, state);
-        self.leave(sequence, before);
-        self.enter(sequence, state);
-    }
-
-    fn enter(&mut self, sequence: u64, state: State) {
-        match state {
-            State::Ready => self.ready.push_back(sequence),
-            State::Held(at) | State::Delayed(at) => {
-                self.due.insert((at, sequence));
-            }
-            State::Sent(_) => {}
-        }
-    }
-
-    fn leave(&mut self, sequence: u64, state: State) {
-        match state {
-            State::Held(at) | State::Delayed(at) => {
-                self.due.remove(&(at, sequence));
-            }
-            // `ready` is looked through when it is taken from.
-            State::Ready | State::Sent(_) => {}
+        let held = matches!(self.outstanding.state(sequence), Some(State::Held(_)));
+        if held && self.outstanding.is_at(sequence, count) {
+            self.outstanding.change(sequence, State::Held(now + self.origin.ack_wait));
         }
     }
 
     /// What has waited long enough is ready.
     pub(super) fn wake(&mut self, now: Instant) {
-        while let Some((at, sequence)) = self.due.first().copied()
-            && at <= now
-        {
-            self.change(sequence, State::Ready);
-        }
+        self.outstanding.wake(now);
     }
 
     /// When [`wake`](Self::wake) has something to do again.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.due.first().map(|(at, _)| *at)
+        self.outstanding.next_due()
     }
 
     pub(super) fn is_unfinished(&self) -> bool {
@@ -408,7 +333,7 @@ impl Durable {
         while let Some(turn) = self.whose_turn() {
             let (stored, count) = match self.next_again(tables, stream)? {
                 Some(again) => again,
-                None if self.pending.len() >= self.row.max_ack_pending as usize => break,
+                None if self.outstanding.len() >= self.row.max_ack_pending as usize => break,
                 None => match self.next_new(tables, stream, &mut looks)? {
                     Some(stored) => (stored, 1),
                     None => break,
@@ -420,7 +345,7 @@ impl Durable {
             subscriber.bytes += weight(&stored.message);
             let (id, arrivals) = (subscriber.id, subscriber.arrivals.clone());
             let pending = Pending { count, state: State::Sent(id), noted: count > 1 };
-            self.pending.insert(stored.sequence, pending);
+            self.outstanding.insert(stored.sequence, pending);
             send.push((arrivals, Arrival { stored, count }));
         }
         Ok(())
@@ -437,16 +362,13 @@ impl Durable {
         tables: &mut Tables<'_>,
         stream: &Stream,
     ) -> Result<Option<(Arc<Stored>, u32)>, Fault> {
-        while let Some(sequence) = self.ready.pop_front() {
-            let Some(pending) = self.pending.get(&sequence).filter(|p| p.state == State::Ready) else {
-                continue;
-            };
-            let count = pending.count + 1;
+        while let Some((sequence, before)) = self.outstanding.next_ready() {
+            let count = before + 1;
             let most = self.row.max_deliver.unwrap_or(u32::MAX);
             let stored = stream.message_from(tables, sequence)?.filter(|s| s.sequence == sequence);
             match stored {
                 Some(stored) if count <= most => {
-                    self.note(sequence);
+                    self.outstanding.note(sequence);
                     tables.put_again(self.row.id, sequence, count, 0)?;
                     return Ok(Some((stored, count)));
                 }
@@ -487,10 +409,9 @@ impl Durable {
 
     /// What its stream has discarded will not come again, and need not be remembered.
     fn drop_discarded(&mut self, tables: &mut Tables<'_>, stream: &Stream) -> Result<(), Fault> {
-        while let Some(sequence) = self.pending.keys().next().copied().filter(|seq| *seq < stream.first()) {
+        while let Some(sequence) = self.outstanding.first().filter(|seq| *seq < stream.first()) {
             // In somebody's hands: let it be settled there.
-            if self.pending.get(&sequence).is_some_and(|p| matches!(p.state, State::Held(_) | State::Sent(_)))
-            {
+            if matches!(self.outstanding.state(sequence), Some(State::Held(_) | State::Sent(_))) {
                 break;
             }
             self.discarded += 1;

@@ -84,7 +84,8 @@ mod tests {
     use super::{
         super::{
             op::{Op, Settle, Store},
-            state::{Outcome, State},
+            outcome::Outcome,
+            state::State,
         },
         *,
     };

@@ -13,6 +13,8 @@ mod handle;
 mod ids;
 mod inboxes;
 mod op;
+mod outcome;
+mod outstanding;
 mod reader;
 mod rows;
 mod settled;

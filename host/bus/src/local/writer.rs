@@ -18,8 +18,9 @@ use super::{
     backend::Backend,
     fault::Fault,
     op::Op,
+    outcome::Outcome,
     shared::Shared,
-    state::{Now, Outcome, State},
+    state::{Now, State},
     tables::Tables,
 };
 use crate::api::Connection;

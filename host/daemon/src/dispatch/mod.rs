@@ -1,6 +1,6 @@
 //! An event's way through the daemon, one file a step, in this order:
 //! `subscribe -> decode -> route -> admit -> invoke -> outcome -> commit -> settle`.
-//! Only `settle` acks (the bus acks what `commit` committed); only `commit` makes an effect visible.
+//! Only `settle` hands back (the bus acks what `commit` committed); only `commit` makes an effect visible.
 
 mod admit;
 mod again;
