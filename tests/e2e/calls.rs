@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use fleet_proto::bus::v1::{Message, PublishRequest, ReadRequest, bus_service_client::BusServiceClient};
 use harness::{
     counting::{Counted, Counting, Reply, SERVICE},
     daemon::Daemon,
@@ -13,7 +12,7 @@ use harness::{
     plugin::Plugin,
     proxy::{Act, Proxy},
     setup::Setup,
-    wait::wait_for,
+    way_in::body,
     world::World,
 };
 use serde_json::{Value, json};
@@ -98,29 +97,19 @@ async fn an_answer_that_was_recorded_is_the_answer_after_a_kill() {
 
 #[tokio::test]
 async fn the_embedded_bus_keeps_the_answer_over_a_kill() {
-    let (admin, upstream) = (free_address(), Counting::start().await);
+    let upstream = Counting::start().await;
     upstream.next(PLAIN, [Reply::Hold]);
-    let setup = Setup::local().with("admin.listen", admin.as_str());
     // A stream that the daemon makes by itself.
-    let setup = caller_on(setup, &upstream.address, ["cofferdam.asked", "cofferdam.told"]);
+    let setup = caller_on(Setup::local(), &upstream.address, ["cofferdam.asked", "cofferdam.told"]);
     let mut daemon = setup.start().await;
-    let mut bus = BusServiceClient::connect(format!("http://{admin}")).await.expect("a daemon");
-    let data = calls(&[ONCE, PLAIN]).to_string().into();
-    let message = Message { subject: "cofferdam.asked".into(), data, ..Message::default() };
-    let request = PublishRequest { message: Some(message), ..PublishRequest::default() };
-    bus.publish(request).await.expect("a stream");
+    daemon.publish("cofferdam.asked", calls(&[ONCE, PLAIN])).await;
     upstream.wait_calls(PLAIN, 1).await;
     daemon.kill().await;
     upstream.release();
 
-    let _daemon = setup.start().await;
-    let report = wait_for("a report", async || {
-        let mut bus = BusServiceClient::connect(format!("http://{admin}")).await.ok()?;
-        let request = ReadRequest { subject: "cofferdam.told".to_owned(), ..ReadRequest::default() };
-        let stored = bus.read(request).await.ok()?.into_inner().message().await.ok()??;
-        serde_json::from_slice::<Value>(&stored.message?.data).ok()
-    })
-    .await;
+    let daemon = setup.start().await;
+    let told = daemon.wait_stored("cofferdam.told", 1).await;
+    let report = body(&told[0]);
     assert_eq!(answers(report["calls"].as_array().expect("calls")), ["answer-1", "answer-2"]);
     assert_eq!(upstream.calls(ONCE).len(), 1);
 }

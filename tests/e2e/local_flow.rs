@@ -3,25 +3,20 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use fleet_proto::{
-    bus::v1::{ReadRequest, StoredMessage, bus_service_client::BusServiceClient},
-    standin::v1::Task,
-};
+use fleet_proto::{bus::v1::StoredMessage, standin::v1::Task};
 use harness::{
     daemon::Daemon,
     dice::Dice,
     fleet::{Fleet, free_address},
     pipeline::local_pipeline,
     setup::Setup,
-    wait::wait_for,
+    way_in::body,
 };
-use serde_json::Value;
 
 const ASSIGNED: &str = "workflow.task.assigned";
 
 /// A fleet and the setup of the daemon that it is to use, which does not run yet.
 struct Local {
-    admin: String,
     fleet: Fleet,
     setup: Setup,
 }
@@ -31,39 +26,20 @@ impl Local {
         let admin = free_address();
         let fleet = Fleet::start_on(&admin).await;
         let setup = local_pipeline(&admin, &fleet);
-        Local { admin, fleet, setup }
-    }
-
-    /// What is stored on a subject, oldest first.
-    async fn stored(&self, subject: &str) -> Vec<StoredMessage> {
-        let bus = BusServiceClient::connect(format!("http://{}", self.admin)).await;
-        let request = ReadRequest { subject: subject.to_owned(), ..ReadRequest::default() };
-        let mut messages = bus.expect("a daemon").read(request).await.expect("a stream").into_inner();
-        let mut all = Vec::new();
-        while let Some(message) = messages.message().await.expect("a message") {
-            all.push(message);
-        }
-        all
-    }
-
-    async fn wait_stored(&self, subject: &str, count: usize) {
-        wait_for(&format!("{count} messages on {subject}"), async || {
-            (self.stored(subject).await.len() >= count).then_some(())
-        })
-        .await;
+        Local { fleet, setup }
     }
 
     /// Waits until these plans are through, then stops the daemon and starts it again, so that whatever was not settled
     /// comes once more; sends another plan after it; and looks that everything is there once.
     async fn everything_once(&self, mut daemon: Daemon, plans: &[String]) {
         let mut tasks = self.tasks(plans).await;
-        self.wait_stored(ASSIGNED, tasks.len()).await;
+        daemon.wait_stored(ASSIGNED, tasks.len()).await;
         daemon.stop().await;
         let mut daemon = self.setup.start().await;
         let last = self.fleet.plan("The last").await;
         self.fleet.approve(&last).await;
         tasks.extend(self.fleet.planned(&last).await);
-        self.wait_stored(ASSIGNED, tasks.len()).await;
+        daemon.wait_stored(ASSIGNED, tasks.len()).await;
 
         let ids = |field: &str, messages: &[StoredMessage]| {
             let mut ids: Vec<String> = messages.iter().map(|message| text(message, field)).collect();
@@ -72,14 +48,14 @@ impl Local {
         };
         let mut expected: Vec<String> = tasks.iter().map(|task| task.task_id.clone()).collect();
         expected.sort();
-        assert_eq!(ids("task_id", &self.stored("planning.task.created").await), expected);
-        assert_eq!(ids("task_id", &self.stored(ASSIGNED).await), expected);
+        assert_eq!(ids("task_id", &daemon.stored("planning.task.created").await), expected);
+        assert_eq!(ids("task_id", &daemon.stored(ASSIGNED).await), expected);
         // An approval after the end of a derivation is another one, which finds its tasks made.
         let plans: BTreeSet<String> = plans.iter().cloned().chain([last]).collect();
-        let derived = ids("plan_id", &self.stored("task.derivation.completed").await);
+        let derived = ids("plan_id", &daemon.stored("task.derivation.completed").await);
         assert_eq!(derived.into_iter().collect::<BTreeSet<_>>(), plans);
-        assert_eq!(self.stored("task.derivation.failed").await.len(), 0);
-        assert_eq!(self.stored("cofferdam.dead.>").await.len(), 0);
+        assert_eq!(daemon.stored("task.derivation.failed").await.len(), 0);
+        assert_eq!(daemon.stored("cofferdam.dead.>").await.len(), 0);
         // Titles tell of a second derivation whatever its ids are.
         for plan_id in &plans {
             let tasks = self.fleet.show(plan_id).await.tasks;
@@ -100,8 +76,7 @@ impl Local {
 
 /// A string of the message's payload.
 fn text(message: &StoredMessage, field: &str) -> String {
-    let data = &message.message.as_ref().expect("a message").data;
-    let data: Value = serde_json::from_slice(data).expect("JSON");
+    let data = body(message);
     data["payload"][field].as_str().unwrap_or_else(|| panic!("no {field} in {data}")).to_owned()
 }
 

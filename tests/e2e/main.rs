@@ -3,6 +3,7 @@
 
 mod answers;
 mod bad_input;
+mod both;
 mod bus;
 mod calls;
 mod cells;
@@ -12,6 +13,7 @@ mod executor;
 mod failure;
 mod flow;
 mod grants;
+mod isolation;
 mod jobs;
 mod lifecycle;
 mod local_flow;

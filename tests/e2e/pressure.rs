@@ -17,7 +17,7 @@ use harness::{
 use serde_json::{Value, json};
 
 async fn none_is_lost(nats: bool) {
-    let burst = Burst { nats, events: 10_000, bytes: 200, warm_up: 100, trickle: (100, 1) };
+    let burst = Burst { nats, events: 10_000, bytes: 200, warm_up: 100, trickle: (100, 1), waiting: false };
     let report = Box::pin(burst.run()).await;
     assert_eq!((report.lost, report.repeated), (0, 0), "{report:?}");
 }

@@ -42,6 +42,9 @@ pub struct Burst {
     pub warm_up: u64,
     /// A second, and for so many seconds.
     pub trickle: (u64, u64),
+    /// The burst lies on its stream before a daemon takes the first of it, one that has just started. NATS only: the embedded
+    /// bus is not there without its daemon.
+    pub waiting: bool,
 }
 
 /// What came of it. Memory is what the daemon has resident, in KiB.
@@ -78,7 +81,8 @@ impl Burst {
         };
         let plugin = Plugin::fixture("echo").on(IN, "").reports_to(OUT);
         // A line for each event would be held here.
-        let mut daemon = setup.env("LOG_LEVEL", "warn").plugin(plugin).start().await;
+        let setup = setup.env("LOG_LEVEL", "warn").plugin(plugin);
+        let mut daemon = setup.start().await;
         let plain = match &server {
             Some(server) => {
                 let client = server.client().await;
@@ -103,11 +107,19 @@ impl Burst {
         settled(&daemon, feed.next).await;
         let steady = steady.stop().await;
 
-        let burst = Memory::watch(daemon.id());
-        let began = Instant::now();
-        feed.publish(self.events).await;
-        let published = began.elapsed();
-        settled(&daemon, feed.next).await;
+        let (burst, began, published) = if self.waiting {
+            daemon.stop().await;
+            let began = Instant::now();
+            feed.publish(self.events).await;
+            let published = began.elapsed();
+            daemon = setup.start().await;
+            (Memory::watch(daemon.id()), Instant::now(), published)
+        } else {
+            let (burst, began) = (Memory::watch(daemon.id()), Instant::now());
+            feed.publish(self.events).await;
+            (burst, began, began.elapsed())
+        };
+        settled(&daemon, if self.waiting { self.events } else { feed.next }).await;
         let took = began.elapsed();
         let burst = burst.stop().await;
 

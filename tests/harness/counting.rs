@@ -8,17 +8,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
 use tokio::{sync::watch, task::JoinHandle};
 use tonic::{
     Code, Request, Response, Status,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{BoxFuture, Service, http},
     server::{NamedService, UnaryService},
 };
 
-use crate::{serve::serve, wait::wait_for};
+use crate::{codec::Plain, serve::serve, wait::wait_for};
 
 /// As configuration names its methods: `test.Counting/<any>`.
 pub const SERVICE: &str = <Counter as NamedService>::NAME;
@@ -157,43 +156,5 @@ impl UnaryService<Bytes> for Called {
             }
             Ok(Response::new(format!("answer-{count}").into()))
         })
-    }
-}
-
-/// Bytes as they are.
-#[derive(Default)]
-struct Plain;
-
-impl Codec for Plain {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Plain;
-    type Decoder = Plain;
-
-    fn encoder(&mut self) -> Plain {
-        Plain
-    }
-
-    fn decoder(&mut self) -> Plain {
-        Plain
-    }
-}
-
-impl Encoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }

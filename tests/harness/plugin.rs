@@ -15,6 +15,8 @@ pub struct Plugin {
     grants: Table,
     values: Table,
     limits: Table,
+    /// Further keys of the operator's table.
+    operator: Table,
 }
 
 impl Plugin {
@@ -38,7 +40,8 @@ impl Plugin {
             manifest,
             grants: none.clone(),
             values: none.clone(),
-            limits: none,
+            limits: none.clone(),
+            operator: none,
         };
         plugin.named(name)
     }
@@ -141,11 +144,23 @@ impl Plugin {
         self
     }
 
+    /// The operator's word, such as `isolation`, `"batch"`.
+    pub fn operator(mut self, name: &str, value: impl Into<Value>) -> Plugin {
+        self.operator.insert(name.into(), value.into());
+        self
+    }
+
+    /// The manifest's word, in `[plugin]`.
+    pub fn says(mut self, name: &str, value: impl Into<Value>) -> Plugin {
+        section(&mut self.manifest, "plugin").insert(name.into(), value.into());
+        self
+    }
+
     /// Writes the manifest into `folder`; returns the plugin's table of the configuration.
     pub(crate) fn write(&self, folder: &Path) -> Table {
         let manifest = folder.join(format!("{}.plugin.toml", self.name));
         std::fs::write(&manifest, self.manifest.to_string()).expect("a manifest");
-        let mut table = Table::new();
+        let mut table = self.operator.clone();
         table.insert("component".into(), text(&self.component));
         table.insert("manifest".into(), text(&manifest));
         for (name, section) in [("grants", &self.grants), ("config", &self.values), ("limits", &self.limits)]

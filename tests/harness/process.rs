@@ -36,10 +36,9 @@ const VARIABLES: [&str; 12] = [
 /// Lines of a log that a failing test shows.
 const SHOWN: usize = 80;
 
-/// One of the workspace's programs: beside the test binary, as cargo puts them.
+/// One of the workspace's programs, of the same build as this one: where cargo puts them.
 pub fn program(name: &str) -> PathBuf {
-    let folder = target().join("debug");
-    let file = folder.join(name);
+    let file = build().join(name);
     assert!(
         file.is_file(),
         "{} is not there: run `cargo xtask test`, or `cargo build -p cofferdam -p fleet`",
@@ -48,11 +47,16 @@ pub fn program(name: &str) -> PathBuf {
     file
 }
 
-/// Cargo's target directory, from where this binary lies: `<target>/debug/deps/<test>` or `<target>/debug/<program>`.
+/// Cargo's target directory.
 pub fn target() -> PathBuf {
-    let binary = std::env::current_exe().expect("the test's own path");
-    let debug = binary.ancestors().find(|folder| folder.ends_with("debug"));
-    debug.and_then(Path::parent).map(Path::to_owned).expect("a binary in target/debug")
+    build().parent().map(Path::to_owned).expect("a folder in the target directory")
+}
+
+/// The folder of this build, from where this binary lies: `<target>/debug/deps/<test>` or `<target>/release/<program>`.
+fn build() -> PathBuf {
+    let binary = std::env::current_exe().expect("our own path");
+    let folder = binary.ancestors().find(|folder| folder.ends_with("debug") || folder.ends_with("release"));
+    folder.map(Path::to_owned).expect("a binary in target/debug or target/release")
 }
 
 /// A running program. Killed on drop, or when the thread that started it ends.

@@ -2,22 +2,21 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
-
 /// Longer than a busy machine with two slow cores needs for any one step of a test.
 pub const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Polls until `probe` gives something.
 pub async fn wait_for<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = probe().await {
-            return found;
+    within(what, async {
+        loop {
+            if let Some(found) = probe().await {
+                return found;
+            }
+            tokio::time::sleep(POLL).await;
         }
-        assert!(Instant::now() < deadline, "waited {PATIENCE:?} in vain for {what}");
-        tokio::time::sleep(POLL).await;
-    }
+    })
+    .await
 }
 
 /// Awaits something that is to come.

@@ -11,13 +11,13 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf as _, BufMut as _, Bytes};
+use bytes::Bytes;
+use harness::codec::Plain;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tonic::{
     Request, Response, Status,
     body::Body,
-    codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     codegen::{BoxFuture, Service, http},
     server::{NamedService, UnaryService},
     transport::{Server, server::TcpIncoming},
@@ -120,43 +120,5 @@ impl UnaryService<Bytes> for Counter {
     fn call(&mut self, request: Request<Bytes>) -> Self::Future {
         let answer = self.ledger.count(self.method, &request).map(Response::new);
         Box::pin(async move { answer })
-    }
-}
-
-/// Bytes as they are.
-#[derive(Default)]
-struct Plain;
-
-impl Codec for Plain {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Plain;
-    type Decoder = Plain;
-
-    fn encoder(&mut self) -> Plain {
-        Plain
-    }
-
-    fn decoder(&mut self) -> Plain {
-        Plain
-    }
-}
-
-impl Encoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Plain {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
     }
 }

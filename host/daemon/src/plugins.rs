@@ -159,7 +159,7 @@ async fn load(one: Inspected<'_>, config: &Config, sandbox: &Sandbox) -> Result<
         metrics: plugin.manifest.metrics.clone(),
         limits: limits(&plugin.limits),
         permits: Arc::new(Semaphore::new(plugin.limits.concurrency as usize)),
-        component,
+        component: component.isolated(plugin.isolation),
     })
 }
 

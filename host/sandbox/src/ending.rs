@@ -49,6 +49,8 @@ pub struct Usage {
     pub memory_peak: usize,
     /// Calls through the seam.
     pub host_calls: u32,
+    /// The instance was made for this event, and served none before.
+    pub fresh: bool,
 }
 
 /// How a run ended. Only `Ok` and `Failed` are the guest's word.

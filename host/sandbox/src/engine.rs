@@ -1,15 +1,17 @@
 //! The wasmtime engine: every setting that shapes compiled code or the pool, with its reason, and the thread
-//! that ticks. What one run may use is in `limits`.
+//! that ticks and clears away what is idle. What one run may use is in `limits`.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
 use crate::config::SandboxConfig;
 use crate::error::SandboxError;
+use crate::isolation::Pool;
 
 /// Room on a run's stack for host calls, which run on it too. Unoptimised gRPC code takes most of 1 MiB.
 const HOST_STACK: usize = 2 << 20;
@@ -91,22 +93,32 @@ pub(crate) fn engine(config: &SandboxConfig) -> Result<Engine, SandboxError> {
     Engine::new(&settings(config)).map_err(|error| SandboxError::Engine(format!("{error:#}")))
 }
 
-/// Moves the engine's epoch on, until it is dropped.
+/// Moves the engine's epoch on and drops instances that are idle for too long, until it is dropped itself.
 #[derive(Debug)]
 pub(crate) struct Ticker {
     _stop: Sender<()>,
 }
 
 impl Ticker {
-    pub(crate) fn start(engine: &Engine, tick: Duration) -> Result<Self, SandboxError> {
+    pub(crate) fn start(
+        engine: &Engine,
+        config: &SandboxConfig,
+        pool: Arc<Pool>,
+    ) -> Result<Self, SandboxError> {
+        let SandboxConfig { tick, idle, .. } = *config;
         let (stop, stopped) = channel();
         let engine = engine.weak();
         thread::Builder::new()
             .name("cofferdam-tick".to_owned())
             .spawn(move || {
+                let mut looked = Instant::now();
                 while stopped.recv_timeout(tick) == Err(RecvTimeoutError::Timeout) {
                     let Some(engine) = engine.upgrade() else { return };
                     engine.increment_epoch();
+                    if looked.elapsed() >= idle / 4 {
+                        looked = Instant::now();
+                        pool.drop_idle(idle);
+                    }
                 }
             })
             .map_err(SandboxError::Ticker)?;

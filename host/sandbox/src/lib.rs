@@ -2,12 +2,13 @@
 //!
 //! ```text
 //! Sandbox::load -> inspect -> artifacts (or compile) -> bindings (link) -> Plugin
-//! Plugin::handle -> instance (store, limits, meter) -> guest <-> bindings <-> seam <-> Host
+//! Plugin::handle -> isolation (a place, or an idle instance) -> instance (store, limits, meter)
+//!     -> guest <-> bindings <-> seam <-> Host
 //! ```
 //!
 //! **Invariants.** A run cannot outlive its limits, nor the future that waits for it. A host call has one way out,
 //! `instance::State::call`. A refusal or a limit is an [`Ending`], never a panic or an error of the sandbox. Code that
-//! this sandbox did not compile is never executed.
+//! this sandbox did not compile is never executed. Nothing of one event's host is in the store when the next one's run begins.
 
 mod artifacts;
 mod bindings;
@@ -17,6 +18,7 @@ mod engine;
 mod error;
 mod inspect;
 mod instance;
+mod isolation;
 mod limits;
 mod meter;
 mod seam;
@@ -31,17 +33,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use wasmtime::Engine;
 
 use crate::artifacts::Artifacts;
 use crate::bindings::Bindings;
 use crate::engine::Ticker;
+use crate::instance::Instance;
+use crate::isolation::{Idle, Pool};
 
 pub use crate::config::SandboxConfig;
 pub use crate::ending::{Ending, Run, Usage};
 pub use crate::error::{LoadError, SandboxError};
 pub use crate::inspect::{Digest, Shape};
+pub use crate::isolation::Isolation;
 pub use crate::limits::Limits;
 pub use crate::seam::*;
 
@@ -55,8 +59,7 @@ struct Shared {
     engine: Engine,
     config: SandboxConfig,
     artifacts: Option<Artifacts>,
-    /// As many permits as the pool has slots.
-    instances: Semaphore,
+    pool: Arc<Pool>,
     _ticker: Ticker,
 }
 
@@ -67,10 +70,9 @@ impl Sandbox {
         let engine = engine::engine(&config)?;
         let artifacts =
             config.cache_dir.as_deref().map(|directory| Artifacts::open(directory, &engine)).transpose()?;
-        let ticker = Ticker::start(&engine, config.tick)?;
-        let instances =
-            Semaphore::new(usize::try_from(config.max_instances).unwrap_or(Semaphore::MAX_PERMITS));
-        Ok(Self { shared: Arc::new(Shared { engine, config, artifacts, instances, _ticker: ticker }) })
+        let pool = Pool::new(config.max_instances);
+        let ticker = Ticker::start(&engine, &config, pool.clone())?;
+        Ok(Self { shared: Arc::new(Shared { engine, config, artifacts, pool, _ticker: ticker }) })
     }
 
     /// Reads what a component is. Nothing is compiled.
@@ -104,7 +106,8 @@ impl Sandbox {
             }
         };
         let bindings = Bindings::link(engine, &component, &shape)?;
-        Ok(Plugin { shared: self.shared.clone(), loaded: Arc::new(Loaded { shape, source, bindings }) })
+        let loaded = Loaded { shape, source, bindings };
+        Ok(Plugin { shared: self.shared.clone(), loaded: Arc::new(loaded), batch: None })
     }
 }
 
@@ -121,11 +124,18 @@ pub enum Source {
     Cached { took: Duration },
 }
 
-/// A component, ready to run. Cheap to clone.
+/// A component, ready to run. Cheap to clone; clones share the instances that wait for events.
 #[derive(Clone)]
 pub struct Plugin {
     shared: Arc<Shared>,
     loaded: Arc<Loaded>,
+    batch: Option<Batch>,
+}
+
+#[derive(Clone)]
+struct Batch {
+    events: u32,
+    idle: Arc<Idle>,
 }
 
 struct Loaded {
@@ -143,13 +153,42 @@ impl Plugin {
         self.loaded.source
     }
 
-    /// Runs one event in a fresh instance and gives the host back, however the run ended. Waits for a free
-    /// instance first. Dropping the future stops the guest, and drops the host with it.
+    /// The same component with instances of its own, kept apart like this. As loaded it is [`Isolation::Event`].
+    #[must_use]
+    pub fn isolated(mut self, isolation: Isolation) -> Self {
+        self.batch = match isolation {
+            Isolation::Batch { events } if events > 1 => {
+                Some(Batch { events, idle: Idle::new(&self.shared.pool) })
+            }
+            Isolation::Event | Isolation::Batch { .. } => None,
+        };
+        self
+    }
+
+    /// Runs one event, in a fresh instance unless it is [isolated](Self::isolated) otherwise, and gives the host back,
+    /// however the run ended. Waits for a free instance first. Dropping the future stops the guest, and drops the instance
+    /// and the host with it.
     pub async fn handle(&self, host: Box<dyn Host>, event: Event, limits: &Limits) -> Run {
-        let Shared { engine, config, instances, .. } = &*self.shared;
-        // Held until the instance is gone. The semaphore is never closed, so this never fails.
-        let _permit = instances.acquire().await;
-        instance::run(engine, &self.loaded.bindings, config, host, event, limits).await
+        let Shared { engine, config, pool, .. } = &*self.shared;
+        // Held until the instance is idle or gone.
+        let _permit = pool.permit().await;
+        let warm = self.batch.as_ref().and_then(|batch| batch.idle.take()).filter(|warm| warm.fits(limits));
+        let mut instance = match warm {
+            Some(mut warm) => {
+                warm.renew(host, &event, limits, config);
+                warm
+            }
+            None => Instance::new(engine, pool.slot().await, host, &event, limits, config),
+        };
+        let run = instance.run(&self.loaded.bindings, event, limits).await;
+        // Only here an instance gets to another event: not by a future that was dropped, nor from a panic.
+        if let Some(Batch { events, idle }) = &self.batch
+            && run.ending == Ending::Ok
+            && instance.may_go_on(*events)
+        {
+            idle.put(instance);
+        }
+        run
     }
 }
 

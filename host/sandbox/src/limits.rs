@@ -7,6 +7,10 @@ use wasmtime::ResourceLimiter;
 
 use crate::config::SandboxConfig;
 
+/// Bytes that an instance's memory may have grown since it was made, for it to serve another event. Memory never
+/// shrinks, so an instance of a guest that once needed much would hold that much for as long as it lives.
+const KEPT_GROWTH: usize = 4 << 20;
+
 /// What one run of one event may use. Past any of them the run ends with the `Ending` of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
@@ -16,7 +20,7 @@ pub struct Limits {
     /// From the start of the handler to its end, waiting included. Default 60 s: half the ack-wait one
     /// would choose for handlers that call slow upstreams.
     pub wall: Duration,
-    /// Bytes of all linear memories together; at most `SandboxConfig::max_memory`. Default 64 MiB.
+    /// Bytes of all linear memories together, earlier events' of the instance included; at most `SandboxConfig::max_memory`. Default 64 MiB.
     pub memory: usize,
     /// Elements of all tables together; at most `SandboxConfig::max_table_elements`. Default 20,000,
     /// wasmtime's own.
@@ -54,6 +58,8 @@ pub(crate) struct Limiter {
 struct Gauge {
     limit: usize,
     used: usize,
+    /// Of that, what the instance began with.
+    begun: usize,
     /// Of the growth granted last, in case it fails after all.
     granted: usize,
     peak: usize,
@@ -66,6 +72,29 @@ impl Limiter {
             memory: Gauge::new(limits.memory.min(ceiling.max_memory)),
             tables: Gauge::new(limits.table_elements.min(ceiling.max_table_elements)),
         }
+    }
+
+    /// For the next event of an instance. What it holds stays counted.
+    pub(crate) fn renew(&mut self, limits: &Limits, ceiling: &SandboxConfig) {
+        self.memory.renew(limits.memory.min(ceiling.max_memory));
+        self.tables.renew(limits.table_elements.min(ceiling.max_table_elements));
+    }
+
+    /// Would an instance that holds this much be within these limits?
+    pub(crate) fn fits(&self, limits: &Limits) -> bool {
+        self.memory.used <= limits.memory && self.tables.used <= limits.table_elements
+    }
+
+    /// The instance is made; what it grows from here is the events' doing.
+    pub(crate) fn begin(&mut self) {
+        self.memory.begun = self.memory.used;
+        self.tables.begun = self.tables.used;
+    }
+
+    /// May the instance serve another event, as far as its memory and tables go? Not if it reached a limit, though the guest
+    /// coped with that; and half the room has to be left, so that events have it that leave nothing behind themselves.
+    pub(crate) fn may_go_on(&self) -> bool {
+        self.memory.may_go_on(KEPT_GROWTH) && self.tables.may_go_on(usize::MAX)
     }
 
     pub(crate) fn memory_peak(&self) -> usize {
@@ -83,7 +112,16 @@ impl Limiter {
 
 impl Gauge {
     fn new(limit: usize) -> Self {
-        Self { limit, used: 0, granted: 0, peak: 0, refused: false }
+        Self { limit, used: 0, begun: 0, granted: 0, peak: 0, refused: false }
+    }
+
+    fn renew(&mut self, limit: usize) {
+        *self = Self { used: self.used, begun: self.begun, peak: self.used, ..Self::new(limit) };
+    }
+
+    fn may_go_on(&self, most: usize) -> bool {
+        let half = self.limit.saturating_sub(self.begun) / 2;
+        !self.refused && self.used.saturating_sub(self.begun) <= most.min(half)
     }
 
     /// `maximum` is the guest's own: beyond it the refusal is not ours.

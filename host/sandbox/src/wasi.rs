@@ -26,6 +26,9 @@ const CLOCK_STEP: u64 = 1_000;
 const MAX_RANDOM: u64 = 1 << 20;
 /// Streams, pollables and the like that a guest can hold: each is memory of the host.
 const MAX_RESOURCES: usize = 4_096;
+/// As many of them an instance can take along to its next event: the standard streams, and some that it keeps.
+/// One with more is leaking them.
+const KEPT_RESOURCES: usize = 64;
 /// A write gets at most this much at once.
 const WRITE_PERMIT: usize = 64 << 10;
 
@@ -43,7 +46,7 @@ pub(crate) fn link(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     Ok(())
 }
 
-/// What one run holds of WASI.
+/// What an instance holds of WASI, set for the event that it serves.
 pub(crate) struct Wasi {
     context: WasiCtx,
     table: ResourceTable,
@@ -78,6 +81,20 @@ impl Wasi {
             random: Random { seed: Sha256::digest(id).into(), block: 0 },
             output,
         }
+    }
+
+    /// For the next event of an instance. The guest's handles stay good, as guests keep those of the standard streams; there
+    /// is nothing behind them but what is new here, and timers, which keep the clock that they were made with.
+    pub(crate) fn renew(&mut self, id: &str, timestamp: u64, max_output: usize) {
+        self.now = Arc::new(AtomicU64::new(timestamp));
+        self.random = Random { seed: Sha256::digest(id).into(), block: 0 };
+        *self.output.lock().unwrap_or_else(PoisonError::into_inner) =
+            Output { left: max_output, ..Output::default() };
+    }
+
+    /// Does the guest hold no more than what may stay for the next event?
+    pub(crate) fn is_tidy(&mut self) -> bool {
+        self.table.iter_mut().nth(KEPT_RESOURCES).is_none()
     }
 
     /// The lines written since the last time; at the `end` unfinished ones too.

@@ -26,14 +26,9 @@ async fn backlog(bus: &Arc<dyn Bus>, origin: &Arc<Origin>) -> Backlog {
 
 /// Acks are heard by and by.
 async fn unsettled(bus: &Arc<dyn Bus>, origin: &Arc<Origin>, waiting: u64, outstanding: u64) -> Backlog {
-    soon("the counts", async {
-        loop {
-            let backlog = backlog(bus, origin).await;
-            if (backlog.waiting, backlog.outstanding) == (waiting, outstanding) {
-                return backlog;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    wait_for("the counts", async || {
+        let backlog = backlog(bus, origin).await;
+        ((backlog.waiting, backlog.outstanding) == (waiting, outstanding)).then_some(backlog)
     })
     .await
 }
@@ -61,14 +56,9 @@ async fn a_backlog_counts_what_waits_and_what_is_out(world: World) {
     held[0].ack().await.unwrap();
     held[2].ack().await.unwrap();
     // What was handed back on closing is out until somebody takes it again.
-    let after = soon("the acks", async {
-        loop {
-            let backlog = backlog(&bus, &origin).await;
-            if backlog.unsettled() == 8 && backlog.ack_floor == 1 {
-                return backlog;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let after = wait_for("the acks", async || {
+        let backlog = backlog(&bus, &origin).await;
+        (backlog.unsettled() == 8 && backlog.ack_floor == 1).then_some(backlog)
     })
     .await;
     assert!((1..=2).contains(&after.outstanding), "{after:?}");
@@ -207,12 +197,7 @@ async fn a_backlog_is_the_same_after_a_restart(mut world: World) {
         next(&mut deliveries).await.ack().await.unwrap();
     }
     deliveries.close().await;
-    soon("the acks", async {
-        while backlog(&bus, &origin).await.unsettled() != 4 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await;
+    wait_for("the acks", async || (backlog(&bus, &origin).await.unsettled() == 4).then_some(())).await;
     drop((deliveries, bus));
     world.restart().await;
     let bus = world.bus().await;

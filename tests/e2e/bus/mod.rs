@@ -30,7 +30,7 @@ use cofferdam_bus::{
     local::LocalConfig,
     nats::{NatsConfig, Timing, connect, connect_with},
 };
-use harness::nats::Server;
+use harness::{nats::Server, wait::wait_for};
 
 /// Makes a test of each behaviour on each bus, so that no bus has more cases than another. `cargo xtask test` counts
 /// them by the names of the modules made here.
@@ -212,6 +212,22 @@ async fn stored(bus: &Arc<dyn Bus>, stream: &str, filter: &str) -> Vec<(String, 
     let text = |data: &Bytes| std::str::from_utf8(data).expect("text").to_owned();
     let found = held(bus, stream, filter).await;
     found.into_iter().map(|s| (s.message.subject.clone(), text(&s.message.data))).collect()
+}
+
+/// Waits until nothing is stored under the filter any more.
+async fn emptied(bus: &Arc<dyn Bus>, stream: &str, filter: &str) {
+    wait_for(&format!("the end of all under {filter}"), async || {
+        stored(bus, stream, filter).await.is_empty().then_some(())
+    })
+    .await;
+}
+
+/// The same of a subject, whatever its stream is.
+async fn ended(bus: &Arc<dyn Bus>, subject: &str) {
+    wait_for(&format!("the end of {subject}"), async || {
+        bus.last(subject).await.unwrap().is_none().then_some(())
+    })
+    .await;
 }
 
 fn data(found: &[(String, String)]) -> Vec<&str> {

@@ -28,15 +28,6 @@ async fn put_living(bus: &Arc<dyn Bus>, subject: &str, data: &str, ttl: &str) ->
     bus.publish(living(subject, data, ttl), Publish::default()).await.expect("a publish").sequence
 }
 
-async fn ended(bus: &Arc<dyn Bus>, subject: &str) {
-    soon("the message's end", async {
-        while bus.last(subject).await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
-}
-
 fn jobs() -> ConsumerSpec {
     ConsumerSpec {
         ack_wait: Duration::from_millis(600),

@@ -36,12 +36,7 @@ async fn retention_by_age_drops_what_is_too_old(world: World) {
     };
     bus.ensure_stream(&spec).await.unwrap();
     put(&bus, "s", "old").await;
-    soon("the message's end", async {
-        while bus.last("s").await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    ended(&bus, "s").await;
     put(&bus, "s", "new").await;
     let (_, mut deliveries) = follow(&bus, &consumer_spec("S", "d", "s")).await;
     let delivery = next(&mut deliveries).await;
@@ -119,12 +114,7 @@ async fn what_aged_unacked_does_not_come_again_and_blocks_nothing(world: World) 
     let (_, mut deliveries) = follow(&bus, &spec).await;
     put(&bus, "s", "old").await;
     let held = next(&mut deliveries).await;
-    soon("the message's end", async {
-        while bus.last("s").await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    ended(&bus, "s").await;
     drop(held);
     // Comes when the place is free, and may have aged by then: there is always a younger one.
     let feed = tokio::spawn({
@@ -149,19 +139,9 @@ async fn a_stream_whose_messages_are_all_gone_counts_on(mut world: World) {
     for n in 1..=3 {
         assert_eq!(put(&bus, "s", "x").await, n);
     }
-    soon("their end", async {
-        while !stored(&bus, "S", "s").await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    emptied(&bus, "S", "s").await;
     assert_eq!(put(&bus, "s", "x").await, 4);
-    soon("its end", async {
-        while bus.last("s").await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    ended(&bus, "s").await;
     drop(bus);
     world.restart().await;
     let bus = world.bus().await;

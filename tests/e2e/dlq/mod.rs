@@ -1,13 +1,13 @@
 //! Dead letters for an operator: `cofferdam dlq`, as a shell runs it, against a running daemon. Every test runs on both
 //! buses.
 
+mod redriving;
+
 use std::process::Stdio;
 
 use fleet_proto::{
     admin::v1::{ListRequest, RedriveRequest, ShowRequest, dead_letters_client::DeadLettersClient},
-    bus::v1::{
-        Header, Message, PublishRequest, ReadRequest, StoredMessage, bus_service_client::BusServiceClient,
-    },
+    bus::v1::PublishRequest,
 };
 use harness::{
     daemon::Daemon,
@@ -15,38 +15,14 @@ use harness::{
     plugin::Plugin,
     process::program,
     setup::Setup,
-    wait::{wait_for, within},
+    wait::within,
+    way_in::{request, text},
 };
 use serde_json::{Value, json};
 use tokio::process::Command;
 use tonic::{Code, transport::Channel};
 
-/// Each test once on each bus.
-macro_rules! on_both_buses {
-    ($($name:ident),* $(,)?) => {
-        mod nats {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    let nats = harness::nats::Server::start().await;
-                    let setup = harness::setup::Setup::new(&nats.url());
-                    Box::pin(super::$name(super::Stage::start(setup, Some(nats)).await)).await;
-                }
-            )*
-        }
-        mod local {
-            $(
-                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                async fn $name() {
-                    let setup = harness::setup::Setup::local();
-                    Box::pin(super::$name(super::Stage::start(setup, None).await)).await;
-                }
-            )*
-        }
-    };
-}
-
-mod redriving;
+use crate::both::{Begin, on_both_buses};
 
 on_both_buses! {
     a_list_has_what_matches_and_says_how_many_there_are,
@@ -76,13 +52,15 @@ fn guest(fixture: &str, name: &str) -> Plugin {
         .may("publish", &[OUT])
 }
 
-impl Stage {
-    async fn start(setup: Setup, nats: Option<Server>) -> Stage {
+impl Begin for Stage {
+    async fn on(setup: Setup, nats: Option<Server>) -> Stage {
         let setup = setup.plugin(guest("echo", "p"));
         let daemon = setup.start().await;
         Stage { setup, daemon, _nats: nats }
     }
+}
 
+impl Stage {
     /// Another daemon in its place, on the same data.
     async fn again(mut self, change: impl FnOnce(Setup) -> Setup) -> Stage {
         self.daemon.stop().await;
@@ -104,56 +82,9 @@ impl Stage {
         DeadLettersClient::connect(self.url()).await.expect("a daemon")
     }
 
-    async fn publish(&self, subject: &str, headers: &[(&str, &str)], data: impl Into<Vec<u8>>) -> u64 {
-        self.publish_as("", subject, headers, data).await
-    }
-
-    /// Under this message id.
-    async fn publish_as(
-        &self,
-        id: &str,
-        subject: &str,
-        headers: &[(&str, &str)],
-        data: impl Into<Vec<u8>>,
-    ) -> u64 {
-        let header = |(name, value): &(&str, &str)| Header { name: (*name).into(), value: (*value).into() };
-        let headers = headers.iter().map(header).collect();
-        let message = Message { subject: subject.to_owned(), headers, data: data.into().into() };
-        let message_id = id.to_owned();
-        let request = PublishRequest { message: Some(message), message_id, ..PublishRequest::default() };
-        let mut client = BusServiceClient::connect(self.url())
-            .await
-            .expect("a daemon")
-            .max_encoding_message_size(usize::MAX);
-        client.publish(request).await.expect("a stream").into_inner().sequence
-    }
-
-    /// All that is stored under a filter, oldest first.
-    async fn stored(&self, filter: &str) -> Vec<StoredMessage> {
-        let request = ReadRequest { subject: filter.to_owned(), ..ReadRequest::default() };
-        let mut client = BusServiceClient::connect(self.url())
-            .await
-            .expect("a daemon")
-            .max_decoding_message_size(usize::MAX);
-        let mut messages = client.read(request).await.expect("a stream").into_inner();
-        let mut all = Vec::new();
-        while let Some(message) = messages.message().await.expect("a message") {
-            all.push(message);
-        }
-        all
-    }
-
-    async fn wait_stored(&self, filter: &str, count: usize) -> Vec<StoredMessage> {
-        wait_for(&format!("{count} messages on {filter}"), async || {
-            let stored = self.stored(filter).await;
-            (stored.len() >= count).then_some(stored)
-        })
-        .await
-    }
-
     /// Dead letters, once there are so many; `id` and what `list --json` tells of them.
     async fn dead(&self, count: usize) -> Vec<Value> {
-        self.wait_stored("cofferdam.dead.>", count).await;
+        self.daemon.wait_stored("cofferdam.dead.>", count).await;
         let (code, out, _) = self.dlq(&["list", "--json"]).await;
         assert_eq!(code, 0);
         let dead: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -163,10 +94,10 @@ impl Stage {
 
     /// Events that become dead letters; gives their ids.
     async fn failed(&self, data: &[&str]) -> Vec<u64> {
-        let before = self.stored("cofferdam.dead.>").await.len();
+        let before = self.daemon.stored("cofferdam.dead.>").await.len();
         for (n, data) in data.iter().enumerate() {
-            self.publish(IN, &[], *data).await;
-            self.wait_stored("cofferdam.dead.>", before + n + 1).await;
+            self.daemon.publish(IN, *data).await;
+            self.daemon.wait_stored("cofferdam.dead.>", before + n + 1).await;
         }
         let all = self.dead(before + data.len()).await;
         all[before..].iter().map(|letter| letter["id"].as_u64().unwrap()).collect()
@@ -174,12 +105,11 @@ impl Stage {
 
     /// What was stored on `OUT`.
     async fn told(&self) -> Vec<String> {
-        let told = self.stored(OUT).await;
-        told.into_iter().map(|m| String::from_utf8(m.message.unwrap().data.to_vec()).unwrap()).collect()
+        self.daemon.stored(OUT).await.iter().map(|told| text(told).to_owned()).collect()
     }
 
     async fn wait_told(&self, count: usize) -> Vec<String> {
-        self.wait_stored(OUT, count).await;
+        self.daemon.wait_stored(OUT, count).await;
         self.told().await
     }
 
@@ -216,12 +146,14 @@ impl Stage {
 
     /// Stores a dead letter of `p` as no daemon would.
     async fn forged(&self, body: &Value) -> u64 {
-        self.publish("cofferdam.dead.p", &[], body.to_string()).await
+        self.daemon.publish("cofferdam.dead.p", body.to_string()).await
     }
 
     /// The same, under an id such as a daemon would give it.
     async fn forged_with(&self, id: &str, body: &Value) -> u64 {
-        self.publish_as(id, "cofferdam.dead.p", &[], body.to_string()).await
+        let request = request("cofferdam.dead.p", body.to_string());
+        let request = PublishRequest { message_id: id.to_owned(), ..request };
+        self.daemon.client().send(request).await.unwrap().sequence
     }
 
     /// The only letter, as it is stored.
@@ -240,9 +172,9 @@ async fn a_list_has_what_matches_and_says_how_many_there_are(stage: Stage) {
     assert_eq!((code, out.as_str(), told.as_str()), (0, "", "cofferdam: there are no dead letters\n"));
 
     let stage = stage.again(|setup| setup.plugin(guest("trap", "q"))).await;
-    stage.publish(IN, &[("X-Key", "k-1")], "first").await;
-    stage.wait_stored("cofferdam.dead.>", 2).await;
-    stage.publish(IN, &[("X-Key", "k-2")], "second\nline").await;
+    stage.daemon.publish_with(IN, &[("X-Key", "k-1")], "first").await;
+    stage.daemon.wait_stored("cofferdam.dead.>", 2).await;
+    stage.daemon.publish_with(IN, &[("X-Key", "k-2")], "second\nline").await;
     let dead = stage.dead(4).await;
     let of = |plugin: &str| -> Vec<u64> {
         let of = dead.iter().filter(|l| l["plugin"] == plugin);
@@ -286,7 +218,7 @@ async fn a_list_has_what_matches_and_says_how_many_there_are(stage: Stage) {
 }
 
 async fn a_dead_letter_is_shown_with_all_it_has(stage: Stage) {
-    stage.publish(IN, &[("X-Key", "k"), ("X-Other", "o")], r#"{"n":1}"#).await;
+    stage.daemon.publish_with(IN, &[("X-Key", "k"), ("X-Other", "o")], r#"{"n":1}"#).await;
     let id = stage.dead(1).await[0]["id"].as_u64().unwrap().to_string();
     let (code, out, _) = stage.dlq(&["show", &id]).await;
     assert_eq!(code, 0);
@@ -310,7 +242,7 @@ async fn a_dead_letter_is_shown_with_all_it_has(stage: Stage) {
     assert_eq!((&letter["plugin"], &letter["event"]["subject"]), (&json!("p"), &json!(IN)));
     assert!(letter["digest"].is_string() && letter["trace"].is_string(), "{letter}");
 
-    stage.publish(IN, &[], [0, 159, 146]).await;
+    stage.daemon.client().send(request(IN, [0, 159, 146])).await.unwrap();
     let second = stage.dead(2).await[1]["id"].to_string();
     let output = stage.command(&["show", &second, "--payload"]).output().await.unwrap();
     assert_eq!((output.status.code(), output.stdout), (Some(0), vec![0, 159, 146]));
@@ -343,9 +275,9 @@ async fn what_is_dropped_is_gone(stage: Stage) {
     assert_eq!(stage.ids(&[]).await, NONE);
     // Nothing came back to life.
     let stage = stage.mended().await;
-    stage.publish(IN, &[], "later").await;
+    stage.daemon.publish(IN, "later").await;
     assert_eq!(stage.wait_told(1).await, ["later"]);
-    assert_eq!(stage.stored("cd.in.p.>").await.len(), 0);
+    assert_eq!(stage.daemon.stored("cd.in.p.>").await.len(), 0);
 }
 
 async fn nothing_is_done_to_many_unasked(stage: Stage) {
@@ -415,8 +347,8 @@ async fn what_lies_among_dead_letters_is_left_alone() {
     };
     client.create_stream(all).await.unwrap();
     let setup = Setup::new(&nats.url());
-    let stage = Stage::start(setup, Some(nats)).await;
-    let other = stage.publish("cofferdam.derivation.parsed", &[], "x").await.to_string();
+    let stage = Stage::on(setup, Some(nats)).await;
+    let other = stage.daemon.publish("cofferdam.derivation.parsed", "x").await.to_string();
     let id = stage.failed(&["x"]).await[0];
     for verb in ["show", "drop", "redrive"] {
         let (code, _, told) = stage.dlq(&[verb, &other]).await;
@@ -425,6 +357,6 @@ async fn what_lies_among_dead_letters_is_left_alone() {
     }
     assert_eq!(stage.ids(&[]).await, [id]);
     assert_eq!(stage.dlq(&["drop", "--all", "--yes"]).await.0, 0);
-    assert_eq!(stage.stored("cofferdam.derivation.parsed").await.len(), 1);
+    assert_eq!(stage.daemon.stored("cofferdam.derivation.parsed").await.len(), 1);
     assert_eq!(stage.ids(&[]).await, NONE);
 }

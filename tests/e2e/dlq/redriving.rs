@@ -4,6 +4,8 @@ use futures_util::future::join_all;
 use harness::{
     daemon::message,
     proxy::{Act, Proxy},
+    wait::wait_for,
+    way_in::{content, header},
 };
 
 use super::*;
@@ -21,7 +23,7 @@ on_both_buses! {
 }
 
 async fn a_redriven_event_runs_once_more_and_its_dead_letter_is_gone(stage: Stage) {
-    stage.publish(IN, &[("X-Key", "k"), ("X-Other", "o")], "hello").await;
+    stage.daemon.publish_with(IN, &[("X-Key", "k"), ("X-Other", "o")], "hello").await;
     let letter = stage.dead(1).await.remove(0);
     let (id, event) = (letter["id"].to_string(), letter["event"].as_str().unwrap().to_owned());
     let stage = stage.mended().await;
@@ -36,11 +38,10 @@ async fn a_redriven_event_runs_once_more_and_its_dead_letter_is_gone(stage: Stag
     let (code, out, told) = stage.dlq(&["redrive", &id]).await;
     assert_eq!((code, told.as_str()), (0, ""));
     assert_eq!(out, format!("{id}  redriven  p  {IN}  {event}\n"));
-    let told = stage.wait_stored(OUT, 1).await;
-    let told = told[0].message.clone().unwrap();
-    let header = |name: &str| told.headers.iter().find(|h| h.name == name).map(|h| h.value.as_str());
-    assert_eq!(&told.data[..], b"hello");
-    assert_eq!((header("X-Other"), header("Cofferdam-Cause")), (Some("o"), Some(event.as_str())));
+    let told = stage.daemon.wait_stored(OUT, 1).await;
+    assert_eq!(text(&told[0]), "hello");
+    let headers = ["X-Other", "Cofferdam-Cause"].map(|name| header(&told[0], name));
+    assert_eq!(headers, [Some("o"), Some(event.as_str())]);
     assert_eq!(stage.ids(&[]).await, NONE);
 
     let (code, out, told) = stage.dlq(&["redrive", &id]).await;
@@ -48,9 +49,9 @@ async fn a_redriven_event_runs_once_more_and_its_dead_letter_is_gone(stage: Stag
     assert!(told.contains(&format!("there is no dead letter {id}: it has been redriven")), "{told}");
     let (code, out, _) = stage.dlq(&["redrive", "--all", "--yes"]).await;
     assert_eq!((code, out.as_str()), (0, ""));
-    let in_inbox = stage.stored("cd.in.p.>").await;
+    let in_inbox = stage.daemon.stored("cd.in.p.>").await;
     assert_eq!(in_inbox.len(), 1);
-    assert_eq!(in_inbox[0].message.as_ref().unwrap().subject, format!("cd.in.p.{event}.1.1"));
+    assert_eq!(content(&in_inbox[0]).subject, format!("cd.in.p.{event}.1.1"));
     assert_eq!(stage.told().await, ["hello"]);
 }
 
@@ -58,15 +59,14 @@ async fn an_event_is_redriven_for_the_plugin_that_failed_alone(stage: Stage) {
     let well = Plugin::fixture("echo").named("well").on(IN, "").reports_to("context.well");
     let stage = stage.again(|setup| setup.plugin(well)).await;
     let ids = stage.failed(&["one"]).await;
-    stage.wait_stored("context.well", 1).await;
+    stage.daemon.wait_stored("context.well", 1).await;
     let stage = stage.mended().await;
     assert_eq!(stage.dlq(&["redrive", &ids[0].to_string()]).await.0, 0);
     assert_eq!(stage.wait_told(1).await, ["one"]);
-    stage.publish(IN, &[], "two").await;
+    stage.daemon.publish(IN, "two").await;
     stage.wait_told(2).await;
-    let well = stage.wait_stored("context.well", 2).await;
-    let well: Vec<_> = well.iter().map(|m| m.message.as_ref().unwrap().data.to_vec()).collect();
-    assert_eq!(well, [b"one", b"two"]);
+    let well = stage.daemon.wait_stored("context.well", 2).await;
+    assert_eq!(well.iter().map(text).collect::<Vec<_>>(), ["one", "two"]);
 }
 
 async fn an_event_that_fails_again_is_a_dead_letter_of_its_next_life(stage: Stage) {
@@ -100,7 +100,7 @@ async fn an_event_that_fails_again_is_a_dead_letter_of_its_next_life(stage: Stag
 async fn two_operators_at_once_redrive_each_event_once(stage: Stage) {
     let data: Vec<String> = (0..12).map(|n| format!("event {n}")).collect();
     for data in &data {
-        stage.publish(IN, &[], data.as_str()).await;
+        stage.daemon.publish(IN, data.as_str()).await;
     }
     let ids = stage.dead(data.len()).await;
     let stage = stage.mended().await;
@@ -124,7 +124,7 @@ async fn two_operators_at_once_redrive_each_event_once(stage: Stage) {
     let mut expected = data;
     expected.sort_unstable();
     assert_eq!(out, expected);
-    assert_eq!(stage.stored("cd.in.p.>").await.len(), ids.len());
+    assert_eq!(stage.daemon.stored("cd.in.p.>").await.len(), ids.len());
     assert_eq!(stage.ids(&[]).await, NONE);
 }
 
@@ -135,7 +135,7 @@ async fn a_daemon_killed_between_the_steps_redrives_once(stage: Stage) {
         .await;
     let cut = tokio::spawn(stage.command(&["redrive", &ids[0]]).output());
     stage.daemon.logged("a halt", |line| message(line).contains("halted between")).await;
-    assert_eq!(stage.stored("cd.in.p.>").await.len(), 1, "the first step is done");
+    assert_eq!(stage.daemon.stored("cd.in.p.>").await.len(), 1, "the first step is done");
     stage.daemon.kill().await;
     let cut = within("the end of a command", cut).await.unwrap().unwrap();
     assert_eq!(cut.status.code(), Some(1));
@@ -153,8 +153,8 @@ async fn a_daemon_killed_between_the_steps_redrives_once(stage: Stage) {
     assert_eq!(code, 0);
     assert_eq!(stage.wait_told(2).await, ["1", "2"]);
     assert_eq!(stage.ids(&[]).await, NONE);
-    assert_eq!(stage.stored("cd.in.p.>").await.len(), 2);
-    stage.publish(IN, &[], "3").await;
+    assert_eq!(stage.daemon.stored("cd.in.p.>").await.len(), 2);
+    stage.daemon.publish(IN, "3").await;
     assert_eq!(stage.wait_told(3).await, ["1", "2", "3"]);
 }
 
@@ -170,15 +170,15 @@ async fn a_dead_letter_that_is_stored_again_is_not_redriven_again(stage: Stage) 
     assert_eq!(code, 0);
     assert!(out.contains("had been redriven; its dead letter is deleted"), "{out}");
     assert_eq!(stage.ids(&[]).await, NONE);
-    assert_eq!(stage.stored("cd.in.p.>").await.len(), 1);
-    stage.publish(IN, &[], "later").await;
+    assert_eq!(stage.daemon.stored("cd.in.p.>").await.len(), 1);
+    stage.daemon.publish(IN, "later").await;
     assert_eq!(stage.wait_told(2).await, ["once", "later"]);
 }
 
 async fn a_payload_that_was_left_out_is_read_from_its_stream(stage: Stage) {
     // In JSON each takes two bytes, which is more than a commit may have.
     let large = "\"".repeat(600 << 10);
-    stage.publish(IN, &[("X-Other", "o")], large.as_str()).await;
+    stage.daemon.publish_with(IN, &[("X-Other", "o")], large.as_str()).await;
     let id = stage.dead(1).await[0]["id"].as_u64().unwrap();
     let body = stage.body(id).await;
     assert_eq!(body["event"]["data"], json!({ "omitted_bytes": large.len() }));
@@ -186,7 +186,7 @@ async fn a_payload_that_was_left_out_is_read_from_its_stream(stage: Stage) {
     assert_eq!(code, 1);
     assert!(told.contains("has left its payload out"), "{told}");
     // Where another message is by now, or none.
-    let small = stage.publish("context.other", &[], "x").await;
+    let small = stage.daemon.publish("context.other", "x").await;
     for (sequence, why) in [(small, "is another by now"), (4711, "does not hold message 4711 any more")] {
         let mut elsewhere = body.clone();
         elsewhere["sequence"] = sequence.into();
@@ -200,7 +200,7 @@ async fn a_payload_that_was_left_out_is_read_from_its_stream(stage: Stage) {
         assert_eq!(stage.dlq(&["drop", &id]).await.0, 0);
     }
     // As much as a message may have, so that it has no room in an envelope.
-    stage.publish(IN, &[], "x".repeat((1 << 20) - 100)).await;
+    stage.daemon.publish(IN, "x".repeat((1 << 20) - 100)).await;
     let largest = stage.dead(2).await[1]["id"].to_string();
     let stage = stage.mended().await;
     let (code, _, told) = stage.dlq(&["redrive", &largest]).await;
@@ -209,9 +209,8 @@ async fn a_payload_that_was_left_out_is_read_from_its_stream(stage: Stage) {
     assert_eq!(stage.dlq(&["drop", &largest]).await.0, 0);
     let (code, _, told) = stage.dlq(&["redrive", &id.to_string()]).await;
     assert_eq!((code, told.as_str()), (0, ""));
-    let told = stage.wait_stored(OUT, 1).await;
-    let told = told[0].message.as_ref().unwrap();
-    assert!(told.data == large && told.headers.iter().any(|h| h.name == "X-Other"));
+    let told = stage.daemon.wait_stored(OUT, 1).await;
+    assert!(text(&told[0]) == large && header(&told[0], "X-Other").is_some());
     assert_eq!(stage.ids(&[]).await, NONE);
 }
 
@@ -252,7 +251,7 @@ async fn what_cannot_be_redriven_says_why(stage: Stage) {
         assert_eq!(stage.dlq(&["drop", &id]).await.0, 0);
     }
     assert_eq!(stage.ids(&[]).await, [id]);
-    assert_eq!(stage.stored("cd.in.>").await.len(), 0);
+    assert_eq!(stage.daemon.stored("cd.in.>").await.len(), 0);
     assert_eq!(stage.told().await, told);
 }
 
@@ -270,7 +269,7 @@ async fn an_effect_that_somebody_else_made_up_is_not_stored(stage: Stage) {
         let (code, out, told) = stage.dlq(&["redrive", &id.to_string()]).await;
         assert_eq!((code, out.as_str()), (1, ""), "{told}");
         assert!(told.contains("has not the headers that the host gives") && told.contains(subject), "{told}");
-        assert_eq!(stage.stored(subject).await.len(), 0);
+        assert_eq!(stage.daemon.stored(subject).await.len(), 0);
         assert_eq!(stage.ids(&[]).await, [id]);
         assert_eq!(stage.dlq(&["drop", &id.to_string()]).await.0, 0);
     }
@@ -287,7 +286,7 @@ async fn an_event_whose_dead_letter_cannot_be_deleted_runs_once_it_is_redriven()
         ..Default::default()
     };
     async_nats::jetstream::new(nats.client().await).create_stream(dead).await.unwrap();
-    let stage = Stage::start(Setup::new(&nats.url()), Some(nats)).await;
+    let stage = Stage::on(Setup::new(&nats.url()), Some(nats)).await;
     let id = stage.failed(&["hello"]).await[0];
     let stage = stage.mended().await;
     let (code, _, told) = stage.dlq(&["redrive", &id.to_string()]).await;
@@ -315,7 +314,7 @@ async fn an_effect_that_its_stream_refused_is_stored_once_that_is_back() {
     let daemon = setup.start().await;
     let mut stage = Stage { setup, daemon, _nats: Some(nats) };
     proxy.once("target.told", 0, Act::Hold);
-    stage.publish(IN, &[("X-Other", "o")], "hello").await;
+    stage.daemon.publish_with(IN, &[("X-Other", "o")], "hello").await;
     proxy.acted(1).await;
     stage.daemon.kill().await;
     streams.delete_stream("TARGET").await.unwrap();
@@ -333,12 +332,10 @@ async fn an_effect_that_its_stream_refused_is_stored_once_that_is_back() {
     let redriven = async || stage.dlq(&["redrive", &id]).await;
     // What is known of streams holds for some seconds.
     wait_for("the effect to be stored", async || (redriven().await.0 == 0).then_some(())).await;
-    let told = stage.stored("target.told").await;
+    let told = stage.daemon.stored("target.told").await;
     let [told] = told.as_slice() else { panic!("{told:?}") };
-    let told = told.message.as_ref().unwrap();
-    let header = |name: &str| told.headers.iter().find(|h| h.name == name).map(|h| h.value.clone());
-    let cause = header("Cofferdam-Cause").unwrap();
-    assert_eq!((&told.data[..], header("X-Other")), (&b"hello"[..], Some("o".to_owned())));
-    assert_eq!(header("Nats-Msg-Id"), Some(format!("{cause}.0")));
+    let cause = header(told, "Cofferdam-Cause").unwrap();
+    assert_eq!((text(told), header(told, "X-Other")), ("hello", Some("o")));
+    assert_eq!(header(told, "Nats-Msg-Id"), Some(format!("{cause}.0").as_str()));
     assert_eq!(stage.ids(&[]).await, NONE);
 }

@@ -1,14 +1,15 @@
 //! Hosts that die: that uses up no attempt; an event that kills its host is found out, and only that one.
 
-use fleet_proto::bus::v1::{ReadRequest, bus_service_client::BusServiceClient};
 use harness::{
     planning::{Planning, SERVICE},
     plugin::Plugin,
     wait::wait_for,
+    way_in::{Client, body, request},
 };
 use serde_json::json;
 
-use super::{Ground, SOON, TOLD, body, call, caller, on_both_buses};
+use super::{Ground, SOON, TOLD, call, caller};
+use crate::both::on_both_buses;
 
 on_both_buses! {
     an_event_outlives_more_deaths_than_it_has_attempts,
@@ -33,7 +34,10 @@ async fn an_event_outlives_more_deaths_than_it_has_attempts(ground: Ground) {
     stage.told(1).await;
     let done = stage.daemon.logged("the end", |line| harness::daemon::message(line) == "done").await;
     assert_eq!(done["attempt"], json!(1), "no death is an attempt");
-    assert_eq!((stage.stored(TOLD).await.len(), stage.stored("cofferdam.dead.p").await.len()), (1, 0));
+    assert_eq!(
+        (stage.daemon.stored(TOLD).await.len(), stage.daemon.stored("cofferdam.dead.p").await.len()),
+        (1, 0)
+    );
 }
 
 /// A plugin with neighbours that call Planning and one whose events kill the host, which may die twice with one alone.
@@ -57,12 +61,9 @@ fn among_neighbours(ground: Ground, planning: &Planning) -> Ground {
 }
 
 /// The first message on a subject, read from a daemon that may die meanwhile.
-async fn first(admin: &str, subject: &str) -> serde_json::Value {
+async fn first(client: &Client, subject: &str) -> serde_json::Value {
     wait_for(&format!("a message on {subject}"), async || {
-        let mut client = BusServiceClient::connect(format!("http://{admin}")).await.ok()?;
-        let request = ReadRequest { subject: subject.to_owned(), ..ReadRequest::default() };
-        let mut messages = client.read(request).await.ok()?.into_inner();
-        messages.message().await.ok().flatten().map(|stored| body(&stored))
+        client.stored(subject).await.ok()?.first().map(body)
     })
     .await
 }
@@ -72,18 +73,18 @@ async fn what_kills_the_host_is_stopped_and_its_neighbours_are_done_once(ground:
     let mut stage = among_neighbours(ground, &planning).start().await;
     for n in 0..5 {
         stage.ask(call(&n.to_string())).await;
-        stage.publish("cofferdam.keyed", call(&(n % 2).to_string())).await;
+        stage.daemon.publish("cofferdam.keyed", call(&(n % 2).to_string())).await;
     }
     // All that may run at once is in flight: five without a key, one of each key.
     planning.wait_calls(7).await;
     // Stored, or the rest waits in vain.
-    drop(stage.send(DEADLY, "boom").await);
+    drop(stage.daemon.client().send(request(DEADLY, "boom")).await);
     let mut deaths = 0;
     let letter = 'found_out: loop {
-        let admin = stage.daemon.admin().to_owned();
+        let client = stage.daemon.client();
         tokio::select! {
             ended = stage.daemon.end() => assert!(!ended.success(), "{ended}"),
-            letter = first(&admin, "cofferdam.dead.killer") => break letter,
+            letter = first(&client, "cofferdam.dead.killer") => break letter,
         }
         loop {
             deaths += 1;
@@ -102,12 +103,12 @@ async fn what_kills_the_host_is_stopped_and_its_neighbours_are_done_once(ground:
     assert_eq!((outcome, &letter["event"]["subject"]), (&json!("deadly"), &json!(DEADLY)));
     assert!(reason.contains("2 times") && reason.contains("cofferdam dlq redrive"), "{reason}");
     assert!(deaths >= 3, "{deaths}");
-    assert_eq!(stage.wait_stored(TOLD, 10).await.len(), 10);
+    assert_eq!(stage.daemon.wait_stored(TOLD, 10).await.len(), 10);
     // Nothing more comes of any of them.
     stage.ask(call("last")).await;
-    assert_eq!(stage.wait_stored(TOLD, 11).await.len(), 11);
+    assert_eq!(stage.daemon.wait_stored(TOLD, 11).await.len(), 11);
     for plugin in ["p", "keyed"] {
-        assert_eq!(stage.stored(&format!("cofferdam.dead.{plugin}")).await.len(), 0, "{plugin}");
+        assert_eq!(stage.daemon.stored(&format!("cofferdam.dead.{plugin}")).await.len(), 0, "{plugin}");
     }
 }
 
@@ -131,5 +132,5 @@ async fn a_stop_while_an_event_runs_alone_is_no_death(ground: Ground) {
     }
     planning.release();
     stage.told(1).await;
-    assert_eq!(stage.stored("cofferdam.dead.p").await.len(), 0);
+    assert_eq!(stage.daemon.stored("cofferdam.dead.p").await.len(), 0);
 }

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use super::{Ground, SOON, failing, guest, on_both_buses};
+use super::{Ground, SOON, failing, guest};
+use crate::both::on_both_buses;
 
 on_both_buses! {
     the_key_of_a_held_event_waits_and_no_other_does,

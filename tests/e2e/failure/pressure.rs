@@ -6,7 +6,8 @@ use harness::{
 };
 use serde_json::json;
 
-use super::{Ground, call, failing, on_both_buses};
+use super::{Ground, call, failing};
+use crate::both::on_both_buses;
 
 on_both_buses! {
     a_poison_event_holds_up_no_neighbour,
@@ -42,7 +43,7 @@ async fn a_slow_plugin_slows_no_other(ground: Ground) {
     let ground = ground.planning(&planning).with("dispatch.max-in-flight", 8).with("sandbox.instances", 4);
     let stage = ground.plugin(slow).plugin(failing("")).start().await;
     for n in 0..20 {
-        stage.publish("cofferdam.slow", call(&n.to_string())).await;
+        stage.daemon.publish("cofferdam.slow", call(&n.to_string())).await;
     }
     planning.wait_calls(2).await;
     for _ in 0..40 {
@@ -51,5 +52,5 @@ async fn a_slow_plugin_slows_no_other(ground: Ground) {
     stage.told(40).await;
     assert_eq!(planning.calls().len(), 2, "the slow one runs as many as it may");
     planning.release();
-    stage.wait_stored("cofferdam.called", 20).await;
+    stage.daemon.wait_stored("cofferdam.called", 20).await;
 }

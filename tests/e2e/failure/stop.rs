@@ -3,7 +3,8 @@
 use harness::planning::Planning;
 use serde_json::json;
 
-use super::{Ground, SOON, call, caller, on_both_buses};
+use super::{Ground, SOON, call, caller};
+use crate::both::on_both_buses;
 
 on_both_buses! {
     a_second_signal_leaves_at_once,
@@ -25,7 +26,7 @@ async fn a_second_signal_leaves_at_once(ground: Ground) {
     planning.release();
     stage.again().await;
     stage.told(1).await;
-    assert_eq!((planning.calls().len(), stage.stored("cofferdam.dead.p").await.len()), (2, 0));
+    assert_eq!((planning.calls().len(), stage.daemon.stored("cofferdam.dead.p").await.len()), (2, 0));
 }
 
 async fn a_drain_that_ends_in_time_is_no_attempt(ground: Ground) {

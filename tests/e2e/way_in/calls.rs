@@ -12,10 +12,16 @@ use fleet_proto::{
     },
     context::v1::{GetContextRequest, context_service_client::ContextServiceClient},
 };
-use harness::{http, plugin::Plugin, wait::within};
+use harness::{
+    http,
+    plugin::Plugin,
+    wait::within,
+    way_in::{content, request},
+};
 use tonic::{Code, Request, Status, Streaming};
 
-use super::{Place, ended, from, next, refused, request, texts};
+use super::{Place, ended, from, next, refused, texts};
+use crate::both::on_both_buses;
 
 on_both_buses! {
     what_is_published_is_stored_once_and_in_its_place,
@@ -29,7 +35,7 @@ on_both_buses! {
 
 async fn what_is_published_is_stored_once_and_in_its_place(place: Place) {
     let _daemon = place.setup.start().await;
-    let client = place.client().await;
+    let client = place.client();
     let with_id = PublishRequest { message_id: "id-1".to_owned(), ..request("context.a", "one") };
     let first = client.send(with_id.clone()).await.unwrap();
     assert_eq!((first.stream.as_str(), first.duplicate), ("CONTEXT", false));
@@ -57,7 +63,7 @@ async fn what_is_published_is_stored_once_and_in_its_place(place: Place) {
     client.send(full).await.unwrap();
     let all = client.read_all(from("context.>", None)).await.unwrap();
     assert_eq!(texts(&all[..3]), ["one", "two", "three"]);
-    let message = all[3].message.as_ref().unwrap();
+    let message = content(&all[3]);
     let headers: Vec<_> = message.headers.iter().map(|h| (h.name.as_str(), h.value.as_str())).collect();
     assert_eq!(headers, [("a", "ü"), ("b", "2"), ("b", "1")]);
     assert_eq!(message.data.as_ref(), [0, 159, 255]);
@@ -65,7 +71,7 @@ async fn what_is_published_is_stored_once_and_in_its_place(place: Place) {
 
 async fn what_cannot_be_published_is_refused_with_its_reason(place: Place) {
     let _daemon = place.setup.start().await;
-    let client = place.client().await;
+    let client = place.client();
     refused(client.send(request("nobody.here", "x")).await, Code::NotFound, "\"nobody.here\"");
     for megabytes in [2, 6] {
         let large = request("context.large", vec![b'x'; megabytes << 20]);
@@ -94,7 +100,7 @@ async fn a_subscription_hears_what_is_stored_and_what_is_not(place: Place) {
     let plugin = Plugin::fixture("echo").named("p").on("context.in", "").reports_to("context.out");
     let place = place.with(|setup| setup.plugin(plugin).with("observe.advisories", true));
     let _daemon = place.setup.start().await;
-    let client = place.client().await;
+    let client = place.client();
     let mut heard = client.subscribe(&["context.>", "cofferdam-advisory.>", "context.in", "*.out"]).await;
     let mut everything = client.subscribe(&[">"]).await;
     client.publish("context.in", "{}").await;
@@ -115,7 +121,7 @@ async fn a_subscription_hears_what_is_stored_and_what_is_not(place: Place) {
 
 async fn stored_messages_are_read_from_any_place(place: Place) {
     let _daemon = place.setup.start().await;
-    let client = place.client().await;
+    let client = place.client();
     let mut sequences = Vec::new();
     for n in 0..200 {
         sequences.push(client.publish(&format!("context.n.{}", n % 2), n).await);
@@ -187,7 +193,7 @@ async fn a_token_is_wanted_where_one_is_configured(place: Place) {
         setup.with("admin.token-file", file.to_str().unwrap())
     });
     let daemon = place.setup.start().await;
-    let mut client = place.client().await.0;
+    let mut client = place.client().0;
     let mut call = async |token: Option<&str>| {
         let mut request = Request::new(request("context.a", "x"));
         if let Some(token) = token {
@@ -221,7 +227,7 @@ async fn a_token_is_wanted_where_one_is_configured(place: Place) {
 
 async fn open_streams_do_not_hold_up_a_stop(place: Place) {
     let mut daemon = place.setup.start().await;
-    let client = place.client().await;
+    let client = place.client();
     let mut live = client.subscribe(&["workflow.>"]).await;
     let follow = |subject| ReadRequest { follow: true, ..from(subject, None) };
     let mut read = client.read(follow("workflow.>")).await.unwrap();
@@ -229,7 +235,7 @@ async fn open_streams_do_not_hold_up_a_stop(place: Place) {
     for _ in 0..24 {
         client.publish("context.large", "x".repeat(1_000_000)).await;
     }
-    let _stuck = place.client().await.read(follow("context.>")).await.unwrap();
+    let _stuck = place.client().read(follow("context.>")).await.unwrap();
     let _watching = place.sub(&["context.>"]);
     let began = Instant::now();
     daemon.stop().await;

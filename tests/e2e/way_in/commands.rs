@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, net::TcpListener, process::Command};
 
 use super::{Place, ended};
+use crate::both::on_both_buses;
 
 on_both_buses! {
     the_commands_publish_and_show,
@@ -72,7 +73,7 @@ async fn the_commands_publish_and_show(place: Place) {
         .arg(format!("{} sub 'context.>' --all --json | head -n 1", program("cofferdam").display()))
         .env("COFFERDAM_ADMIN", place.url())
         .kill_on_drop(true);
-    let client = place.client().await;
+    let client = place.client();
     let publishing = async {
         loop {
             client.publish("context.more", "x").await;
@@ -145,7 +146,7 @@ async fn the_commands_say_what_is_wrong(place: Place) {
         assert_eq!((code, out.as_str()), (2, ""), "{arguments:?} is a mistake in the command: {complaint}");
         assert!(complaint.contains(wrong) && !complaint.contains("--admin"), "{complaint}");
     }
-    let client = place.client().await;
+    let client = place.client();
     let sequence = client.publish("context.a", "x").await;
     let (_, _, complaint) = place.run(&["pub", "context.a", "x", "--expect-last", "0"]).await;
     assert!(complaint.contains(&format!("read it, and expect {sequence}")), "{complaint}");
@@ -160,7 +161,7 @@ async fn a_subject_that_is_stored_nowhere_is_shown_with_a_note(place: Place) {
         .arg(format!("{} sub nobody.here context.a 2>&1 | grep -m 1 stores", program("cofferdam").display()))
         .env("COFFERDAM_ADMIN", place.url())
         .kill_on_drop(true);
-    let publishing = place.client().await;
+    let publishing = place.client();
     let told = tokio::select! {
         ended = ended(command) => ended.1,
         () = async {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio::process::Child;
 
 use super::Place;
+use crate::both::on_both_buses;
 
 on_both_buses! {
     a_followed_read_goes_on_over_restarts_without_gap_or_repeat,
@@ -19,7 +20,7 @@ async fn a_followed_read_goes_on_over_restarts_without_gap_or_repeat(mut place: 
     let mut several = place.sub(&["*.n", "--since", "1h", "--json"]);
     let (mut count, mut seen) = (0, BTreeSet::new());
     for round in 0..3 {
-        let client = place.client().await;
+        let client = place.client();
         for _ in 0..20 {
             client.publish("context.n", count).await;
             client.publish("workflow.n", count).await;
@@ -57,7 +58,7 @@ async fn a_followed_read_goes_on_over_restarts_without_gap_or_repeat(mut place: 
         }
     }
     assert_eq!(seen.len(), 2 * count);
-    place.client().await.publish("context.n", "the end").await;
+    place.client().publish("context.n", "the end").await;
     assert_eq!(one.json().await["data"], "the end");
     terminate(&one.child);
     let (code, told) = one.end().await;
@@ -72,7 +73,7 @@ async fn a_live_view_comes_back_with_the_daemon(place: Place) {
     assert_eq!(live.json().await, json!({ "ready": true }));
     daemon.kill().await;
     let _next = place.setup.start().await;
-    let client = place.client().await;
+    let client = place.client();
     // It comes back by itself, some time later.
     let heard = wait_for("a message after the restart", async || {
         client.publish("context.n", "again").await;

@@ -2,7 +2,7 @@
 //! belongs to `examples/`, one file each.
 
 use cofferdam_sdk::{Event, Failure, config, publish};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Where a guest publishes: the header `X-To`, else the config value `to`.
 pub fn target(event: &Event) -> Result<String, Failure> {
@@ -35,4 +35,10 @@ pub fn outcome<T>(result: Result<T, impl ToString>) -> Value {
         Ok(_) => Value::from("ok"),
         Err(error) => Value::from(error.to_string()),
     }
+}
+
+/// What the workloads of the benchmarks publish: `part` counts the publishes of an event, `count` is what its key has come to.
+pub fn bench_output(event: &Value, part: u64, count: u64) -> String {
+    json!({ "id": event["id"], "part": part, "count": count, "key": event["key"], "priority": event["priority"] })
+        .to_string()
 }

@@ -34,7 +34,8 @@ const STEADY: u64 = 130;
 #[tokio::main]
 async fn main() -> ExitCode {
     let Options { bus, events, bytes, trickle } = Options::parse();
-    let burst = Burst { nats: bus == Bus::Nats, events, bytes, warm_up: 20_000, trickle: (trickle, STEADY) };
+    let (nats, trickle) = (bus == Bus::Nats, (trickle, STEADY));
+    let burst = Burst { nats, events, bytes, warm_up: 20_000, trickle, waiting: false };
     let report = Box::pin(burst.run()).await;
     let text = serde_json::to_string_pretty(&report).expect("JSON");
     writeln!(std::io::stdout().lock(), "{text}").expect("standard output");

@@ -105,7 +105,7 @@ impl PluginLimits {
         ceilings: &Ceilings,
     ) -> Self {
         let defaults = Limits::default();
-        let choice = Choice { table, manifest };
+        let choice = Choice { table, manifest, section: "limits" };
         let time = literal::duration;
         Self {
             cpu: choice.of("cpu", own.cpu, author.cpu, defaults.cpu.min(ceilings.cpu), time),
@@ -135,18 +135,27 @@ impl PluginLimits {
     }
 }
 
-struct Choice<'a> {
-    table: &'a Table<'a>,
-    manifest: &'a Settings,
+pub(super) struct Choice<'a> {
+    pub table: &'a Table<'a>,
+    pub manifest: &'a Settings,
+    /// Of the manifest.
+    pub section: &'a str,
 }
 
 impl Choice<'_> {
-    /// One limit. What the operator set has been recorded as it was read.
-    fn of<T>(&self, key: &str, own: Option<T>, author: Option<T>, default: T, write: fn(&T) -> Value) -> T {
+    /// One limit, or the like. What the operator set has been recorded as it was read.
+    pub(super) fn of<T>(
+        &self,
+        key: &str,
+        own: Option<T>,
+        author: Option<T>,
+        default: T,
+        write: fn(&T) -> Value,
+    ) -> T {
         let (value, origin) = match (own, author) {
             (Some(own), _) => return own,
             (None, Some(author)) => {
-                let origin = self.manifest.get("limits", key).map(|s| s.origin.clone().of_manifest());
+                let origin = self.manifest.get(self.section, key).map(|s| s.origin.clone().of_manifest());
                 (author, origin.unwrap_or(Origin::Default))
             }
             (None, None) => (default, Origin::Default),

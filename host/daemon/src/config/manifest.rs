@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::{
     fault::Faults,
+    isolation::IsolationConfig,
     limits::LimitsConfig,
     place::Place,
     reader::{self, Table},
@@ -27,6 +28,7 @@ pub struct Manifest {
     pub space: String,
     pub asks: Permissions,
     pub limits: LimitsConfig,
+    pub isolation: IsolationConfig,
     pub config: BTreeMap<String, ConfigKey>,
     pub metrics: Vec<MetricSpec>,
 }
@@ -109,6 +111,7 @@ fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
             {
                 table.fault_at(&wit, format!("plugin.wit is {:?}; this host knows \"0.1\"", wit.value));
             }
+            manifest.isolation = IsolationConfig::of_author(&table);
             table.finish();
         }
     }

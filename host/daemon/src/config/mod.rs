@@ -8,6 +8,7 @@ mod executor;
 mod failure;
 mod fault;
 mod file;
+mod isolation;
 mod limits;
 mod literal;
 mod manifest;
@@ -35,9 +36,12 @@ use std::{
     time::Duration,
 };
 
+use cofferdam_sandbox::Isolation;
 pub use env::Environment;
 pub use failure::{FailurePolicy, OnFailure};
 pub use fault::{Fault, Faults};
+pub use isolation::IsolationConfig;
+pub(crate) use isolation::isolation_text;
 pub use limits::{Ceilings, LimitsConfig, PluginLimits};
 pub use manifest::{Manifest, MetricSpec};
 pub use methods::{Methods, is_method};
@@ -183,6 +187,8 @@ pub struct PluginConfig {
     pub grants: Grants,
     pub values: BTreeMap<String, Value>,
     pub limits: PluginLimits,
+    /// How many of its events an instance serves.
+    pub isolation: Isolation,
 }
 
 impl PluginConfig {

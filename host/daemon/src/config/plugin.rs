@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::{
     Manifest, MetricSpec, PluginConfig, Upstream, bundled,
     env::Surroundings,
+    isolation::IsolationConfig,
     limits::{Ceilings, LimitsConfig, PluginLimits, check_memory},
     literal,
     manifest::permissions,
@@ -68,6 +69,7 @@ fn plugin(
     }
     let component = component(name, table, around, bundled);
     let manifest_file = manifest_file(table, component.as_ref(), around);
+    let isolation = IsolationConfig::read(table);
     let check = |kind, entry: &str| around.check(kind, entry);
     let granted = table.section("grants", |t| permissions(t, &Kind::ALL, check));
     let limits_table = table.table_or_empty("limits");
@@ -89,6 +91,7 @@ fn plugin(
     let values = if whole { values(name, table, &config, &manifest, &settings) } else { BTreeMap::new() };
     let limits = PluginLimits::of(&limits_table, &limits, &manifest.limits, &settings, around.ceilings);
     limits_table.finish();
+    let isolation = isolation.choose(table, &manifest.isolation, &settings, whole);
     let grants = Grants { plugin: name.to_owned(), asked: manifest.asks.clone(), granted };
     let plugin = PluginConfig {
         name: name.to_owned(),
@@ -98,6 +101,7 @@ fn plugin(
         grants,
         values,
         limits,
+        isolation,
     };
     if whole {
         own_space(table, &plugin);

@@ -36,6 +36,9 @@ pub(super) async fn invoke(work: &Work<'_>, snapshot: &Snapshot) -> Ran {
     let run = plugin.component.handle(host, event, limits).await;
     let cpu = run.usage.cpu.as_micros() as u64;
     dispatch.services.metrics.cpu.with_label_values(&[plugin.name.as_str()]).inc_by(cpu);
+    if run.usage.fresh {
+        dispatch.services.metrics.instances.with_label_values(&[plugin.name.as_str()]).inc();
+    }
     let ending = run.ending.clone();
     // It is the host that went in; if it were not, the run would have no effects.
     let residue = run.into_host::<Run>().map(|host| host.into_residue()).unwrap_or_default();

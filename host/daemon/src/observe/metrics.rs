@@ -22,6 +22,7 @@ pub struct Metrics {
     pub seconds: HistogramVec,
     /// CPU microseconds that guests used; microseconds, because counters are whole.
     pub cpu: IntCounterVec,
+    pub instances: IntCounterVec,
     pub in_flight: IntGaugeVec,
     /// Messages, jobs and state writes that were committed.
     pub effects: IntCounterVec,
@@ -110,6 +111,7 @@ impl Metrics {
                 &["plugin", "outcome", "fault"],
             )?,
             cpu: counter("cofferdam_guest_cpu_microseconds_total", "CPU time of handlers.", &["plugin"])?,
+            instances: counter("cofferdam_instances_total", "Instances made.", &["plugin"])?,
             in_flight: gauge("cofferdam_events_in_flight", "Events taken and not settled.", &["plugin"])?,
             effects: counter("cofferdam_effects_total", "Effects that were committed.", &["plugin", "kind"])?,
             denials: counter("cofferdam_denials_total", "Things that no grant covers.", &["plugin", "kind"])?,

@@ -59,14 +59,28 @@ impl Bindings {
         }
     }
 
-    /// Makes an instance and calls its handler.
+    /// Makes an instance; code of the guest may run in it.
+    pub(crate) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Instantiated> {
+        match self {
+            Self::V0_1(plugin) => plugin.instantiate_async(store).await.map(Instantiated::V0_1),
+        }
+    }
+}
+
+/// The guest in a store, by its version.
+pub(crate) enum Instantiated {
+    V0_1(v0_1::Instance),
+}
+
+impl Instantiated {
+    /// Calls the handler.
     pub(crate) async fn handle(
         &self,
         store: &mut Store<State>,
         event: Event,
     ) -> wasmtime::Result<Result<(), Failure>> {
         match self {
-            Self::V0_1(plugin) => v0_1::handle(plugin, store, event).await,
+            Self::V0_1(instance) => v0_1::handle(instance, store, event).await,
         }
     }
 }

@@ -30,6 +30,7 @@ pub(super) const INTERFACES: [&str; 9] =
     ["delivery", "publish", "rpc", "executor", "state", "config", "log", "metrics", "clock"];
 
 pub(crate) type Plugin = wit::EventPluginPre<State>;
+pub(crate) type Instance = wit::EventPlugin;
 
 pub(super) fn link(
     linker: &mut Linker<State>,
@@ -58,7 +59,7 @@ pub(super) fn link(
 }
 
 pub(super) async fn handle(
-    plugin: &Plugin,
+    instance: &Instance,
     store: &mut Store<State>,
     event: Event,
 ) -> wasmtime::Result<Result<(), Failure>> {
@@ -69,7 +70,6 @@ pub(super) async fn handle(
         data: event.data.into(),
         timestamp: event.timestamp,
     };
-    let instance = plugin.instantiate_async(&mut *store).await?;
     let result = instance.cofferdam_plugin_handler().call_handle(store, &event).await?;
     Ok(result.map_err(|failure| match failure {
         types::Failure::Retry(types::Retry { reason, after_ms }) => Failure::Retry { reason, after_ms },

@@ -15,7 +15,7 @@ async fn ending(guest: Vec<u8>, limits: Limits) -> Ending {
 }
 
 fn free_instances(plugin: &Plugin) -> usize {
-    plugin.shared.instances.available_permits()
+    plugin.shared.pool.free_permits()
 }
 
 #[tokio::test]

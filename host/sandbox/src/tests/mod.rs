@@ -1,6 +1,7 @@
 //! What a run does and how it ends, with guests written by hand. The fixtures of `tests/guests` are not needed here.
 
 mod cache;
+mod isolation;
 mod limits;
 mod runs;
 mod wasi;

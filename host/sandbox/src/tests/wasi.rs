@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{load, once, run};
 use crate::testing::{Recorder, event, guest_importing};
-use crate::{Ending, Limits, LogLevel};
+use crate::{Ending, Event, Isolation, Limits, LogLevel};
 
 const CLOCKS: &str = r#"
   (import "wasi:clocks/monotonic-clock@0.2.0" (instance $mono (export "now" (func (result u64)))))
@@ -40,6 +40,25 @@ async fn time_and_randomness_follow_from_the_event() {
     assert_ne!(first[2], first[3]);
     assert_eq!(reports("s.1").await, first, "a second run of the same event");
     assert_ne!(reports("s.2").await[2..], first[2..], "another event");
+}
+
+const BATCH: Isolation = Isolation::Batch { events: 100 };
+
+#[tokio::test]
+async fn the_same_in_an_instance_that_served_other_events() {
+    let fresh = load(reading()).await;
+    let used = fresh.clone().isolated(BATCH);
+    for (id, timestamp) in [("s.1", 1 << 60), ("s.2", 1 << 59), ("s.1", 1 << 60)] {
+        let mut seen = Vec::new();
+        for plugin in [&fresh, &used] {
+            let event = Event { id: id.to_owned(), timestamp, ..event() };
+            let run = plugin.handle(Box::<Recorder>::default(), event, &Limits::default()).await;
+            assert_eq!(run.ending, Ending::Ok);
+            seen.push(run.into_host::<Recorder>().unwrap().reports());
+        }
+        assert_eq!(seen[0], seen[1]);
+    }
+    assert_eq!(used.shared.pool.live(), 1);
 }
 
 const OUTPUT: &str = r#"
@@ -128,6 +147,32 @@ async fn output_past_its_limit_is_dropped_and_counted() {
     assert_eq!(logs[10], (LogLevel::Warn, "3960 more bytes of output dropped (limit `output`)"));
 }
 
+/// As guests do with their standard streams.
+#[tokio::test]
+async fn a_stream_that_a_guest_keeps_leads_to_the_event_of_the_day() {
+    let plugin = load(printing(
+        "(if (i32.eqz (i32.load (i32.const 320)))
+           (then (i32.store (i32.const 320) (i32.add (call $get-stdout) (i32.const 1)))))
+         (call $print (i32.sub (i32.load (i32.const 320)) (i32.const 1))
+           (i32.const 600) (local.get $id-len) (i32.const 256))",
+    ))
+    .await
+    .isolated(BATCH);
+    let logs = async |id: &str| {
+        let limits = Limits { output: 6, ..Limits::default() };
+        let event = Event { id: id.to_owned(), ..event() };
+        let run = plugin.handle(Box::<Recorder>::default(), event, &limits).await;
+        assert_eq!(run.ending, Ending::Ok);
+        let host = run.into_host::<Recorder>().unwrap();
+        host.logs().into_iter().map(|(_, line)| line.to_owned()).collect::<Vec<_>>()
+    };
+    // The second reaches the limit, the third has all of its own.
+    assert_eq!(logs("abc").await, ["one"]);
+    assert_eq!(logs("abcdefgh").await, ["one", "tw", "2 more bytes of output dropped (limit `output`)"]);
+    assert_eq!(logs("abcdef").await, ["one", "tw"]);
+    assert_eq!(plugin.shared.pool.live(), 1);
+}
+
 #[tokio::test]
 async fn an_exit_is_a_trap_that_says_so() {
     let (ending, _) = once(guest_importing(
@@ -179,6 +224,18 @@ async fn sleeping_takes_real_time_and_the_guests_clock_shows_it() {
     assert_eq!(run.ending, Ending::Ok);
     assert!(start.elapsed() >= Duration::from_secs(3));
     assert_eq!(run.into_host::<Recorder>().unwrap().reports(), [3_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_with_ever_more_resources_is_let_go() {
+    // The guest never drops its timers: two resources each.
+    let plugin = load(sleeping(1)).await.isolated(BATCH);
+    let mut kept = 0;
+    for _ in 0..70 {
+        assert_eq!(run(&plugin, &Limits::default()).await.ending, Ending::Ok);
+        kept += plugin.shared.pool.live();
+    }
+    assert_eq!(kept, 68, "let go after the 33rd and the 66th");
 }
 
 #[tokio::test(start_paused = true)]

@@ -72,14 +72,8 @@ async fn count(client: &async_nats::Client, filter: &str) -> u64 {
 }
 
 async fn becomes(client: &async_nats::Client, filter: &str, fits: impl Fn(u64) -> bool) -> u64 {
-    soon(&format!("the right number of {filter}"), async {
-        loop {
-            let count = count(client, filter).await;
-            if fits(count) {
-                return count;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+    wait_for(&format!("the right number of {filter}"), async || {
+        Some(count(client, filter).await).filter(|count| fits(*count))
     })
     .await
 }
@@ -229,15 +223,10 @@ async fn floors_are_persisted_and_never_fall() {
     work(&bus, &mut deliveries, 10).await;
     let floor = format!("cd.f.{}", origin.id);
     let client = server.client().await;
-    let revision = soon("a floor of 10", async {
-        loop {
-            let stored = bus.last(&floor).await.unwrap();
-            // Field 2 of what is stored.
-            if let Some(stored) = stored.filter(|s| s.message.data.starts_with(&[8, 1, 16, 10])) {
-                return stored.sequence;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+    let revision = wait_for("a floor of 10", async || {
+        let stored = bus.last(&floor).await.unwrap();
+        // Field 2 of what is stored.
+        stored.filter(|s| s.message.data.starts_with(&[8, 1, 16, 10])).map(|s| s.sequence)
     })
     .await;
     // Nothing moves: nothing is written, by one host or by another.

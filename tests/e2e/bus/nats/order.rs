@@ -164,15 +164,11 @@ async fn a_delivery_lost_on_its_way_comes_before_later_ones() {
     let mut deliveries = bus.deliveries(&origin, 1).await.unwrap();
     let client = server.client().await;
     // It has asked again for the first, holds it, and asks for no more before that is taken.
-    let pin = soon("the turn", async {
-        loop {
-            let info = client.request("$JS.API.CONSUMER.INFO.S.d", "".into()).await.unwrap();
-            let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
-            if info["delivered"]["consumer_seq"] == 2 && info["num_waiting"] == 0 {
-                return info["priority_groups"][0]["pinned_client_id"].clone();
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    let pin = wait_for("the turn", async || {
+        let info = client.request("$JS.API.CONSUMER.INFO.S.d", "".into()).await.unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+        let asked_again = info["delivered"]["consumer_seq"] == 2 && info["num_waiting"] == 0;
+        asked_again.then(|| info["priority_groups"][0]["pinned_client_id"].clone())
     })
     .await;
     // For the server it went to that host.

@@ -68,12 +68,7 @@ async fn lost_at(step: &str, what: &str, skip: u32, point: Point) {
         let expected = if step == "the commit" { "second" } else { "first" };
         assert_eq!(fired.message.data, expected, "{step}");
         // What the first host had taken comes to the second after the ack wait.
-        soon("the end of what was due", async {
-            while !stored(&second, "COFFERDAM", "cd.d.>").await.is_empty() {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await;
+        emptied(&second, "COFFERDAM", "cd.d.>").await;
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(out(&second).await.len(), 1, "{step}");
     };
@@ -218,12 +213,7 @@ async fn what_a_timer_leaves_behind_ends_by_itself() {
     let change = Change { cancels: vec!["cancelled".into(), "unknown".into()], ..Change::default() };
     commit(&bus, &delivery, base, change).await.unwrap();
     soon("a firing", outs(&bus).await.next()).await.unwrap();
-    soon("the end of what was due", async {
-        while !stored(&bus, "COFFERDAM", "cd.d.>").await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    emptied(&bus, "COFFERDAM", "cd.d.>").await;
     let marks = held(&bus, "COFFERDAM", "cd.t.>").await;
     let mut lives: Vec<(&str, u64)> = marks
         .iter()
@@ -276,12 +266,7 @@ async fn a_timer_cancelled_at_its_very_time_has_fired_or_never_fires() {
         }
     });
     let mut marked: Vec<String> = futures_util::future::join_all(runs).await.into_iter().flatten().collect();
-    soon("the end of what was due", async {
-        while !stored(&bus, "COFFERDAM", "cd.d.>").await.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    emptied(&bus, "COFFERDAM", "cd.d.>").await;
     let mut fired: Vec<String> = out(&bus).await.into_iter().map(|(_, id)| id).collect();
     marked.sort();
     fired.sort();
@@ -332,12 +317,7 @@ async fn a_bus_that_is_dropped_forwards_no_more() {
         info["num_waiting"].as_u64().unwrap()
     };
     let reach = async |count: u64| {
-        soon("the forwarders", async {
-            while waiting().await != count {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        })
-        .await;
+        wait_for("the forwarders", async || (waiting().await == count).then_some(())).await;
     };
     let (one, two) = (bus_at(&server.url()).await, bus_at(&server.url()).await);
     reach(2).await;

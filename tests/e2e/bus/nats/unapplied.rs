@@ -113,15 +113,10 @@ async fn commit_in_cell(bus: &Arc<dyn Bus>, deliveries: &mut Box<dyn Deliveries>
 
 /// The durable has acked so far.
 async fn floor_of(client: &async_nats::Client, sequence: u64) {
-    soon("the ack floor", async {
-        loop {
-            let info = client.request("$JS.API.CONSUMER.INFO.IN.d", "".into()).await.unwrap();
-            let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
-            if info["ack_floor"]["stream_seq"].as_u64() >= Some(sequence) {
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    wait_for("the ack floor", async || {
+        let info = client.request("$JS.API.CONSUMER.INFO.IN.d", "".into()).await.unwrap();
+        let info: serde_json::Value = serde_json::from_slice(&info.payload).unwrap();
+        (info["ack_floor"]["stream_seq"].as_u64() >= Some(sequence)).then_some(())
     })
     .await;
 }
@@ -142,12 +137,8 @@ async fn what_was_acked_and_then_deleted_is_not_stored_again_by_a_host_that_come
     let effect = bus.last("out.a").await.unwrap().unwrap();
     assert!(bus.delete_message("OUT", effect.sequence).await.unwrap());
     // A host that does not follow the durable finds its floor there.
-    soon("a persisted floor", async {
-        while bus.last(&format!("cd.f.{}", origin.id)).await.unwrap().is_none() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    })
-    .await;
+    let floor = format!("cd.f.{}", origin.id);
+    wait_for("a persisted floor", async || bus.last(&floor).await.unwrap()).await;
     pass(began, WINDOW * 2).await;
 
     let stranger = bus_at(&server.url()).await;
@@ -204,12 +195,7 @@ async fn a_message_that_has_expired_is_not_stored_again() {
     // Nor does the event tell any more.
     assert!(bus.delete_message("IN", sequence).await.unwrap());
     put(&bus, "brief.b", "later").await;
-    soon("its end", async {
-        while bus.last("brief.a").await.unwrap().is_some() {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    })
-    .await;
+    ended(&bus, "brief.a").await;
     // One that has not asked for the floor yet, and one that does not follow the durable.
     let (host, stranger) = (bus_at(&server.url()).await, bus_at(&server.url()).await);
     follow(&host, &consumer_spec("IN", "d", "in.>")).await;

@@ -8,7 +8,7 @@ use super::{
     examine::Report,
     finding::{Finding, Severity},
 };
-use crate::config::{Backend, BusKind, Config, Location, PluginConfig};
+use crate::config::{Backend, BusKind, Config, Location, PluginConfig, isolation_text};
 
 /// Digits of a digest that people compare.
 const DIGITS: usize = 12;
@@ -58,21 +58,23 @@ fn summary(report: &Report, config: &Config) -> String {
     if !upstreams.is_empty() {
         text.push_str(&format!("upstreams  {}\n", upstreams.join(", ")));
     }
-    let mut rows = vec![["plugin", "version", "digest", "subscriptions"].map(str::to_owned)];
+    let mut rows = vec![["plugin", "version", "digest", "isolation", "subscriptions"].map(str::to_owned)];
     for plugin in &config.plugins {
         let digest = report.digests.get(&plugin.name).map(ToString::to_string).unwrap_or_default();
         let mut first = [
             plugin.name.clone(),
             plugin.manifest.version.clone(),
             digest.chars().take(DIGITS).collect(),
+            isolation_text(plugin.isolation),
             String::new(),
         ];
         let mut subjects = subjects(plugin);
-        first[3] = subjects.next().unwrap_or("none").to_owned();
+        first[4] = subjects.next().unwrap_or("none").to_owned();
         rows.push(first);
-        rows.extend(
-            subjects.map(|subject| [String::new(), String::new(), String::new(), subject.to_owned()]),
-        );
+        rows.extend(subjects.map(|subject| {
+            let [a, b, c, d] = Default::default();
+            [a, b, c, d, subject.to_owned()]
+        }));
     }
     if rows.len() > 1 {
         text.push('\n');
@@ -85,11 +87,12 @@ fn subjects(plugin: &PluginConfig) -> impl Iterator<Item = &str> {
     plugin.manifest.subscriptions.iter().map(|s| s.subject.as_str())
 }
 
-fn table(rows: &[[String; 4]]) -> String {
+fn table(rows: &[[String; 5]]) -> String {
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default();
-    let (a, b, c) = (width(0), width(1), width(2));
-    let lines = rows.iter().map(|[name, version, digest, subject]| {
-        format!("{name:a$}  {version:b$}  {digest:c$}  {subject}").trim_end().to_owned() + "\n"
+    let (a, b, c, d) = (width(0), width(1), width(2), width(3));
+    let lines = rows.iter().map(|[name, version, digest, isolation, subject]| {
+        format!("{name:a$}  {version:b$}  {digest:c$}  {isolation:d$}  {subject}").trim_end().to_owned()
+            + "\n"
     });
     lines.collect()
 }
@@ -129,6 +132,7 @@ pub(super) fn json(location: &Location, report: &Report, config: Option<&Config>
                 "version": plugin.manifest.version,
                 "component": plugin.component.display().to_string(),
                 "digest": report.digests.get(&plugin.name).map(ToString::to_string),
+                "isolation": isolation_text(plugin.isolation),
                 "subscriptions": subjects(plugin).collect::<Vec<_>>(),
             })
         });
