@@ -212,6 +212,11 @@ pub trait Bus: Send + Sync + 'static {
     /// The stream that stores `subject`, which may be a filter with wildcards. Cached for some seconds.
     async fn covering(&self, subject: &str) -> Result<Option<StreamInfo>, Error>;
 
+    /// Whether there is such a stream.
+    async fn stores(&self, subject: &str) -> Result<bool, Error> {
+        Ok(self.covering(subject).await?.is_some())
+    }
+
     /// The durable; created if it is missing, delivering everything its stream holds. One that exists with other
     /// settings is an error that shows both sides.
     async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<Arc<Origin>, Error>;

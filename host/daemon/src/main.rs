@@ -7,6 +7,10 @@ use cofferdam::{
     commands,
 };
 
+/// Events are short-lived and come from one thread to another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let told = match Cli::of_process().command {
         Command::Run(args) => commands::run(args.config).map(|()| ExitCode::SUCCESS),

@@ -142,6 +142,11 @@ impl Bus for LocalBus {
         Ok(self.handle.shared.covering(filter).map(|facts| (*facts.info).clone()))
     }
 
+    async fn stores(&self, subject: &str) -> Result<bool, Error> {
+        subject::check_filter(subject)?;
+        Ok(self.handle.shared.covering(subject).is_some())
+    }
+
     async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<Arc<Origin>, Error> {
         names::check_durable(spec)?;
         self.handle.ask(|answer| Op::EnsureDurable(spec.clone(), answer)).await?

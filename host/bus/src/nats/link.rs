@@ -66,6 +66,9 @@ impl Link {
 
     /// Waits until the connection is up; gives its number.
     pub(super) async fn up(&self) -> u64 {
+        if self.is_up() {
+            return *self.epoch.borrow();
+        }
         let mut connection = self.connection.clone();
         // The sender lives in the client's event task; when that has ended there is nothing left to wait for.
         if connection.wait_for(|c| *c == Connection::Up).await.is_err() {

@@ -300,6 +300,11 @@ impl Bus for NatsBus {
         Ok(self.streams.covering(&self.link, subject).await?.map(|facts| facts.info.clone()))
     }
 
+    async fn stores(&self, subject: &str) -> Result<bool, Error> {
+        crate::subject::check_filter(subject)?;
+        Ok(self.streams.covering(&self.link, subject).await?.is_some())
+    }
+
     async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<Arc<Origin>, Error> {
         let (origin, _) = consumers::ensure(&self.link, spec).await?;
         self.floors.of(&origin);

@@ -72,7 +72,7 @@ impl Streams {
     pub(super) async fn covering(&self, link: &Link, filter: &str) -> Result<Option<Arc<Facts>>, CallError> {
         let known = {
             let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-            seen.values().find(|(at, f)| at.elapsed() < FRESH && f.covers(filter)).map(|(_, f)| f.clone())
+            seen.values().find(|(at, f)| f.covers(filter) && at.elapsed() < FRESH).map(|(_, f)| f.clone())
         };
         match known {
             Some(facts) => Ok(Some(facts)),

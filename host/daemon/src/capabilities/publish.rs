@@ -102,9 +102,9 @@ impl Run {
         }
         self.granted(Kind::Publish, subject).map_err(|denial| EmitError::Denied(denial.to_string()))?;
         self.fits("a message", weight(headers, data))?;
-        match self.services.bus.covering(subject).await {
-            Ok(Some(_)) => Ok(()),
-            Ok(None) => {
+        match self.services.bus.stores(subject).await {
+            Ok(true) => Ok(()),
+            Ok(false) => {
                 self.blame = Some(Fault::Operator);
                 Err(EmitError::NoStream(format!("no stream stores {subject:?}; create one that covers it")))
             }

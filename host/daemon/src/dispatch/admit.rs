@@ -38,10 +38,30 @@ pub struct Turn {
     waiting: Option<oneshot::Receiver<()>>,
 }
 
-/// Held while an event runs.
+/// Held while an event runs and commits.
 pub enum Permits {
-    Beside(OwnedRwLockReadGuard<()>, OwnedSemaphorePermit, OwnedSemaphorePermit),
+    Beside { _ground: OwnedRwLockReadGuard<()>, room: Option<Room> },
     Alone(OwnedRwLockWriteGuard<()>),
+}
+
+/// Of the plugin and of the host, for one instance.
+pub struct Room {
+    _plugin: OwnedSemaphorePermit,
+    _host: OwnedSemaphorePermit,
+}
+
+impl Permits {
+    /// The instance is gone. What is left waits for the bus, and others run meanwhile.
+    pub fn make_room(&mut self) {
+        if let Permits::Beside { room, .. } = self {
+            *room = None;
+        }
+    }
+
+    /// For another run.
+    pub fn has_room(&self) -> bool {
+        !matches!(self, Permits::Beside { room: None, .. })
+    }
 }
 
 /// How long others wait, at first, for one that is to run alone; twice as long the next time, up to [`MOST`]: whatever runs comes
@@ -82,7 +102,7 @@ impl Admission {
         let host = self.host.clone().acquire_owned().await.ok()?;
         // Last, so that nobody who holds it waits for a permit.
         let ground = self.ground.clone().read_owned().await;
-        Some(Permits::Beside(ground, plugin, host))
+        Some(Permits::Beside { _ground: ground, room: Some(Room { _plugin: plugin, _host: host }) })
     }
 
     /// Waits until nothing else runs, and keeps everything else waiting. Takes no permits: all of them are free then, and
@@ -185,6 +205,17 @@ mod tests {
         assert!(tokio::time::timeout(PATIENCE, admission.permits(&plugin)).await.is_err());
         drop(alone);
         admission.permits(&plugin).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_commits_leaves_room_for_another_run() {
+        let admission = Admission::new(1);
+        let plugin = Arc::new(Semaphore::new(1));
+        let mut first = admission.permits(&plugin).await.unwrap();
+        assert!(first.has_room() && plugin.available_permits() == 0);
+        first.make_room();
+        assert!(!first.has_room());
+        assert!(admission.permits(&plugin).await.unwrap().has_room());
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ mod weight;
 use std::{sync::Arc, time::Instant};
 
 pub use admit::Admission;
+use admit::Permits;
 use again::Times;
 use cofferdam_bus::{Delivery, Error, Opened, OtherCell, Point, Snapshot};
 use cofferdam_sandbox::Limits;
@@ -51,17 +52,25 @@ pub struct Dispatch {
     pub advisories: bool,
 }
 
+/// An event as its subscription has it.
+#[derive(Clone, Copy)]
+struct Taken<'a> {
+    delivery: &'a Delivery,
+    decoded: &'a Decoded,
+    held: &'a Held,
+    endings: &'a Endings,
+}
+
 /// One run of an event from its admission to its end. Nothing here fails: whatever happens is an outcome. `solo` if it runs
 /// alone.
 async fn dispatch(
     dispatch: &Dispatch,
     plugin: Arc<Plugin>,
-    delivery: &Delivery,
-    decoded: &Decoded,
-    held: &Held,
-    endings: &Endings,
+    taken: Taken<'_>,
+    permits: Permits,
     solo: Option<&Solo<'_>>,
 ) -> Finished {
+    let Taken { delivery, decoded, held, endings } = taken;
     let began = Instant::now();
     let id = delivery.id();
     let subscription = &decoded.subscription;
@@ -71,7 +80,7 @@ async fn dispatch(
     let times = endings.times(&id).unwrap_or(decoded.past.times).seen(again::now());
     let attempt = 1 + decoded.past.failed + endings.failures(&id);
     let work = Work { dispatch, plugin, limits, delivery, decoded, held, attempt, times };
-    let outcome = work.run(solo).await;
+    let outcome = work.run(permits, solo).await;
     Finished {
         event: decoded.event.id.clone(),
         subject: decoded.event.subject.clone(),
@@ -104,7 +113,7 @@ impl Work<'_> {
         Policy { failure: &subscription.failure, attempt: self.attempt, seed }
     }
 
-    async fn run(&self, solo: Option<&Solo<'_>>) -> Outcome {
+    async fn run(&self, mut permits: Permits, solo: Option<&Solo<'_>>) -> Outcome {
         // What is acked is forgotten some day, and is not to be redriven a second time then.
         let (bus, plugin) = (self.dispatch.services.bus.as_ref(), self.plugin.name.as_str());
         let (event, past) = (&self.decoded.event.id, &self.decoded.past);
@@ -126,7 +135,15 @@ impl Work<'_> {
                     Err(error) => return Outcome::HandedBack(error.to_string()),
                 }
             }
+            if !permits.has_room() {
+                drop(permits);
+                match self.dispatch.admission.permits(&self.plugin.permits).await {
+                    Some(anew) => permits = anew,
+                    None => return Outcome::HandedBack("the host is closing".into()),
+                }
+            }
             let ran = invoke::invoke(self, &snapshot).await;
+            permits.make_room();
             let samples = ran.residue.samples.clone();
             if let Some(reason) = &ran.residue.missing {
                 return Outcome::HandedBack(reason.clone());

@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    Dispatch, Route,
+    Dispatch, Route, Taken,
     admit::Turn,
     decode::{Decoded, Strange, decode},
     dispatch,
@@ -205,7 +205,7 @@ impl Subscriber {
             }
         };
         let turn = self.dispatch.admission.queue(decoded.turn());
-        tasks.spawn(async move {
+        let work = async move {
             let solo = Solo::new(&subscriber.dispatch.services.bus, &delivery);
             tokio::select! {
                 () = abort.cancelled() => {
@@ -214,7 +214,8 @@ impl Subscriber {
                 }
                 () = subscriber.work(&delivery, decoded, turn, in_flight, &solo, &stop) => {}
             }
-        });
+        };
+        tasks.spawn(work);
     }
 
     /// Tells of an event that this host can't run, each kind once in a while.
@@ -265,9 +266,8 @@ impl Subscriber {
             // A stop hands back what has not begun.
             let Some(permits) = admitted.filter(|_| !stop.is_cancelled()) else { break };
             let solo = alone.then_some(solo);
-            let finished =
-                dispatch(&self.dispatch, plugin, delivery, &decoded, held, &self.endings, solo).await;
-            drop(permits);
+            let taken = Taken { delivery, decoded: &decoded, held, endings: &self.endings };
+            let finished = dispatch(&self.dispatch, plugin, taken, permits, solo).await;
             if let Some(solo) = solo {
                 self.outlived(delivery, solo, &finished.outcome).await;
             }

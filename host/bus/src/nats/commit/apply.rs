@@ -3,6 +3,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use async_nats::HeaderMap;
 use futures_util::future::join_all;
 
 use super::{
@@ -52,10 +53,24 @@ pub(in crate::nats) enum Refusal {
     Final(String),
 }
 
+/// What is sent of a message: made once, by whoever weighs it before the commit.
+pub(super) struct Ready {
+    pub(super) headers: HeaderMap,
+    /// Of the message on the wire.
+    pub(super) weight: u64,
+}
+
+impl Ready {
+    pub(super) fn new(message: &Message, event: &str, id: &str) -> Result<Ready, Error> {
+        let headers = outgoing(message, Added { cause: Some(event), message_id: Some(id), expected: None })?;
+        let weight = outgoing::weight(&headers) + message.data.len() as u64;
+        Ok(Ready { headers: headers::map(&headers), weight })
+    }
+}
+
 /// One thing that a commit does.
-#[derive(Clone, Copy)]
 enum Deed<'a> {
-    Store(&'a Message),
+    Store(&'a Message, Option<Ready>),
     Set(&'a Timer),
     Cancel(&'a str),
 }
@@ -63,7 +78,7 @@ enum Deed<'a> {
 impl Deed<'_> {
     fn subject(&self) -> &str {
         match self {
-            Deed::Store(message) => &message.subject,
+            Deed::Store(message, _) => &message.subject,
             Deed::Set(Timer { id, .. }) => id,
             Deed::Cancel(id) => id,
         }
@@ -71,12 +86,20 @@ impl Deed<'_> {
 }
 
 /// Stores the effects, sets the timers, cancels what is to be cancelled; gives what was refused. Returns when all is done,
-/// however long that takes.
-pub(super) async fn apply(bus: &NatsBus, commit: Commit<'_>, change: &Change, order: Order) -> Vec<Refused> {
+/// however long that takes. `ready`: the effects as they are sent, if that is known.
+pub(super) async fn apply(
+    bus: &NatsBus,
+    commit: Commit<'_>,
+    change: &Change,
+    ready: Vec<Ready>,
+    order: Order,
+) -> Vec<Refused> {
     let delivered = commit.event;
     let commit = Commit { event: change.cause(delivered), ..commit };
     let id = |ordinal| change.id(delivered, ordinal);
-    let effects = change.effects.iter().map(Deed::Store).enumerate();
+    let ready = ready.into_iter().map(Some).chain(std::iter::repeat_with(|| None));
+    let effects =
+        change.effects.iter().zip(ready).map(|(effect, ready)| Deed::Store(effect, ready)).enumerate();
     let sets = change.timers.iter().map(Deed::Set);
     let later = sets.chain(change.cancels.iter().map(|id| Deed::Cancel(id)));
     let mut refused = all(bus, commit, effects, order, &id).await;
@@ -122,7 +145,10 @@ async fn one(
     deed: Deed<'_>,
 ) -> Option<Refused> {
     let (done, message) = match deed {
-        Deed::Store(message) => (store(bus, commit, &id, message).await.map(|_| ()), message),
+        Deed::Store(message, Some(ready)) => {
+            (put(bus, commit, &id, message, ready).await.map(|_| ()), message)
+        }
+        Deed::Store(message, None) => (store(bus, commit, &id, message).await.map(|_| ()), message),
         Deed::Set(timer) => (timers::set(bus, commit, timer).await, &timer.message),
         Deed::Cancel(id) => {
             timers::cancel(bus, id).await;
@@ -182,11 +208,20 @@ pub(in crate::nats) async fn store(
     id: &str,
     message: &Message,
 ) -> Result<bool, Refusal> {
+    let ready = Ready::new(message, commit.event, id).map_err(refused)?;
+    put(bus, commit, id, message, ready).await
+}
+
+/// The same of what is made ready.
+pub(super) async fn put(
+    bus: &NatsBus,
+    commit: Commit<'_>,
+    id: &str,
+    message: &Message,
+    ready: Ready,
+) -> Result<bool, Refusal> {
     let event = commit.event;
-    let added = Added { cause: Some(event), message_id: Some(id), expected: None };
-    let headers = outgoing(message, added).map_err(refused)?;
-    let weight = outgoing::weight(&headers) + message.data.len() as u64;
-    let map = headers::map(&headers);
+    let Ready { headers, weight } = ready;
     // Since when it is certain that the target's memory of ids covers every send of this message.
     let mut certain = commit.at;
     let mut looked = None;
@@ -230,7 +265,7 @@ pub(in crate::nats) async fn store(
                 }
             }
         }
-        match send(&bus.link, &message.subject, map.clone(), message.data.clone()).await {
+        match send(&bus.link, &message.subject, headers.clone(), message.data.clone()).await {
             Sent::Stored(ack) => return Ok(sent || !ack.duplicate),
             Sent::TooLarge => {
                 return Err(Refusal::Final(format!(

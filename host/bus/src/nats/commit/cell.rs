@@ -92,7 +92,7 @@ async fn finish(bus: &NatsBus, subject: &str, cell: &Cell, stored: &Stored) -> V
             Acked::Perhaps | Acked::No => {
                 let acked = acked == Acked::Perhaps;
                 let commit = apply::Commit { event: &event, at: stored.timestamp, acked };
-                apply::apply(bus, commit, &pending.change(), Order::Strict).await
+                apply::apply(bus, commit, &pending.change(), Vec::new(), Order::Strict).await
             }
         };
         done.push((event, Committed { refused }));
@@ -106,6 +106,7 @@ pub(super) async fn commit(
     delivery: &Delivery,
     base: &Snapshot,
     change: Change,
+    ready: Vec<apply::Ready>,
 ) -> Result<Committed, CommitError> {
     let notes = base.notes.as_ref().and_then(|n| n.downcast_ref::<Notes>());
     let notes = notes.ok_or_else(|| CommitError::Unfit("the snapshot is not of this bus".into()))?;
@@ -126,7 +127,7 @@ pub(super) async fn commit(
         let before = bus.link.server_now();
         if let store::Attempt::Done(revision) = write.attempt(bus).await? {
             let commit = apply::Commit { event: &event, at: before, acked: false };
-            let refused = apply::apply(bus, commit, &change, Order::Strict).await;
+            let refused = apply::apply(bus, commit, &change, ready, Order::Strict).await;
             bus.applied.note(&notes.subject, revision);
             store::ack(delivery).await;
             return Ok(Committed { refused });

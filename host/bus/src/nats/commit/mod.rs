@@ -21,6 +21,7 @@ use std::{
     },
 };
 
+use apply::Ready;
 pub(super) use batch::Open;
 pub(super) use lookup::Lookups;
 
@@ -29,7 +30,7 @@ use crate::{
     api::{Change, Committed, Delivery, Message, Opened, OtherCell, Point, Snapshot},
     change,
     error::{CommitError, Error},
-    outgoing::{self, Added, check_subject, outgoing},
+    outgoing::check_subject,
 };
 
 pub(super) async fn open(bus: &NatsBus, delivery: &Delivery, point: &Point) -> Result<Opened, Error> {
@@ -51,16 +52,16 @@ pub(super) async fn commit(
     base: Snapshot,
     mut change: Change,
 ) -> Result<Committed, CommitError> {
-    check(bus, &delivery.id(), &base.point, &change).await?;
+    let ready = check(bus, &delivery.id(), &base.point, &change).await?;
     #[cfg(debug_assertions)]
     crate::broken::ack_first(delivery).await;
     // Set and cancelled at once: it is never to fire, however long applying takes.
     let Change { timers, cancels, .. } = &mut change;
     timers.retain(|timer| !cancels.contains(&timer.id));
     match &base.point {
-        Point::Cell { .. } => cell::commit(bus, delivery, &base, change).await,
-        Point::Record => record::commit(bus, delivery, change).await,
-        Point::Publish => publish::commit(bus, delivery, change).await,
+        Point::Cell { .. } => cell::commit(bus, delivery, &base, change, ready).await,
+        Point::Record => record::commit(bus, delivery, change, ready).await,
+        Point::Publish => publish::commit(bus, delivery, change, ready).await,
     }
 }
 
@@ -72,16 +73,23 @@ pub(super) fn max_size(bus: &NatsBus) -> usize {
     usize::try_from(store::max_commit(bus)).unwrap_or(usize::MAX)
 }
 
-/// What can be known to be wrong before anything happens.
-async fn check(bus: &NatsBus, delivery: &str, point: &Point, change: &Change) -> Result<(), CommitError> {
+/// What can be known to be wrong before anything happens. Gives the effects as they will be sent.
+async fn check(
+    bus: &NatsBus,
+    delivery: &str,
+    point: &Point,
+    change: &Change,
+) -> Result<Vec<Ready>, CommitError> {
     change::check(point, change)?;
     let event = change.cause(delivery);
-    let mut total = 0;
+    let mut ready = Vec::with_capacity(change.effects.len());
     for (ordinal, effect) in change.effects.iter().enumerate() {
-        total += check_message(bus, event, &change.id(delivery, ordinal), effect).await?;
+        ready.push(check_message(bus, event, &change.id(delivery, ordinal), effect).await?);
     }
+    let mut total: u64 = ready.iter().map(|effect| effect.weight).sum();
     for timer in &change.timers {
-        total += check_message(bus, event, &timer.id, &timer.message).await? + timer.id.len() as u64 + FIELDS;
+        let weight = check_message(bus, event, &timer.id, &timer.message).await?.weight;
+        total += weight + timer.id.len() as u64 + FIELDS;
     }
     total += change.cancels.iter().map(|id| id.len() as u64 + FIELDS).sum::<u64>();
     let max = store::max_commit(bus);
@@ -90,21 +98,25 @@ async fn check(bus: &NatsBus, delivery: &str, point: &Point, change: &Change) ->
             "effects of {total} bytes together are over the limit of {max} for one commit"
         )));
     }
-    Ok(())
+    Ok(ready)
 }
 
-/// A message to be stored with this id, now or later. Gives what it weighs.
-async fn check_message(bus: &NatsBus, event: &str, id: &str, message: &Message) -> Result<u64, CommitError> {
+/// A message to be stored with this id, now or later.
+async fn check_message(
+    bus: &NatsBus,
+    event: &str,
+    id: &str,
+    message: &Message,
+) -> Result<Ready, CommitError> {
     let unfit = |e: Error| CommitError::Unfit(e.to_string());
     check_subject(&message.subject).map_err(unfit)?;
-    let added = Added { cause: Some(event), message_id: Some(id), expected: None };
-    let weight = outgoing::weight(&outgoing(message, added).map_err(unfit)?) + message.data.len() as u64;
+    let ready = Ready::new(message, event, id).map_err(unfit)?;
     let mut backoff = super::link::Backoff::new();
     loop {
         match bus.streams.covering(&bus.link, &message.subject).await {
             Ok(Some(facts)) => {
-                check_size(&bus.link, &facts, &message.subject, weight).map_err(unfit)?;
-                return Ok(weight);
+                check_size(&bus.link, &facts, &message.subject, ready.weight).map_err(unfit)?;
+                return Ok(ready);
             }
             Ok(None) => return Err(unfit(Error::NoStream { subject: message.subject.clone() })),
             Err(e) if e.is_passing() => backoff.wait().await,

@@ -21,12 +21,13 @@ pub(super) async fn commit(
     bus: &NatsBus,
     delivery: &Delivery,
     change: Change,
+    ready: Vec<apply::Ready>,
 ) -> Result<Committed, CommitError> {
-    if let [effect] = change.effects.as_slice() {
+    if let Some((effect, ready)) = change.effects.iter().zip(ready).next() {
         let delivered = delivery.id();
         let commit =
             apply::Commit { event: change.cause(&delivered), at: bus.link.server_now(), acked: false };
-        let stored = apply::store(bus, commit, &change.id(&delivered, 0), effect).await;
+        let stored = apply::put(bus, commit, &change.id(&delivered, 0), effect, ready).await;
         let first = stored.map_err(|refusal| CommitError::Unfit(refusal.to_string()))?;
         if !first {
             store::ack(delivery).await;

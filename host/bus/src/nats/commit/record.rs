@@ -78,22 +78,29 @@ async fn finish(
     // A write that was held up for very long, on a connection that was down, may have come after the first record was
     // forgotten: then it has been applied already.
     let refused = match standing(bus, delivery).await? {
-        Standing::Kept => apply(bus, &delivery.id(), &record.change(), stored.timestamp).await,
+        Standing::Kept => apply(bus, &delivery.id(), &record.change(), Vec::new(), stored.timestamp).await,
         Standing::Passed => Vec::new(),
     };
     store::ack(delivery).await;
     Ok(Some((mark == Some(record.run), Committed { refused })))
 }
 
-async fn apply(bus: &NatsBus, event: &str, change: &Change, committed: u64) -> Vec<Refused> {
+async fn apply(
+    bus: &NatsBus,
+    event: &str,
+    change: &Change,
+    ready: Vec<apply::Ready>,
+    committed: u64,
+) -> Vec<Refused> {
     let commit = apply::Commit { event, at: committed, acked: false };
-    apply::apply(bus, commit, change, Order::BySubject).await
+    apply::apply(bus, commit, change, ready, Order::BySubject).await
 }
 
 pub(super) async fn commit(
     bus: &NatsBus,
     delivery: &Delivery,
     change: Change,
+    ready: Vec<apply::Ready>,
 ) -> Result<Committed, CommitError> {
     let event = delivery.id();
     let mark = run_mark();
@@ -117,7 +124,7 @@ pub(super) async fn commit(
         drop(turn);
         match attempt {
             store::Attempt::Done(_) if began.is_within(bus.link.timing.lease) => {
-                let refused = apply(bus, &event, &change, before).await;
+                let refused = apply(bus, &event, &change, ready, before).await;
                 store::ack(delivery).await;
                 return Ok(Committed { refused });
             }
