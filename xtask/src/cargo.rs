@@ -48,7 +48,12 @@ fn program() -> OsString {
 /// A cargo command in the checkout.
 pub(crate) fn command(repo: &Repo, log: &str, again: &str) -> Tool {
     let colour = if crate::terminal::is_watched() { "auto" } else { "never" };
-    Tool::new(program(), &repo.log(log), again).folder(repo.root()).env("CARGO_TERM_COLOR", colour)
+    let cargo = Tool::new(program(), &repo.log(log), again).folder(repo.root());
+    // What cargo tells xtask about xtask: build scripts that watch these (that of `ring`) would run again, and all that is
+    // built on them, whenever a person's own cargo and ours take turns.
+    let ours = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let ours = ours.filter(|name| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"));
+    ours.fold(cargo, |cargo, name| cargo.without(&name)).env("CARGO_TERM_COLOR", colour)
 }
 
 /// The packages of the workspace.

@@ -1,14 +1,17 @@
-//! `cargo xtask ci`: format, licences, lints, then `test`. What CI runs is what a person runs.
+//! `cargo xtask ci`: format, licences, lints, `test`, then the count of instructions. What CI runs is what a person runs.
 
 use anyhow::Result;
 
 use crate::repo::Repo;
 use crate::steps::{Step, Steps};
 use crate::tool::Tool;
-use crate::{cargo, test, tools};
+use crate::{bench, cargo, test, tools};
 
 pub(crate) fn run(repo: &Repo, steps: &Steps) -> Result<()> {
     let ran = checks(repo, steps).and_then(|()| test::all(repo, steps, &[]));
+    if ran.is_ok() {
+        bench::instructions(repo, steps);
+    }
     test::report(steps, ran)
 }
 

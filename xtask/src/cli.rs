@@ -46,6 +46,10 @@ pub(crate) enum Command {
     Crash(Crash),
     /// Sends a burst of events through one daemon, and prints what it lost and what memory it took.
     Burst(Burst),
+    /// Measures the bare thing and ours in turn, and prints how they compare. Builds a release first.
+    Bench(Bench),
+    /// Runs a benchmark under `perf`, and prints in which functions the daemon spent its time.
+    Profile(Profile),
     /// All checks: format, lints, licences, then `test`.
     Ci,
 }
@@ -110,6 +114,34 @@ pub(crate) struct Burst {
     /// The whole document instead of a summary.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Bench {
+    /// Only results whose names begin with one of these, as `dispatch` or `dispatch/event`. Default: all.
+    pub(crate) names: Vec<String>,
+    /// One JSON document instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Of one round; where an event costs more, a part of it.
+    #[arg(long, value_name = "N")]
+    pub(crate) events: Option<u64>,
+    /// Of each side, after one that warms up.
+    #[arg(long, value_name = "N")]
+    pub(crate) rounds: Option<u64>,
+    /// Bytes of an event.
+    #[arg(long, value_name = "N")]
+    pub(crate) payload: Option<u64>,
+    /// Events taken and not yet acked.
+    #[arg(long, value_name = "N")]
+    pub(crate) in_flight: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Profile {
+    /// A benchmark as `bench` names it; the sandbox's run without a daemon.
+    #[arg(default_value = "dispatch/event")]
+    pub(crate) name: String,
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `cargo xtask`: from a fresh clone to plugins, a running demo and green tests. This file is the story; each step
 //! lives in the module of its name. No host crate is used here.
 
+mod bench;
 mod binaries;
 mod burst;
 mod cargo;
@@ -12,6 +13,7 @@ mod disk;
 mod guests;
 mod interrupt;
 mod lock;
+mod profile;
 mod repo;
 mod stamps;
 mod steps;
@@ -72,6 +74,8 @@ fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
         Command::Demo(args) => demo::run(&repo, &steps, &args),
+        Command::Bench(args) => bench::run(&repo, &steps, &args),
+        Command::Profile(args) => profile::run(&repo, &steps, &args),
         Command::Burst(args) => burst::run(&repo, &steps, &args),
         Command::Crash(args) => crash::run(&repo, &steps, &args),
         Command::Test { filter } => test::run(&repo, &steps, &filter),
