@@ -67,13 +67,11 @@ async fn measure(rig: &Rig, bare: &mut Line<'_>, ours: &mut Line<'_>) -> Result<
         let rate = peak * part;
         let mut rounds = Vec::new();
         for _ in 0..if share == "half" { ROUNDS_HALF } else { ROUNDS } {
-            rounds.push((bare.at(rate).await?, ours.at(rate).await?));
+            rounds.push([bare.at(rate).await?, ours.at(rate).await?]);
         }
         for (place, (percentile, _)) in PERCENTILES.into_iter().enumerate() {
-            let of = |side: fn(&([f64; 3], [f64; 3])) -> [f64; 3]| {
-                rounds.iter().map(|round| side(round)[place]).collect::<Vec<_>>()
-            };
-            let (bares, owns) = (of(|round| round.0), of(|round| round.1));
+            let of = |side: usize| rounds.iter().map(|round| round[side][place]).collect::<Vec<f64>>();
+            let (bares, owns) = (of(0), of(1));
             let ratios: Vec<f64> = bares.iter().zip(&owns).map(|(bare, ours)| ours / bare).collect();
             let name = name(percentile, share);
             let outcome = Outcome {

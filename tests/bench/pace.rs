@@ -55,7 +55,7 @@ pub(crate) async fn pace(
             wait_until(due);
             let message = PublishMessage::build().payload(data).message_id(format!("f{number}"));
             let ack = Handle::current().block_on(jetstream.send_publish(subject.clone(), message));
-            sent.send(ack.expect("an event to be sent")).ok().expect("somebody who awaits it");
+            sent.send(ack.expect("an event to be sent")).expect("somebody who awaits it");
             due += interval;
         }
         (began.1, began.0.elapsed())

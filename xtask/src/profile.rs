@@ -80,17 +80,17 @@ impl Perf {
         self.tool("report").args(words).arg(&self.samples)
     }
 
-    /// Of the processes that run this program, by function, the kernel's among them.
+    /// Of the threads that run this program, by function, the kernel's among them.
     fn report(&self, step: &Step, program: &str) -> Result<Vec<String>> {
-        let pids = pids(&self.reading("pid,dso").run(step)?, program);
-        if pids.is_empty() {
+        let threads = threads(&self.reading("pid,dso").run(step)?, program);
+        if threads.is_empty() {
             bail!(
                 "no sample lies in `{program}`; `perf report --input {}` shows where they lie",
                 shown(&self.samples)
             )
         }
-        let pids = pids.into_iter().collect::<Vec<_>>().join(",");
-        self.reading("dso,symbol").args(["--pid", &pids]).run(step)
+        let threads = threads.into_iter().collect::<Vec<_>>().join(",");
+        self.reading("dso,symbol").args(["--percentage", "relative", "--tid", &threads]).run(step)
     }
 }
 
@@ -98,15 +98,16 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// `12.34%  4711:cofferdam  cofferdam`: the processes with samples in the program's own code.
-fn pids(lines: &[String], program: &str) -> BTreeSet<String> {
-    let pid = |line: &String| {
+/// `12.34%  4711:tokio-rt-worker  cofferdam`: the threads with samples in the program's own code. What perf calls a pid here
+/// is a thread's.
+fn threads(lines: &[String], program: &str) -> BTreeSet<String> {
+    let thread = |line: &String| {
         let mut words = line.split_whitespace();
         words.next().filter(|share| share.ends_with('%'))?;
-        let (pid, _) = words.next()?.split_once(':')?;
-        words.any(|word| word == program).then(|| pid.to_owned())
+        let (thread, _) = words.next()?.split_once(':')?;
+        words.any(|word| word == program).then(|| thread.to_owned())
     };
-    lines.iter().filter_map(pid).collect()
+    lines.iter().filter_map(thread).collect()
 }
 
 fn is_function(line: &str) -> bool {
@@ -128,7 +129,7 @@ mod tests {
             "",
         ]
         .map(str::to_owned);
-        assert_eq!(pids(&lines, "cofferdam"), ["4711", "4812"].map(str::to_owned).into());
+        assert_eq!(threads(&lines, "cofferdam"), ["4711", "4812"].map(str::to_owned).into());
         assert_eq!(lines.iter().filter(|line| is_function(line)).count(), 4);
     }
 }

@@ -123,7 +123,7 @@ impl Bare {
 
     fn instance(&self, store: &mut Store<Tally>) -> Handle {
         let instance = self.pre.instantiate(&mut *store).expect("an instance");
-        instance.get_typed_func(&mut *store, &self.handle).expect("a function of this type")
+        instance.get_typed_func(&mut *store, self.handle).expect("a function of this type")
     }
 
     /// Instantiate, call, drop.

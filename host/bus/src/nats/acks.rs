@@ -1,8 +1,8 @@
 //! What a delivery's reply subject says, and settling by it. Which deliveries there are is `deliveries`' business.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use async_nats::Client;
+use async_nats::{Client, Subject};
 use async_trait::async_trait;
 use bytes::Bytes;
 
@@ -14,21 +14,21 @@ const NAK: &[u8] = b"-NAK";
 /// Settles by the message's reply subject, over whatever connection there is by then.
 #[derive(Debug, Clone)]
 pub(super) struct Acks {
-    client: Client,
-    reply: String,
+    client: Arc<Client>,
+    reply: Subject,
     /// What a host hands back of an ordered durable comes again no later than what it would leave by its death: whoever
     /// takes over waits for it.
     longest: Option<Duration>,
 }
 
 impl Acks {
-    pub(super) fn new(client: Client, reply: String, longest: Option<Duration>) -> Acks {
+    pub(super) fn new(client: Arc<Client>, reply: Subject, longest: Option<Duration>) -> Acks {
         Acks { client, reply, longest }
     }
 
     /// Hands back, and returns when the server has done that, and all that was said on this connection before.
     pub(super) async fn nak_and_wait(&self, link: &Link) -> Result<(), Silence> {
-        link.ask(self.reply.clone(), None, Bytes::from_static(NAK)).await.map(drop)
+        link.ask(self.reply.to_string(), None, Bytes::from_static(NAK)).await.map(drop)
     }
 
     async fn say(&self, what: Bytes) -> Result<(), Error> {
@@ -71,18 +71,19 @@ pub(super) struct Reply {
 
 impl Reply {
     pub(super) fn parse(reply: &str) -> Option<Reply> {
-        let tokens: Vec<&str> = reply.strip_prefix("$JS.ACK.")?.split('.').collect();
-        let numbers = match tokens.len() {
-            7 => &tokens[2..],
-            n if n >= 9 => &tokens[4..],
+        let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
+        let names = match tokens.clone().count() {
+            7 => 2,
+            n if n >= 9 => 4,
             _ => return None,
         };
+        let mut numbers = tokens.skip(names).map_while(|token| token.parse().ok());
         Some(Reply {
-            count: numbers[0].parse().ok()?,
-            sequence: numbers[1].parse().ok()?,
-            delivery: numbers[2].parse().ok()?,
-            timestamp: numbers[3].parse().ok()?,
-            pending: numbers[4].parse().ok()?,
+            count: u32::try_from(numbers.next()?).ok()?,
+            sequence: numbers.next()?,
+            delivery: numbers.next()?,
+            timestamp: numbers.next()?,
+            pending: numbers.next()?,
         })
     }
 }

@@ -421,8 +421,7 @@ impl Task {
 
     /// Into the queue, or behind the barrier. Gives its sequence.
     pub(super) fn take(&mut self, message: NatsMessage) -> Option<u64> {
-        let Some((reply, parsed)) =
-            message.reply.as_ref().and_then(|r| Some((r.to_string(), Reply::parse(r)?)))
+        let Some((reply, parsed)) = message.reply.as_ref().and_then(|r| Some((r.clone(), Reply::parse(r)?)))
         else {
             tracing::warn!(durable = self.shared.origin.durable, "a message without a reply subject");
             return None;

@@ -39,10 +39,13 @@ impl From<Silence> for Error {
 
 #[derive(Debug, Clone)]
 pub(super) struct Link {
-    pub(super) client: Client,
+    /// Each delivery has it, and to clone a client is a dozen of counts.
+    pub(super) client: Arc<Client>,
     connection: watch::Receiver<Connection>,
     /// Counts connections made: what was asked on an earlier one will not be answered.
     epoch: watch::Receiver<u64>,
+    /// The last of them that was lost.
+    ended: watch::Receiver<u64>,
     clock: Arc<ServerClock>,
     /// Of each stream that is created here.
     pub(super) replicas: u32,
@@ -54,10 +57,11 @@ impl Link {
         client: Client,
         connection: watch::Receiver<Connection>,
         epoch: watch::Receiver<u64>,
+        ended: watch::Receiver<u64>,
         replicas: u32,
         timing: Timing,
     ) -> Link {
-        Link { client, connection, epoch, clock: Arc::default(), replicas, timing }
+        Link { client: Arc::new(client), connection, epoch, ended, clock: Arc::default(), replicas, timing }
     }
 
     pub(super) fn connection(&self) -> watch::Receiver<Connection> {
@@ -83,11 +87,8 @@ impl Link {
 
     /// Returns once the connection with this number is lost.
     pub(super) async fn lost(&self, epoch: u64) {
-        let (mut connection, mut epochs) = (self.connection.clone(), self.epoch.clone());
-        tokio::select! {
-            _ = connection.wait_for(|c| *c != Connection::Up) => {}
-            _ = epochs.wait_for(|e| *e != epoch) => {}
-        }
+        // Without a sender there is no client any more.
+        drop(self.ended.clone().wait_for(|ended| *ended >= epoch).await);
     }
 
     /// Asks and waits for the answer. Waits for a connection no longer than for an answer, so that nothing is left in

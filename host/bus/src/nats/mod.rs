@@ -134,7 +134,8 @@ async fn dial(config: &NatsConfig, timing: Timing) -> Result<(Link, String), Err
     let shown = config.shown();
     let (up, connection) = watch::channel(Connection::Down { reason: "connecting".into() });
     let (epoch, epochs) = watch::channel(0u64);
-    let (up, epoch) = (Arc::new(up), Arc::new(epoch));
+    let (end, ended) = watch::channel(0u64);
+    let (up, epoch, end) = (Arc::new(up), Arc::new(epoch), Arc::new(end));
     let at = shown.clone();
     let mut options = ConnectOptions::new()
         .name(&config.name)
@@ -146,8 +147,12 @@ async fn dial(config: &NatsConfig, timing: Timing) -> Result<(Link, String), Err
             (Duration::from_millis(50) * 2u32.pow(doublings)).min(RECONNECT)
         })
         .event_callback(move |event| {
-            let (up, epoch, at) = (up.clone(), epoch.clone(), at.clone());
+            let (up, epoch, end, at) = (up.clone(), epoch.clone(), end.clone(), at.clone());
             async move {
+                // The client tells of the next connection only after the end of this one; were it not so, this one is over.
+                if matches!(event, Event::Connected | Event::Disconnected | Event::Closed) {
+                    end.send_replace(*epoch.borrow());
+                }
                 match event {
                     Event::Connected => {
                         epoch.send_modify(|e| *e += 1);
@@ -198,7 +203,7 @@ async fn dial(config: &NatsConfig, timing: Timing) -> Result<(Link, String), Err
     }
     let client = options.connect(addresses).await.map_err(|e| unreachable(&shown, &describe(&e)))?;
     let version = client.server_info().version;
-    let link = Link::new(client, connection, epochs, config.replicas, timing);
+    let link = Link::new(client, connection, epochs, ended, config.replicas, timing);
     link.up().await;
     Ok((link, version))
 }

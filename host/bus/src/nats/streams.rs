@@ -76,7 +76,8 @@ impl Streams {
         };
         match known {
             Some(facts) => Ok(Some(facts)),
-            None => self.covering_now(link, filter).await,
+            // Seldom, so its room is not part of every commit.
+            None => Box::pin(self.covering_now(link, filter)).await,
         }
     }
 

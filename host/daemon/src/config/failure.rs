@@ -39,6 +39,11 @@ pub enum OnFailure {
 }
 
 impl FailurePolicy {
+    /// No other attempt follows this one.
+    pub fn is_last(&self, attempt: u32) -> bool {
+        attempt >= self.max_attempts
+    }
+
     pub(super) fn read(table: &Table<'_>, keyed: bool) -> Self {
         let max_attempts = table.integer("max-attempts", 1, 1000).or(MAX_ATTEMPTS);
         let backoff = table.duration("backoff").or(BACKOFF);

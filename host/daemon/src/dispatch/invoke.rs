@@ -23,7 +23,7 @@ pub(super) async fn invoke(work: &Work<'_>, snapshot: &Snapshot) -> Ran {
         event_id: event.id.clone(),
         timestamp: event.timestamp,
         attempt: *attempt,
-        last_attempt: work.policy().is_last(),
+        last_attempt: decoded.subscription.failure.is_last(*attempt),
         deadline: Instant::now() + limits.wall,
         order_key: decoded.order_key.clone(),
         trace: TraceContext::of_event(&event.headers, &event.id, *attempt),

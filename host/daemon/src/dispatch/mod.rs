@@ -142,13 +142,14 @@ impl Work<'_> {
                     None => return Outcome::HandedBack("the host is closing".into()),
                 }
             }
-            let ran = invoke::invoke(self, &snapshot).await;
+            // What it takes is given back before the commit, for which many wait at a time.
+            let ran = Box::pin(invoke::invoke(self, &snapshot)).await;
             permits.make_room();
             let samples = ran.residue.samples.clone();
             if let Some(reason) = &ran.residue.missing {
                 return Outcome::HandedBack(reason.clone());
             }
-            let failure = match outcome::judge(&ran, &self.limits, &self.policy()) {
+            let failure = match outcome::judge(&ran, &self.limits, || self.policy()) {
                 Outcome::Done => match commit::commit(self, snapshot, ran.residue).await {
                     commit::Ending::Over(outcome) => return outcome,
                     commit::Ending::Conflict => {

@@ -148,14 +148,10 @@ pub(super) struct Policy<'a> {
 }
 
 impl Policy<'_> {
-    pub(super) fn is_last(&self) -> bool {
-        self.attempt >= self.failure.max_attempts
-    }
-
     /// Another attempt, unless this was the last or the failure is for good. What the handler asked for wins over the
     /// back-off.
     pub(super) fn decide(&self, how: Failed, asked: Option<Duration>) -> Then {
-        if self.is_last() || matches!(how, Failed::Rejected | Failed::Deadly) {
+        if self.failure.is_last(self.attempt) || matches!(how, Failed::Rejected | Failed::Deadly) {
             return Then::Dead;
         }
         let pause = asked.map_or_else(|| self.pause(), |asked| asked.min(MAX_PAUSE));
@@ -174,7 +170,7 @@ impl Policy<'_> {
 }
 
 /// From how the sandbox ended to what it means.
-pub(super) fn judge(ran: &Ran, limits: &Limits, policy: &Policy<'_>) -> Outcome {
+pub(super) fn judge<'p>(ran: &Ran, limits: &Limits, policy: impl FnOnce() -> Policy<'p>) -> Outcome {
     // A capability that failed knows better whose fault it was than the guest that gave up over it.
     let blamed = ran.residue.blame.unwrap_or(Fault::Guest);
     let (how, fault, asked) = match &ran.ending {
@@ -196,7 +192,7 @@ pub(super) fn judge(ran: &Ran, limits: &Limits, policy: &Policy<'_>) -> Outcome 
         other => other.describe(limits),
     };
     let reason = text::excerpt(&reason, MAX_REASON);
-    Outcome::Failure { how, fault, reason, then: policy.decide(how, asked) }
+    Outcome::Failure { how, fault, reason, then: policy().decide(how, asked) }
 }
 
 #[cfg(test)]

@@ -149,14 +149,14 @@ async fn one(
             (put(bus, commit, &id, message, ready).await.map(|_| ()), message)
         }
         Deed::Store(message, None) => (store(bus, commit, &id, message).await.map(|_| ()), message),
-        Deed::Set(timer) => (timers::set(bus, commit, timer).await, &timer.message),
+        Deed::Set(timer) => (Box::pin(timers::set(bus, commit, timer)).await, &timer.message),
         Deed::Cancel(id) => {
-            timers::cancel(bus, id).await;
+            Box::pin(timers::cancel(bus, id)).await;
             return None;
         }
     };
     let reason = done.err()?.to_string();
-    bury(bus, commit, &id, message, &reason).await;
+    Box::pin(bury(bus, commit, &id, message, &reason)).await;
     Some(Refused { ordinal, subject: message.subject.clone(), reason })
 }
 
@@ -241,7 +241,7 @@ pub(super) async fn put(
             let now = bus.link.server_now();
             let (committed, lasting) = (commit.at, expiry::certain(message));
             let wanted = Wanted { subject: &message.subject, id, committed, lasting, before: looked };
-            match lookup::look(bus, &facts, wanted).await {
+            match Box::pin(lookup::look(bus, &facts, wanted)).await {
                 Ok(Found::Yes) => return Ok(sent),
                 // A look at much takes long, and meanwhile another host may have stored it: what came since is looked
                 // at, too, until a look was quick.
@@ -277,7 +277,7 @@ pub(super) async fn put(
             Sent::NoResponders | Sent::WrongLast | Sent::Unknown(_) => {
                 sent = true;
                 // Perhaps its stream is gone.
-                if let Ok(None) = bus.streams.covering_now(&bus.link, &message.subject).await {
+                if let Ok(None) = Box::pin(bus.streams.covering_now(&bus.link, &message.subject)).await {
                     return Err(no_stream(message));
                 }
                 backoff.wait().await;

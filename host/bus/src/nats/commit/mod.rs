@@ -58,10 +58,11 @@ pub(super) async fn commit(
     // Set and cancelled at once: it is never to fire, however long applying takes.
     let Change { timers, cancels, .. } = &mut change;
     timers.retain(|timer| !cancels.contains(&timer.id));
+    // Many events wait here, each with the room that its own way takes.
     match &base.point {
-        Point::Cell { .. } => cell::commit(bus, delivery, &base, change, ready).await,
-        Point::Record => record::commit(bus, delivery, change, ready).await,
-        Point::Publish => publish::commit(bus, delivery, change, ready).await,
+        Point::Cell { .. } => Box::pin(cell::commit(bus, delivery, &base, change, ready)).await,
+        Point::Record => Box::pin(record::commit(bus, delivery, change, ready)).await,
+        Point::Publish => Box::pin(publish::commit(bus, delivery, change, ready)).await,
     }
 }
 

@@ -63,7 +63,7 @@ pub(super) async fn open(bus: &NatsBus, delivery: &Delivery) -> Result<Opened, E
 
 /// Whether the event had committed; then it is applied and acked now.
 async fn finished(bus: &NatsBus, delivery: &Delivery) -> Result<bool, Error> {
-    Ok(finish(bus, delivery, None).await?.is_some())
+    Ok(Box::pin(finish(bus, delivery, None)).await?.is_some())
 }
 
 /// If the event has committed: applies what is stored, acks. Tells whether the run `mark` had written it.
@@ -131,7 +131,7 @@ pub(super) async fn commit(
             // Or stored by a host that rested after its look at the floor: an earlier record may have been forgotten
             // before this one came, so the floor is asked for again.
             store::Attempt::Done(_) | store::Attempt::Refused | store::Attempt::Unknown => {
-                match finish(bus, delivery, Some(mark)).await? {
+                match Box::pin(finish(bus, delivery, Some(mark))).await? {
                     Some((true, committed)) => return Ok(committed),
                     Some((false, _)) => return Err(CommitError::Settled),
                     None if write.is_outdated(bus).await? => return Err(CommitError::Conflict),
