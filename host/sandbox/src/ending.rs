@@ -78,6 +78,20 @@ pub enum Ending {
 }
 
 impl Ending {
+    /// The guest did not come to an answer, for what it did itself.
+    pub fn broke_off(&self) -> bool {
+        match self {
+            Self::Trap { .. }
+            | Self::CpuLimit
+            | Self::MemoryLimit
+            | Self::TableLimit
+            | Self::StackOverflow => true,
+            Self::Ok | Self::Failed(_) | Self::WallLimit | Self::HostCallLimit | Self::HostFault { .. } => {
+                false
+            }
+        }
+    }
+
     /// One sentence for the operator, with the limit that applied and where to raise it.
     pub fn describe(&self, limits: &Limits) -> String {
         match self {

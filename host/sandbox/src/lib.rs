@@ -169,10 +169,21 @@ impl Plugin {
     /// however the run ended. Waits for a free instance first. Dropping the future stops the guest, and drops the instance
     /// and the host with it.
     pub async fn handle(&self, host: Box<dyn Host>, event: Event, limits: &Limits) -> Run {
+        let idle = self.batch.as_ref().map(|batch| &*batch.idle);
+        self.run(idle, host, event, limits).await
+    }
+
+    /// The same in a fresh instance, however it is isolated: what earlier events left in another may be why a run
+    /// [broke off](Ending::broke_off).
+    pub async fn handle_in_fresh(&self, host: Box<dyn Host>, event: Event, limits: &Limits) -> Run {
+        self.run(None, host, event, limits).await
+    }
+
+    async fn run(&self, idle: Option<&Idle>, host: Box<dyn Host>, event: Event, limits: &Limits) -> Run {
         let Shared { engine, config, pool, .. } = &*self.shared;
         // Held until the instance is idle or gone.
         let _permit = pool.permit().await;
-        let warm = self.batch.as_ref().and_then(|batch| batch.idle.take()).filter(|warm| warm.fits(limits));
+        let warm = idle.and_then(Idle::take).filter(|warm| warm.fits(limits));
         let mut instance = match warm {
             Some(mut warm) => {
                 warm.renew(host, &event, limits, config);

@@ -14,9 +14,32 @@ use crate::{
 pub(super) struct Ran {
     pub(super) ending: Ending,
     pub(super) residue: Residue,
+    /// In an instance of its own.
+    fresh: bool,
+}
+
+impl Ran {
+    /// An earlier event may be to blame, for what it left in the instance: nothing follows for this one.
+    fn may_be_anothers_doing(&self) -> bool {
+        !self.fresh && self.ending.broke_off()
+    }
 }
 
 pub(super) async fn invoke(work: &Work<'_>, snapshot: &Snapshot) -> Ran {
+    let ran = run(work, snapshot, false).await;
+    if !ran.may_be_anothers_doing() {
+        return ran;
+    }
+    tracing::debug!(
+        plugin = work.plugin.name,
+        event = work.decoded.event.id,
+        ending = ?ran.ending,
+        "broke off in an instance that had served other events; run again in a fresh one"
+    );
+    run(work, snapshot, true).await
+}
+
+async fn run(work: &Work<'_>, snapshot: &Snapshot, in_fresh: bool) -> Ran {
     let Work { dispatch, plugin, decoded, attempt, limits, .. } = work;
     let event = decoded.event.clone();
     let occasion = Occasion {
@@ -33,14 +56,18 @@ pub(super) async fn invoke(work: &Work<'_>, snapshot: &Snapshot) -> Ran {
     #[cfg(debug_assertions)]
     super::broken::die_on(&event.subject);
     let host = Box::new(Run::new(dispatch.services.clone(), plugin.clone(), occasion, state));
-    let run = plugin.component.handle(host, event, limits).await;
+    let run = match in_fresh {
+        false => plugin.component.handle(host, event, limits).await,
+        true => plugin.component.handle_in_fresh(host, event, limits).await,
+    };
+    let fresh = run.usage.fresh;
     let cpu = run.usage.cpu.as_micros() as u64;
     dispatch.services.metrics.cpu.with_label_values(&[plugin.name.as_str()]).inc_by(cpu);
-    if run.usage.fresh {
+    if fresh {
         dispatch.services.metrics.instances.with_label_values(&[plugin.name.as_str()]).inc();
     }
     let ending = run.ending.clone();
     // It is the host that went in; if it were not, the run would have no effects.
     let residue = run.into_host::<Run>().map(|host| host.into_residue()).unwrap_or_default();
-    Ran { ending, residue }
+    Ran { ending, residue, fresh }
 }

@@ -198,11 +198,13 @@ async fn what_was_confirmed_outlives_each_node_in_turn() {
         async move {
             let mut confirmed = 0;
             while !*stopped.borrow() {
-                let publish = Publish { message_id: Some(format!("m{confirmed}")), ..Publish::default() };
                 // An error leaves open whether it is stored: the same again, until it is.
-                if bus.publish(message("out.a", confirmed.to_string()), publish).await.is_ok() {
-                    confirmed += 1;
-                }
+                let publish = async || {
+                    let publish = Publish { message_id: Some(format!("m{confirmed}")), ..Publish::default() };
+                    bus.publish(message("out.a", confirmed.to_string()), publish).await
+                };
+                while publish().await.is_err() {}
+                confirmed += 1;
             }
             confirmed
         }
