@@ -45,6 +45,15 @@ pub(crate) struct Added<'a> {
 /// The headers to store, as they will be read back, or why they can't be. An instruction to the bus (`Nats-*`) among
 /// the caller's could make it discard other messages or forge an identity, so it is refused.
 pub(crate) fn outgoing(message: &Message, added: Added<'_>) -> Result<Headers, Error> {
+    let stored = borrowed(message, added)?;
+    Ok(stored.into_iter().map(|(name, value)| (name.to_owned(), value.into_owned())).collect())
+}
+
+/// The same, copied only where that can't be helped.
+pub(crate) fn borrowed<'a>(
+    message: &'a Message,
+    added: Added<'a>,
+) -> Result<Vec<(&'a str, Cow<'a, str>)>, Error> {
     let refuse = |name: &str, why: &str| {
         Error::Refused(format!("header {name:?} of a message for {:?} {why}", message.subject))
     };
@@ -69,17 +78,18 @@ pub(crate) fn outgoing(message: &Message, added: Added<'_>) -> Result<Headers, E
     headers.extend(added.cause.map(|cause| (CAUSE, cause.into())));
     headers.extend(added.message_id.map(|id| (MESSAGE_ID, id.into())));
     headers.extend(added.expected.map(|sequence| (EXPECTED, sequence.to_string().into())));
-    let mut stored = Headers::with_capacity(headers.len());
-    for (name, value) in headers {
+    for (name, value) in &mut headers {
         // White space around a value means nothing; readers drop it.
-        let value = value.trim();
+        let trimmed = value.trim();
+        if trimmed.len() < value.len() {
+            *value = trimmed.to_owned().into();
+        }
         if value.contains(['\r', '\n']) {
             return Err(refuse(name, "has a line break in its value"));
         }
-        stored.push((name.to_owned(), value.to_owned()));
     }
-    sort(&mut stored);
-    Ok(stored)
+    headers.sort_by_key(|(name, _)| *name);
+    Ok(headers)
 }
 
 /// By name, so that a run sees the same every time; the values of a name in their order.
@@ -88,11 +98,13 @@ pub(crate) fn sort(headers: &mut Headers) {
 }
 
 /// What they weigh on the wire and in the limits of a stream.
-pub(crate) fn weight(headers: &Headers) -> u64 {
+pub(crate) fn weight(headers: &[(impl AsRef<str>, impl AsRef<str>)]) -> u64 {
     if headers.is_empty() {
         return 0;
     }
-    let lines: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    let line =
+        |(name, value): &(_, _)| AsRef::<str>::as_ref(name).len() + AsRef::<str>::as_ref(value).len() + 4;
+    let lines: usize = headers.iter().map(line).sum();
     (lines + "NATS/1.0\r\n\r\n".len()) as u64
 }
 

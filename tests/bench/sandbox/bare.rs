@@ -64,6 +64,7 @@ fn settings() -> Config {
         .max_memory_size(256 << 20)
         .table_elements(50_000)
         .linear_memory_keep_resident(256 << 10)
+        .table_keep_resident(16 << 10)
         .pagemap_scan(Enabled::Auto);
     let mut settings = Config::new();
     settings

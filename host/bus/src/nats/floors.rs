@@ -354,7 +354,7 @@ impl OriginState {
         let floor = self.floor();
         let Named { stream, stream_created, durable, .. } = self.named.clone();
         let data = Row { format: FORMAT, floor, stream, stream_created, durable }.encode_to_vec();
-        let headers = headers::map(&vec![(EXPECTED.to_owned(), expected.to_string())]);
+        let headers = headers::map(&[(EXPECTED, expected.to_string())]);
         match send(link, &self.subject(), headers, data.into()).await {
             Sent::Stored(ack) => Some((floor, ack.sequence)),
             other => {

@@ -5,10 +5,10 @@ use async_nats::HeaderMap;
 use crate::{api::Headers, outgoing};
 
 /// To send; of headers that `outgoing` gave, or of our own.
-pub(super) fn map(headers: &Headers) -> HeaderMap {
+pub(super) fn map(headers: &[(impl AsRef<str>, impl AsRef<str>)]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        map.append(name.as_str(), value.as_str());
+        map.append(name.as_ref(), value.as_ref());
     }
     map
 }

@@ -215,7 +215,8 @@ impl Subscriber {
                 () = subscriber.work(&delivery, decoded, turn, in_flight, &solo, &stop) => {}
             }
         };
-        tasks.spawn(work);
+        // Made where it stays: tasks are moved as they are spawned.
+        tasks.spawn(Box::pin(work));
     }
 
     /// Tells of an event that this host can't run, each kind once in a while.

@@ -1,7 +1,7 @@
 //! Applying: what an event has committed becomes visible, each effect once, in order, however often this is begun.
 //! Nothing here decides whether an event commits.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_nats::HeaderMap;
 use futures_util::future::join_all;
@@ -62,7 +62,8 @@ pub(super) struct Ready {
 
 impl Ready {
     pub(super) fn new(message: &Message, event: &str, id: &str) -> Result<Ready, Error> {
-        let headers = outgoing(message, Added { cause: Some(event), message_id: Some(id), expected: None })?;
+        let added = Added { cause: Some(event), message_id: Some(id), expected: None };
+        let headers = outgoing::borrowed(message, added)?;
         let weight = outgoing::weight(&headers) + message.data.len() as u64;
         Ok(Ready { headers: headers::map(&headers), weight })
     }
@@ -222,6 +223,8 @@ pub(super) async fn put(
 ) -> Result<bool, Refusal> {
     let event = commit.event;
     let Ready { headers, weight } = ready;
+    // For the first send; seldom there is another.
+    let mut headers = Some(headers);
     // Since when it is certain that the target's memory of ids covers every send of this message.
     let mut certain = commit.at;
     let mut looked = None;
@@ -265,7 +268,11 @@ pub(super) async fn put(
                 }
             }
         }
-        match send(&bus.link, &message.subject, headers.clone(), message.data.clone()).await {
+        let headers = match headers.take() {
+            Some(headers) => headers,
+            None => Ready::new(message, event, id).map_err(refused)?.headers,
+        };
+        match send(&bus.link, &message.subject, headers, message.data.clone()).await {
             Sent::Stored(ack) => return Ok(sent || !ack.duplicate),
             Sent::TooLarge => {
                 return Err(Refusal::Final(format!(
@@ -294,7 +301,7 @@ fn no_stream(message: &Message) -> Refusal {
     refused(Error::NoStream { subject: message.subject.clone() })
 }
 
-async fn target(bus: &NatsBus, message: &Message) -> Result<Option<std::sync::Arc<Facts>>, String> {
+async fn target(bus: &NatsBus, message: &Message) -> Result<Option<Arc<Facts>>, String> {
     let found = bus.streams.covering(&bus.link, &message.subject).await;
     found.map_err(|e| Error::from(e).to_string())
 }

@@ -14,7 +14,7 @@ use crate::{
         publish::{Sent, send},
         read, streams,
     },
-    outgoing::{self, Added, outgoing},
+    outgoing::{self, Added},
 };
 
 /// Left free in a message for what a later version may add.
@@ -69,8 +69,8 @@ impl Write {
     ) -> Result<Write, CommitError> {
         let bare = Message { subject: subject.to_owned(), headers: Vec::new(), data: Bytes::new() };
         // No message id: repeated with one, a write that was stored is answered in different ways by one node and three.
-        let headers =
-            outgoing(&bare, Added { cause: Some(event), message_id: None, expected: Some(expected) })?;
+        let added = Added { cause: Some(event), message_id: None, expected: Some(expected) };
+        let headers = outgoing::borrowed(&bare, added)?;
         let (size, max) = (outgoing::weight(&headers) + data.len() as u64, max_commit(bus));
         if size > max {
             return Err(CommitError::Unfit(format!(

@@ -26,7 +26,7 @@ use super::{
     read,
 };
 use crate::{
-    api::{Headers, Stored, Timer},
+    api::{Stored, Timer},
     error::Error,
     outgoing::{EXPECTED, TTL},
 };
@@ -111,7 +111,7 @@ pub(super) async fn set(bus: &NatsBus, commit: Commit<'_>, timer: &Timer) -> Res
     let subject = state_subject(&timer.id);
     let at = read::rfc3339(timer.at.min(LAST)).map_err(|e| refused(Error::from(e).to_string()))?;
     let headers = [(SCHEDULE, format!("@at {at}")), (TARGET, due_subject(&timer.id)), (EXPECTED, "0".into())];
-    let headers = headers::map(&headers.map(|(name, value)| (name.to_owned(), value)).into());
+    let headers = headers::map(&headers);
     let data = Due::encoded(commit.event, &timer.message);
     let due = timer.at.max(commit.at);
     let mut backoff = Backoff::new();
@@ -202,7 +202,6 @@ async fn fire(bus: &NatsBus, id: &str) -> Result<Option<u64>, Error> {
 /// Writes a mark. `false`: there is something else by now, or it is not known; look again.
 async fn write(bus: &NatsBus, id: &str, mark: &str, ttl: String, expected: u64) -> Result<bool, Error> {
     let headers = [(MARK, mark.to_owned()), (TTL, ttl), (EXPECTED, expected.to_string())];
-    let headers: Headers = headers.map(|(name, value)| (name.to_owned(), value)).into();
     match send(&bus.link, &state_subject(id), headers::map(&headers), Default::default()).await {
         Sent::Stored(_) => return Ok(true),
         Sent::WrongLast => return Ok(false),
