@@ -1,19 +1,17 @@
 //! From the moment an event was to be sent to the moment its output was stored, at a tenth, a half and nine tenths of what our
 //! side can do at most. Both sides get the same events a second.
 
-use std::time::{Duration, Instant};
-
 use serde_json::Value;
 
 use crate::{
     bare::Program,
     feed::{Batch, feed},
     outcome::{Goal, Outcome, median, spread},
-    outputs::{self, Output},
+    outputs::Output,
     pace::{Schedule, pace},
     report::say,
     rig::{Isolation, Rig, Route},
-    track::Track,
+    track::{Track, drain},
     work::{Class, Work},
 };
 
@@ -28,8 +26,6 @@ const ROUNDS_HALF: u64 = 5;
 const BEGIN: f64 = 0.1;
 /// The feeder fell behind if it sent less than this share of what it was to.
 const KEPT: f64 = 0.97;
-/// Without a new output for so long, the rest is taken for lost.
-const STUCK: Duration = Duration::from_secs(60);
 
 pub(crate) async fn run(rig: &Rig) -> Vec<Outcome> {
     let shares = SHARES.map(|(share, _)| PERCENTILES.map(|(p, _)| name(p, share)));
@@ -171,29 +167,9 @@ impl<'a> Line<'a> {
         batch: Batch,
         working: Option<tokio::task::JoinHandle<()>>,
     ) -> Result<Vec<Output>, String> {
-        let jetstream = &self.rig.jetstream;
-        let input = jetstream.get_stream(&self.route.input_stream).await.expect("the stream");
-        let (mut owed, mut moved) = (u64::MAX, Instant::now());
-        while owed > 0 {
-            let info = input.consumer_info(&self.durable).await.expect("the durable");
-            let now = info.num_pending + info.num_ack_pending as u64;
-            if now < owed {
-                (owed, moved) = (now, Instant::now());
-            } else if moved.elapsed() > STUCK {
-                return Err(format!("{owed} of {} events are not acked, and nothing moves", batch.events));
-            }
-            if owed > 0 {
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+        let outputs = drain(self.rig, &self.route, &self.durable, batch).await?;
         if let Some(working) = working {
             working.await.expect("the bare loop");
-        }
-        let outputs = outputs::read(jetstream, &self.route.output_stream).await;
-        outputs::rate(&outputs, batch)?;
-        for stream in [&self.route.input_stream, &self.route.output_stream] {
-            let stream = jetstream.get_stream(stream).await.expect("the stream");
-            stream.purge().await.expect("a purge");
         }
         Ok(outputs)
     }

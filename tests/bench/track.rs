@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::{
     compare::Round,
     feed::{Batch, feed},
-    outputs,
+    outputs::{self, Output},
     rig::{Rig, Route},
     work::Work,
 };
@@ -61,27 +61,8 @@ impl<'a> Track<'a> {
 
     /// Waits until every event is acked, and judges what came of them.
     pub(crate) async fn finish(&self, (batch, fed): (Batch, f64)) -> Result<Round, String> {
-        let jetstream = &self.rig.jetstream;
-        let input = jetstream.get_stream(&self.route.input_stream).await.expect("the stream");
-        let (mut owed, mut moved) = (u64::MAX, Instant::now());
-        while owed > 0 {
-            let info = input.consumer_info(&self.durable).await.expect("the durable");
-            let now = info.num_pending + info.num_ack_pending as u64;
-            if now < owed {
-                (owed, moved) = (now, Instant::now());
-            } else if moved.elapsed() > STUCK {
-                return Err(format!("{owed} of {} events are not acked, and nothing moves", batch.events));
-            }
-            if owed > 0 {
-                tokio::time::sleep(LOOK).await;
-            }
-        }
-        let rate = outputs::rate(&outputs::read(jetstream, &self.route.output_stream).await, batch)?;
-        for stream in [&self.route.input_stream, &self.route.output_stream] {
-            let stream = jetstream.get_stream(stream).await.expect("the stream");
-            stream.purge().await.expect("a purge");
-        }
-        Ok(Round { rate, fed: Some(fed) })
+        let outputs = drain(self.rig, &self.route, &self.durable, batch).await?;
+        Ok(Round { rate: outputs::rate(&outputs, batch)?, fed: Some(fed) })
     }
 
     /// The one durable that a daemon has on its input.
@@ -91,4 +72,34 @@ impl<'a> Track<'a> {
         let [name] = names.as_slice() else { panic!("one durable was to be on {}: {names:?}", route.input) };
         name.clone()
     }
+}
+
+/// Waits until every event is acked, and empties the streams. Every output, if each is there once.
+pub(crate) async fn drain(
+    rig: &Rig,
+    route: &Route,
+    durable: &str,
+    batch: Batch,
+) -> Result<Vec<Output>, String> {
+    let input = rig.jetstream.get_stream(&route.input_stream).await.expect("the stream");
+    let (mut owed, mut moved) = (u64::MAX, Instant::now());
+    while owed > 0 {
+        let info = input.consumer_info(durable).await.expect("the durable");
+        let now = info.num_pending + info.num_ack_pending as u64;
+        if now < owed {
+            (owed, moved) = (now, Instant::now());
+        } else if moved.elapsed() > STUCK {
+            return Err(format!("{owed} of {} events are not acked, and nothing moves", batch.events));
+        }
+        if owed > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+    let outputs = outputs::read(&rig.jetstream, &route.output_stream).await;
+    outputs::rate(&outputs, batch)?;
+    for stream in [&route.input_stream, &route.output_stream] {
+        let stream = rig.jetstream.get_stream(stream).await.expect("the stream");
+        stream.purge().await.expect("a purge");
+    }
+    Ok(outputs)
 }
