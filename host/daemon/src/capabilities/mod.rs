@@ -99,7 +99,12 @@ pub struct Residue {
     pub blame: Option<Fault>,
     /// What the host could not give it: nothing follows from how it ended.
     pub missing: Option<String>,
+    /// It asked for so little that many such may wait for their commits at a time.
+    pub light: bool,
 }
+
+/// Of what an event asks for, in bytes: all in flight may have as much without anybody noticing.
+const LIGHT: usize = 64 << 10;
 
 impl Run {
     pub fn new(services: Arc<Services>, plugin: Arc<Plugin>, occasion: Occasion, state: State) -> Self {
@@ -155,8 +160,10 @@ impl Run {
                 .with_label_values(&[self.plugin.name.as_str()])
                 .inc_by(self.log_dropped);
         }
+        let size = self.message_bytes + self.state.size();
         let (writes, others, missing) = self.state.into_parts();
         Residue {
+            light: size <= LIGHT && others.is_empty(),
             change: Change {
                 writes,
                 others,

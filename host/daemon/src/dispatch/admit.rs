@@ -51,7 +51,8 @@ pub struct Room {
 }
 
 impl Permits {
-    /// The instance is gone. What is left waits for the bus, and others run meanwhile.
+    /// The instance is gone. What is left waits for the bus, and others run meanwhile: only where that is little, for it is in
+    /// memory until it is committed.
     pub fn make_room(&mut self) {
         if let Permits::Beside { room, .. } = self {
             *room = None;

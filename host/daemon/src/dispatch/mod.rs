@@ -144,7 +144,9 @@ impl Work<'_> {
             }
             // What it takes is given back before the commit, for which many wait at a time.
             let ran = Box::pin(invoke::invoke(self, &snapshot)).await;
-            permits.make_room();
+            if ran.residue.light {
+                permits.make_room();
+            }
             let samples = ran.residue.samples.clone();
             if let Some(reason) = &ran.residue.missing {
                 return Outcome::HandedBack(reason.clone());
