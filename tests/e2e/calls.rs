@@ -1,7 +1,7 @@
 //! Calls to upstreams: which the host repeats, which key they carry, and that a `once` call has one answer, whoever is
 //! killed in between.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use harness::{
     counting::{Counted, Counting, Reply, SERVICE},
@@ -25,13 +25,14 @@ const PLAIN: &str = "Plain";
 
 /// A daemon with a guest that takes `test.in`, calls and publishes what came of it on `test.seen`.
 fn caller(setup: Setup, upstream: &str) -> Setup {
-    caller_on(setup, upstream, ["test.in", "test.seen"])
+    caller_on(setup, upstream, ["test.in", "test.seen"], "")
 }
 
-fn caller_on(setup: Setup, upstream: &str, [from, to]: [&str; 2]) -> Setup {
+/// With more lines of its subscription.
+fn caller_on(setup: Setup, upstream: &str, [from, to]: [&str; 2], lines: &str) -> Setup {
     let plugin = Plugin::fixture("calls")
         .named("caller")
-        .on(from, "ack-wait = \"2s\"\nmax-attempts = 3\nbackoff = \"50ms\"")
+        .on(from, &format!("ack-wait = \"2s\"\nmax-attempts = 3\nbackoff = \"50ms\"\n{lines}"))
         .may("rpc", &[&format!("counting/{SERVICE}/*")])
         .reports_to(to);
     setup
@@ -100,7 +101,7 @@ async fn the_embedded_bus_keeps_the_answer_over_a_kill() {
     let upstream = Counting::start().await;
     upstream.next(PLAIN, [Reply::Hold]);
     // A stream that the daemon makes by itself.
-    let setup = caller_on(Setup::local(), &upstream.address, ["cofferdam.asked", "cofferdam.told"]);
+    let setup = caller_on(Setup::local(), &upstream.address, ["cofferdam.asked", "cofferdam.told"], "");
     let mut daemon = setup.start().await;
     daemon.publish("cofferdam.asked", calls(&[ONCE, PLAIN])).await;
     upstream.wait_calls(PLAIN, 1).await;
@@ -235,6 +236,39 @@ async fn two_hosts_at_one_event_see_one_answer() {
     assert_eq!(answers(&seen(&world).await), ["answer-2"]);
     let made = upstream.calls(ONCE);
     assert!(made.len() == 2 && keys(&made).len() == 1, "{made:?}");
+}
+
+#[tokio::test]
+async fn an_event_that_is_let_go_keeps_its_place_before_the_next_of_its_key() {
+    let (world, upstream) = (World::start().await, Counting::start().await);
+    upstream.next(PLAIN, [Reply::Hold]);
+    let subjects = ["test.in", "test.seen"];
+    let setup = caller_on(world.setup(), &upstream.address, subjects, "order-key = \"/key\"");
+    let daemon = setup.start().await;
+    let keyed = |methods| {
+        let mut told = calls(methods);
+        told["key"] = "k".into();
+        told
+    };
+    // Frozen for longer than the ack wait: what is there when it goes on has perhaps been given to another host.
+    daemon.pause();
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    world.publish("test.in", keyed(&[PLAIN, ONCE])).await;
+    daemon.resume();
+    upstream.wait_calls(PLAIN, 1).await;
+    // What comes so late after that is this host's for certain.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    world.publish("test.in", keyed(&[ONCE])).await;
+    daemon
+        .moved("both are here", &Scrape::default(), |now| now.sum("cofferdam_events_in_flight", &[]) == 2.0)
+        .await;
+    upstream.release();
+    daemon.says("away for longer than the ack wait").await;
+    let reports = world.wait_stored("test.seen", 2).await;
+    let made: Vec<usize> =
+        reports.iter().map(|report| report.json()["calls"].as_array().expect("calls").len()).collect();
+    assert_eq!(made, [2, 1], "the first event first");
+    assert_eq!(upstream.calls(ONCE).len(), 2);
 }
 
 /// Waits until the guest has logged this of a call.

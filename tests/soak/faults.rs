@@ -22,14 +22,6 @@ pub(crate) struct Kill {
     pub(crate) who: Option<String>,
 }
 
-/// A host that was frozen.
-#[derive(Debug, Clone)]
-pub(crate) struct Pause {
-    pub(crate) who: String,
-    pub(crate) from: u64,
-    pub(crate) until: u64,
-}
-
 pub(crate) async fn inject(place: &mut Place, step: &Step, tap: Option<&Tap>) -> Option<Kill> {
     match step.kind {
         Kind::Daemon | Kind::Torn => {
@@ -51,11 +43,9 @@ pub(crate) async fn inject(place: &mut Place, step: &Step, tap: Option<&Tap>) ->
         }
         Kind::Pause => {
             let host = &place.hosts[step.host];
-            let from = now();
             host.signal(libc::SIGSTOP);
             sleep(step.lasts).await;
-            place.pauses.push(Pause { who: host.who(), from, until: now() });
-            place.hosts[step.host].signal(libc::SIGCONT);
+            host.signal(libc::SIGCONT);
         }
         Kind::Server => {
             let nats = place.nats.as_mut().expect("a server");

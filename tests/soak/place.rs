@@ -11,7 +11,6 @@ use tempfile::TempDir;
 use tokio::process::Command;
 
 use crate::{
-    faults::Pause,
     line::Line,
     options::{BusKind, Kind, Options},
     plain::Plain,
@@ -74,7 +73,6 @@ pub(crate) struct Place {
     ledger: Option<Process>,
     ledger_address: String,
     pub(crate) plain: Plain,
-    pub(crate) pauses: Vec<Pause>,
 }
 
 pub(crate) struct Host {
@@ -132,7 +130,6 @@ impl Place {
             ledger: None,
             ledger_address,
             plain,
-            pauses: Vec::new(),
         };
         place.start_ledger().await;
         for number in 0..place.hosts.len() {

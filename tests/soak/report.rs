@@ -26,8 +26,6 @@ pub(crate) struct Report {
     pub(crate) once_calls_repeated: u64,
     /// Sent again because nothing had been recorded.
     pub(crate) once_calls_resent: u64,
-    /// Those that a frozen host had on their way, and sent when it went on.
-    pub(crate) once_calls_thawed: u64,
     pub(crate) windows: Windows,
     pub(crate) seed: u64,
     pub(crate) seconds: u64,

@@ -157,7 +157,7 @@ impl Soak {
 
     fn report(self, seed: u64, took: Duration) -> Report {
         let events = self.options.events;
-        let mut verdict = Verdict::of(&self.collected, &self.journal, &self.place.pauses);
+        let mut verdict = Verdict::of(&self.collected, &self.journal);
         let plain = |event: &u64| self.collected.events.get(event).is_some_and(Fed::is_plain);
         let outs = self.collected.outs.iter().filter(|(_, mark, out)| out.attempt == 1 && plain(&mark.event));
         let runs: BTreeMap<u64, u64> = outs.map(|(_, mark, _)| (mark.event, mark.run)).collect();
@@ -205,7 +205,6 @@ impl Soak {
             misordered,
             once_calls_repeated: verdict.once_repeated,
             once_calls_resent: verdict.once_resent,
-            once_calls_thawed: verdict.once_thawed,
             windows,
             seed,
             seconds: took.as_secs(),

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::{
     collect::{Collected, Fate, Fed, Out},
-    faults::Pause,
     journal::{Call, Journal, by_event},
     mark::Slot,
 };
@@ -27,8 +26,6 @@ pub(crate) struct Verdict {
     pub(crate) once_repeated: u64,
     /// `once` calls that came again before.
     pub(crate) once_resent: u64,
-    /// The same where a host was frozen when it had looked for an answer and not yet called: nobody can take that back.
-    pub(crate) once_thawed: u64,
     /// Events with effects whose call's answer is not recorded.
     pub(crate) once_unrecorded: u64,
     /// Dead letters that no fate asked for.
@@ -50,8 +47,6 @@ struct Effects {
 }
 
 const TOLD: usize = 20;
-/// What a host that goes on sends at once, in nanoseconds.
-const THAW: u64 = 1_000_000_000;
 
 impl Verdict {
     fn tell(&mut self, what: impl FnOnce() -> String) {
@@ -60,7 +55,7 @@ impl Verdict {
         }
     }
 
-    pub(crate) fn of(collected: &Collected, journal: &Journal, pauses: &[Pause]) -> Verdict {
+    pub(crate) fn of(collected: &Collected, journal: &Journal) -> Verdict {
         let mut verdict = Verdict::default();
         let effects = effects(collected);
         for (event, fed) in &collected.events {
@@ -73,7 +68,7 @@ impl Verdict {
         verdict.cells(collected, &effects);
         verdict.dead(collected);
         verdict.reruns(collected, journal);
-        verdict.once(collected, journal, &effects, pauses);
+        verdict.once(collected, journal, &effects);
         verdict
     }
 
@@ -190,25 +185,7 @@ impl Verdict {
         }
     }
 
-    fn once(
-        &mut self,
-        collected: &Collected,
-        journal: &Journal,
-        effects: &BTreeMap<u64, Effects>,
-        pauses: &[Pause],
-    ) {
-        let runs = by_event(&journal.runs);
-        // It ran before its host was frozen, and called as soon as that went on.
-        let thawed = |call: &Call| {
-            let begun = |pause: &Pause| {
-                let mut runs = runs.get(&call.event).into_iter().flatten();
-                runs.any(|run| run.who == call.who && run.at <= pause.from)
-            };
-            let after = |pause: &&Pause| {
-                pause.who == call.who && (pause.until..pause.until + THAW).contains(&call.at)
-            };
-            pauses.iter().filter(after).any(begun)
-        };
+    fn once(&mut self, collected: &Collected, journal: &Journal, effects: &BTreeMap<u64, Effects>) {
         let mut recorded: HashMap<(u64, &str), u64> = HashMap::new();
         for answer in &collected.recorded {
             recorded.insert((answer.event, &answer.key), answer.at);
@@ -228,11 +205,8 @@ impl Verdict {
                     calls.iter().partition(|call| at.is_some_and(|at| call.at > *at));
                 let begun =
                     late.first().zip(at).is_some_and(|(call, at)| call.at < *at + collected.recorded_early);
-                let late = &late[usize::from(begun)..];
-                let excused = late.iter().filter(|call| thawed(call)).count();
-                let late = late.len() - excused;
+                let late = late.len() - usize::from(begun);
                 self.once_repeated += late as u64;
-                self.once_thawed += excused as u64;
                 self.once_resent += (early.len() as u64 + u64::from(begun)).saturating_sub(1);
                 if late > 0 {
                     self.tell(|| {
@@ -313,7 +287,7 @@ mod tests {
     fn compare(collected: &Collected, journal: &Journal, expect: impl FnOnce(&mut Verdict)) {
         let mut expected = Verdict::default();
         expect(&mut expected);
-        let mut found = Verdict::of(collected, journal, &[Pause { who: "p".into(), from: 80, until: 110 }]);
+        let mut found = Verdict::of(collected, journal);
         found.told = Vec::new();
         assert_eq!(found, expected);
     }
@@ -353,20 +327,12 @@ mod tests {
         check_calls(&[call(1, 90, "of 1"), call(1, 95, "of 1")], |v| v.once_resent = 1);
         check_calls(&[call(1, 90, "of 1"), call(1, 101, "of 1")], |v| v.once_repeated = 1);
         check_calls(&[call(1, 90, "of 1"), call(1, 90, "other")], |v| v.once_repeated = 1);
-        // A host that was frozen from 80 to 110 had begun before.
-        let frozen = Call { who: "p".into(), ..call(1, 120, "of 1") };
-        let begun = Call { method: Method::Run, at: 70, ..frozen.clone() };
-        let once = vec![call(1, 90, "of 1"), frozen];
-        let mut journal = Journal::default();
-        (journal.once, journal.runs) = (once.clone(), vec![begun]);
-        compare(&whole(), &journal, |v| v.once_thawed = 1);
         // Where times of records are those of their group, the first call so soon after is what was recorded.
         let mut early = whole();
         early.recorded_early = 50;
         let mut journal = Journal::default();
         journal.once = vec![call(1, 90, "of 1"), call(1, 120, "of 1"), call(1, 121, "of 1")];
         compare(&early, &journal, |v| (v.once_resent, v.once_repeated) = (1, 1));
-        check_calls(&once, |v| v.once_repeated = 1);
         check(|c| c.recorded.truncate(1), |v| v.once_unrecorded = 1);
     }
 

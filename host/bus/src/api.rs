@@ -201,6 +201,9 @@ pub trait Bus: Send + Sync + 'static {
     /// `nats` or `local`.
     fn kind(&self) -> &'static str;
 
+    /// Whether other hosts may take deliveries of the same durables.
+    fn is_shared(&self) -> bool;
+
     /// Follows the connection.
     fn connection(&self) -> watch::Receiver<Connection>;
 

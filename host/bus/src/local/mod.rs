@@ -128,6 +128,10 @@ impl Bus for LocalBus {
         "local"
     }
 
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     fn connection(&self) -> watch::Receiver<Connection> {
         self.handle.shared.connection()
     }

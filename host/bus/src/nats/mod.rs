@@ -292,6 +292,10 @@ impl Bus for NatsBus {
         "nats"
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn connection(&self) -> watch::Receiver<Connection> {
         self.link.connection()
     }

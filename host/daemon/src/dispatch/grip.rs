@@ -11,7 +11,7 @@ const DOORSTEP: Duration = Duration::from_secs(1);
 
 /// The heartbeats of one subscription.
 #[derive(Debug)]
-pub(super) struct Grip {
+pub(crate) struct Grip {
     ack_wait: Duration,
     beats: Mutex<Beats>,
 }
@@ -31,7 +31,7 @@ pub struct Held {
 }
 
 impl Grip {
-    pub(super) fn new(ack_wait: Duration) -> Arc<Self> {
+    pub(crate) fn new(ack_wait: Duration) -> Arc<Self> {
         Arc::new(Self { ack_wait, beats: Mutex::new(Beats { last: Instant::now(), gap: None }) })
     }
 
@@ -40,7 +40,7 @@ impl Grip {
         self.beat_at(Instant::now());
     }
 
-    fn beat_at(&self, now: Instant) {
+    pub(crate) fn beat_at(&self, now: Instant) {
         let mut beats = self.beats.lock().unwrap_or_else(PoisonError::into_inner);
         if now.saturating_duration_since(beats.last) >= self.ack_wait {
             beats.gap = Some(now);
@@ -49,7 +49,7 @@ impl Grip {
     }
 
     /// An event that came at this time.
-    pub(super) fn hold(self: &Arc<Self>, arrived: Instant) -> Held {
+    pub(crate) fn hold(self: &Arc<Self>, arrived: Instant) -> Held {
         Held { grip: self.clone(), arrived }
     }
 }

@@ -30,6 +30,8 @@ use cofferdam_sandbox::Limits;
 pub use dead_letter::undeliverable;
 use decode::Decoded;
 use endings::Endings;
+#[cfg(test)]
+pub(crate) use grip::Grip;
 pub use grip::Held;
 pub use outcome::Outcome;
 use outcome::{Failed, Policy};

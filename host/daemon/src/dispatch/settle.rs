@@ -43,14 +43,14 @@ pub(super) async fn settle(
         Outcome::Failure { then: Then::Back(pause), .. } => {
             endings.failed(&id, finished.times);
             endings.handed_back(&id, delivery.count);
-            hand_back_if_ours(delivery, held, *pause).await;
+            hand_back_if_ours(delivery, held, Some(*pause)).await;
         }
         Outcome::Failure { then: Then::Here(_), .. } => endings.failed(&id, finished.times),
         Outcome::HandedBack(_) if stays => {}
         // Not at once: whatever is the trouble needs time.
         Outcome::HandedBack(_) => {
             endings.handed_back(&id, delivery.count);
-            hand_back_if_ours(delivery, held, delivery.origin.ack_wait / 10).await;
+            hand_back_if_ours(delivery, held, Some(delivery.origin.ack_wait / 10)).await;
         }
         Outcome::Done | Outcome::Duplicate | Outcome::Failure { then: Then::Dead | Then::Inbox(_), .. } => {
             endings.over(&id)
@@ -67,9 +67,9 @@ pub(super) async fn settle(
 }
 
 /// Who has it by now is not to lose it by our word; if nobody has, it comes again after the ack wait.
-async fn hand_back_if_ours(delivery: &Delivery, held: &Held, pause: Duration) {
+pub(super) async fn hand_back_if_ours(delivery: &Delivery, held: &Held, pause: Option<Duration>) {
     if held.is_sure() {
-        hand_back(delivery, Some(pause)).await;
+        hand_back(delivery, pause).await;
     }
 }
 

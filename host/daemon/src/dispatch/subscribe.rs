@@ -20,7 +20,7 @@ use super::{
     grip::{Grip, Held},
     outcome::{Outcome, Then},
     quarantine::{Solo, Suspects},
-    settle::{hand_back, settle},
+    settle::{hand_back, hand_back_if_ours, settle},
     weight::{Scale, Weight},
 };
 
@@ -56,15 +56,27 @@ pub struct Subscriber {
     in_flight: Mutex<HashMap<String, Arc<Delivery>>>,
     /// Whether events are taken now.
     taking: watch::Sender<bool>,
+    /// How often an ordered event was let go, so that those after it have to be as well.
+    let_go: watch::Sender<u64>,
+}
+
+/// Why events are taken no more from deliveries.
+enum Taking {
+    Stopped,
+    /// The order has to be found again.
+    Anew,
 }
 
 impl Subscriber {
     pub fn new(dispatch: Arc<Dispatch>, route: Route, spec: ConsumerSpec, origin: Arc<Origin>) -> Self {
         let room = Arc::new(Semaphore::new(dispatch.config.max_in_flight as usize));
         let (taking, origin) = (watch::channel(false).0, watch::channel(origin).0);
+        let let_go = watch::channel(0).0;
         let (endings, suspects) = (Endings::default(), Suspects::default());
         let (warned, in_flight) = (Mutex::default(), Mutex::default());
-        let grip = Grip::new(spec.ack_wait);
+        // Where there is no other host, nothing is taken from this one.
+        let shared = dispatch.services.bus.is_shared();
+        let grip = Grip::new(if shared { spec.ack_wait } else { Duration::MAX });
         Self {
             dispatch,
             route,
@@ -78,6 +90,7 @@ impl Subscriber {
             grip,
             in_flight,
             taking,
+            let_go,
         }
     }
 
@@ -100,7 +113,12 @@ impl Subscriber {
         // Beside the tasks: it beats for them until they are through, and `abort` ends it.
         tokio::spawn(self.clone().heartbeat(abort.clone()));
         let mut origin = self.origin();
-        while let Err(error) = self.take(&origin, &stop, &abort, &tasks).await {
+        loop {
+            let error = match self.take(&origin, &stop, &abort, &tasks).await {
+                Ok(Taking::Stopped) => break,
+                Ok(Taking::Anew) => continue,
+                Err(error) => error,
+            };
             self.taking.send_replace(false);
             tracing::error!(durable = self.spec.durable, "no events are taken: {error}");
             tokio::select! {
@@ -138,16 +156,18 @@ impl Subscriber {
         stop: &CancellationToken,
         abort: &CancellationToken,
         tasks: &TaskTracker,
-    ) -> Result<(), Error> {
+    ) -> Result<Taking, Error> {
         // What is fetched ahead is no other host's: little, so that work spreads.
         let ahead = (self.dispatch.config.max_in_flight as usize / 4).max(1);
         self.suspects.load(&self.dispatch.services.bus, &origin.id).await?;
+        let mut let_go = self.let_go.subscribe();
         let mut deliveries = self.dispatch.services.bus.deliveries(origin, ahead).await?;
         self.taking.send_replace(true);
         let ended = loop {
             let next = tokio::select! {
                 biased;
-                () = stop.cancelled() => break Ok(()),
+                () = stop.cancelled() => break Ok(Taking::Stopped),
+                _ = let_go.changed() => break Ok(Taking::Anew),
                 next = async {
                     let room = self.room.clone().acquire_owned().await.ok();
                     self.scale.room().await;
@@ -187,6 +207,7 @@ impl Subscriber {
             held: self.grip.hold(delivery.arrived),
             subscriber: self.clone(),
             id,
+            let_go: self.let_go.subscribe(),
             gauge,
             _room: room,
             _weight: self.scale.put(&delivery),
@@ -242,7 +263,7 @@ impl Subscriber {
         delivery: &Delivery,
         decoded: Decoded,
         mut turn: Turn,
-        in_flight: InFlight,
+        mut in_flight: InFlight,
         solo: &Solo<'_>,
         stop: &CancellationToken,
     ) {
@@ -263,9 +284,11 @@ impl Subscriber {
                     admission.permits(&plugin.permits).await
                 } => admitted,
                 () = stop.cancelled() => None,
+                _ = in_flight.let_go.changed() => None,
             };
-            // A stop hands back what has not begun.
-            let Some(permits) = admitted.filter(|_| !stop.is_cancelled()) else { break };
+            // A stop hands back what has not begun. So does an earlier one that was let go: it may be of the same key.
+            let goes_on = !stop.is_cancelled() && !in_flight.let_go.has_changed().unwrap_or(true);
+            let Some(permits) = admitted.filter(|_| goes_on) else { break };
             let solo = alone.then_some(solo);
             let taken = Taken { delivery, decoded: &decoded, held, endings: &self.endings };
             let finished = dispatch(&self.dispatch, plugin, taken, permits, solo).await;
@@ -274,6 +297,10 @@ impl Subscriber {
             }
             let again = self.in_its_place(delivery, &decoded, held, &finished.outcome, &mut waits);
             let Some(pause) = again else {
+                if delivery.origin.ordered && is_let_go(&finished.outcome, held) {
+                    // Before the turn is the next one's.
+                    self.let_go.send_modify(|count| *count += 1);
+                }
                 drop((turn, in_flight));
                 return settle(&self.dispatch, delivery, finished, held, &self.endings, false).await;
             };
@@ -282,10 +309,11 @@ impl Subscriber {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => break,
+                _ = in_flight.let_go.changed() => break,
             }
         }
         drop(in_flight);
-        hand_back(delivery, None).await;
+        hand_back_if_ours(delivery, held, None).await;
     }
 
     /// How long to wait before the event is run again in its place, if it is.
@@ -344,11 +372,18 @@ impl Subscriber {
     }
 }
 
+/// Whether the event comes again, here or elsewhere, nobody knows when, and without having had its place.
+fn is_let_go(outcome: &Outcome, held: &Held) -> bool {
+    let back = matches!(outcome, Outcome::HandedBack(_) | Outcome::Failure { then: Then::Back(_), .. });
+    back && !held.is_sure()
+}
+
 /// An event's place among those in flight.
 struct InFlight {
     subscriber: Arc<Subscriber>,
     id: String,
     held: Held,
+    let_go: watch::Receiver<u64>,
     gauge: prometheus::IntGauge,
     _room: Option<OwnedSemaphorePermit>,
     _weight: Weight,

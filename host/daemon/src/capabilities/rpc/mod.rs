@@ -1,5 +1,6 @@
 //! Unary gRPC calls of a guest: what is checked before, which key a call carries, what the guest gets.
 
+mod fence;
 mod once;
 mod retry;
 mod upstreams;
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cofferdam_sandbox::{RpcRequest, RpcStatus};
+use fence::Fence;
 use once::{Entry, Known, Record, Trouble};
 use retry::Rule;
 use sha2::{Digest, Sha256};
@@ -15,7 +17,7 @@ use tonic::{
     Code, Status,
     metadata::{AsciiMetadataKey, AsciiMetadataValue},
 };
-use upstreams::{Failed, Fence, MAX_MESSAGE, Reached};
+use upstreams::{Failed, MAX_MESSAGE, Reached};
 pub use upstreams::{Outgoing, Upstreams};
 
 use super::Run;
@@ -200,6 +202,9 @@ impl Run {
                 break (claim, sent);
             }
             if !self.occasion.held.is_sure() {
+                if !ask || claim.first {
+                    take_back(&record, claim.known.revision, &self.occasion.event_id).await;
+                }
                 let why = "this host was away for longer than the ack wait: another may have the event";
                 self.let_go = Some(why.to_owned());
                 return Err(refusal(Code::Unavailable, format!("{call} was not called: {why}")));
@@ -213,11 +218,8 @@ impl Run {
                 Entry::Unrecordable(status.message().to_owned())
             }
             Err(failed) => {
-                // Whoever calls again need not wait, or ask.
-                if (!ask || (claim.first && is_undone(&failed)))
-                    && let Err(trouble) = record.replace(revision, &Entry::Nothing).await
-                {
-                    tracing::debug!(event = self.occasion.event_id, "a claim stays: {trouble}");
+                if !ask || (claim.first && is_undone(&failed)) {
+                    take_back(&record, revision, &self.occasion.event_id).await;
                 }
                 return Err(upstreams_word(&failed.status));
             }
@@ -326,6 +328,13 @@ async fn conclude(record: &Record, revision: u64, outcome: Entry) -> Result<Know
             }
             Err(trouble) => return Err(trouble),
         }
+    }
+}
+
+/// Whoever calls again need not wait for what becomes of this claim, or ask.
+async fn take_back(record: &Record, claim: u64, event: &str) {
+    if let Err(trouble) = record.replace(claim, &Entry::Nothing).await {
+        tracing::debug!(event, "a claim stays: {trouble}");
     }
 }
 

@@ -3,10 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -21,9 +18,9 @@ use tonic::{
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 
+use super::fence::{Fence, Passed};
 use crate::{
     config::{Secret, Upstream},
-    dispatch::Held,
     observe::trace,
 };
 
@@ -32,11 +29,14 @@ pub(super) const MAX_MESSAGE: usize = 4 << 20;
 /// How tonic begins its refusal to read an answer over the limit.
 const TOO_LONG: &str = "Error, decoded message length too large";
 
-/// The configured upstreams, each with a connection that is made when it is first used and again when it broke.
+/// The configured upstreams, each with connections that are made when they are first used and again when they broke.
 pub struct Upstreams(BTreeMap<String, Connected>);
 
 struct Connected {
     channel: Channel,
+    /// For calls that are made once.
+    fenced: Channel,
+    passed: Arc<Passed>,
     token: Option<Secret>,
     config: Upstream,
 }
@@ -54,34 +54,6 @@ pub struct Outgoing<'a> {
     pub traceparent: &'a str,
     /// Of a call that is made once.
     pub fence: Option<Fence>,
-}
-
-/// Lets a request out only while what was seen before it is fresh, and the event is this host's alone: a host that was
-/// frozen in between, or that waited for a connection, has to look again.
-#[derive(Debug, Clone)]
-pub struct Fence {
-    seen: Instant,
-    held: Held,
-    withheld: Arc<AtomicBool>,
-}
-
-impl Fence {
-    /// A look takes a millisecond; a host is frozen, or an event delivered to another, for seconds.
-    const FRESH: Duration = Duration::from_secs(1);
-
-    /// From before the look.
-    pub(super) fn now(held: &Held) -> Self {
-        Self { seen: Instant::now(), held: held.clone(), withheld: Arc::default() }
-    }
-
-    /// Asked at the last moment: when the connection takes the message.
-    fn pass(&self) -> Result<(), Status> {
-        if self.seen.elapsed() < Self::FRESH && self.held.is_sure() {
-            return Ok(());
-        }
-        self.withheld.store(true, Ordering::Relaxed);
-        Err(Status::aborted("what was seen before the call is out of date"))
-    }
 }
 
 /// A call that brought no answer.
@@ -143,8 +115,11 @@ impl Upstreams {
                 };
                 endpoint = endpoint.tls_config(tls(upstream).with_context(what)?).with_context(roots)?;
             }
+            let passed = Arc::<Passed>::default();
             let connected = Connected {
                 channel: endpoint.connect_lazy(),
+                fenced: passed.connect(&endpoint),
+                passed,
                 token: upstream.token.clone(),
                 config: upstream.clone(),
             };
@@ -174,7 +149,9 @@ impl Upstreams {
         })?;
         let timeout = call.timeout.unwrap_or(upstream.config.timeout);
         let request = request(call, timeout, upstream.token.as_ref()).map_err(Failed::unsent)?;
-        let mut client = Grpc::new(upstream.channel.clone())
+        let channel = if call.fence.is_some() { &upstream.fenced } else { &upstream.channel };
+        let _out = call.fence.clone().map(|fence| upstream.passed.enter(fence));
+        let mut client = Grpc::new(channel.clone())
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(MAX_MESSAGE);
         let exchange = async {
@@ -189,7 +166,7 @@ impl Upstreams {
         };
         let began = Instant::now();
         let ended = tokio::time::timeout(timeout, exchange).await;
-        let withheld = call.fence.as_ref().is_some_and(|fence| fence.withheld.load(Ordering::Relaxed));
+        let withheld = call.fence.as_ref().is_some_and(Fence::has_withheld);
         match ended {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(failed)) if withheld => Err(Failed { reached: Reached::Withheld, ..failed }),
