@@ -7,8 +7,6 @@ use tokio::time::{Instant, sleep};
 
 use crate::{mark::now, options::Kind, place::Place, schedule::Step, tap::Tap};
 
-/// For an aimed fault; then it happens anyway: a host that stands by sends few messages.
-const AIM: Duration = Duration::from_millis(700);
 /// What was sent before a kill is on its way for at most so long.
 const SETTLE: Duration = Duration::from_millis(30);
 const POLL: Duration = Duration::from_millis(2);
@@ -87,7 +85,7 @@ async fn aim(place: &mut Place, step: &Step, act: Act) {
         return sleep(step.lasts).await;
     };
     let acted = || links.iter().map(|link| link.proxy.hits()).sum::<u32>();
-    let (before, deadline) = (acted(), Instant::now() + AIM);
+    let (before, deadline) = (acted(), Instant::now() + aim.patience);
     links.iter().for_each(|link| link.proxy.once(aim.subject, aim.skip, act));
     while acted() == before && Instant::now() < deadline {
         sleep(POLL).await;

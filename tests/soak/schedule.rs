@@ -28,6 +28,8 @@ pub(crate) struct Step {
 pub(crate) struct Aim {
     pub(crate) subject: &'static str,
     pub(crate) skip: u32,
+    /// How long the fault waits for it; then it happens anyway, for a host that stands by sends few messages.
+    pub(crate) patience: Duration,
 }
 
 /// The messages of an event's way: commit points, effects, acks.
@@ -35,6 +37,9 @@ const AIMS: [&str; 6] = ["cd.s.", "cd.c.", "cofferdam.story.soak.", "cd.j.", "co
 const ACK: &str = "$JS.ACK.PLANNING_EVENTS.";
 /// Every other of the first kills is of a daemon that sends one of these, so that a short soak hits each window, too.
 const FIRST_AIMS: [&str; 4] = ["cofferdam.story.soak.", ACK, "cd.j.", "cd.c."];
+/// For one of these, and for others. A host that was just killed needs a take-over before it sends anything.
+const FIRST_PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_millis(700);
 
 pub(crate) fn schedule(options: &Options, seed: u64) -> Vec<Step> {
     let mut dice = Dice::of(seed);
@@ -55,7 +60,7 @@ pub(crate) fn schedule(options: &Options, seed: u64) -> Vec<Step> {
         };
         let mut kill = step(&mut dice, options, kind);
         if let Some(subject) = first {
-            kill.aim = Some(Aim { subject, skip: dice.below(4) as u32 });
+            kill.aim = Some(Aim { subject, skip: dice.below(4) as u32, patience: FIRST_PATIENCE });
         }
         steps.push(kill);
         if !killing.is_empty() && !others.is_empty() && dice.percent(20) {
@@ -70,7 +75,7 @@ fn step(dice: &mut Dice, options: &Options, kind: Kind) -> Step {
     let host = dice.below(options.hosts() as u64) as usize;
     let aims = options.bus == BusKind::Nats && matches!(kind, Kind::Daemon | Kind::Cut);
     let aimed = dice.percent(60);
-    let aim = Aim { subject: dice.pick(&AIMS), skip: dice.below(30) as u32 };
+    let aim = Aim { subject: dice.pick(&AIMS), skip: dice.below(30) as u32, patience: PATIENCE };
     let lasts = match kind {
         Kind::Pause => crate::place::ACK_WAIT * 3 / 2 + Duration::from_millis(dice.below(2000)),
         Kind::Delay => Duration::from_millis(500 + dice.below(1500)),

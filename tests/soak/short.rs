@@ -32,7 +32,7 @@ fn passes(arguments: &str) {
 
 #[test]
 fn nothing_is_lost_or_repeated_in_a_short_soak_on_nats() {
-    passes("--bus nats --events 400 --kills 6 --fault daemon --fault server --fault upstream --fault cut");
+    passes("--bus nats --events 1500 --kills 8 --fault daemon --fault server --fault upstream --fault cut");
 }
 
 #[test]
@@ -42,7 +42,7 @@ fn keys_stay_in_order_over_frozen_daemons_that_go_on_when_another_has_taken_over
 
 #[test]
 fn keys_stay_in_order_over_kills_of_the_only_daemon() {
-    passes("--bus nats --daemons 1 --events 500 --kills 6 --fault daemon");
+    passes("--bus nats --daemons 1 --events 1200 --kills 8 --fault daemon");
 }
 
 #[test]
