@@ -130,13 +130,20 @@ pub struct Delivery {
     pub count: u32,
     /// When it came to this process.
     pub arrived: Instant,
-    pub(crate) settle: Box<dyn Settle>,
+    id: String,
+    settle: Box<dyn Settle>,
 }
 
 impl Delivery {
+    /// One that has just come.
+    pub(crate) fn new(origin: Arc<Origin>, stored: Stored, count: u32, settle: Box<dyn Settle>) -> Delivery {
+        let id = format!("{}.{}", origin.id, stored.sequence);
+        Delivery { origin, stored, count, arrived: Instant::now(), id, settle }
+    }
+
     /// `<origin>.<sequence>`: unique, the same on every delivery.
-    pub fn id(&self) -> String {
-        format!("{}.{}", self.origin.id, self.stored.sequence)
+    pub fn id(&self) -> &str {
+        &self.id
     }
 
     /// Done: never deliver it again. Fire and forget, as the server's own protocol is.

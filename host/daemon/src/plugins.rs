@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::anyhow;
@@ -17,6 +17,7 @@ use tokio::sync::Semaphore;
 use crate::{
     config::{Config, MetricSpec, PluginConfig, PluginLimits, Subscription},
     grants::{Denial, Grants, Kind},
+    observe::metrics::{Meters, Metrics},
 };
 
 pub struct Plugin {
@@ -31,6 +32,14 @@ pub struct Plugin {
     pub limits: Limits,
     pub component: Component,
     pub permits: Arc<Semaphore>,
+    meters: OnceLock<Meters>,
+}
+
+impl Plugin {
+    /// Its own numbers among all.
+    pub fn meters(&self, metrics: &Metrics) -> &Meters {
+        self.meters.get_or_init(|| metrics.of_plugin(&self.name))
+    }
 }
 
 /// Why a plugin can't run here.
@@ -159,6 +168,7 @@ async fn load(one: Inspected<'_>, config: &Config, sandbox: &Sandbox) -> Result<
         metrics: plugin.manifest.metrics.clone(),
         limits: limits(&plugin.limits),
         permits: Arc::new(Semaphore::new(plugin.limits.concurrency as usize)),
+        meters: OnceLock::new(),
         component: component.isolated(plugin.isolation),
     })
 }

@@ -162,7 +162,7 @@ async fn effects_name_their_cause_and_keep_their_headers(world: World) {
         let last = bus.last("out.a").await.unwrap().unwrap();
         let header =
             |name: &str| last.message.headers.iter().find(|(n, _)| n == name).map(|(_, v)| v.clone());
-        assert_eq!(header("Cofferdam-Cause"), Some(delivery.id()));
+        assert_eq!(header("Cofferdam-Cause"), Some(delivery.id().to_owned()));
         assert_eq!(header("Nats-Msg-Id"), Some(format!("{}.0", delivery.id())));
         assert_eq!(header("X-Plan").as_deref(), Some("p"));
     }

@@ -111,7 +111,7 @@ async fn a_nak_brings_the_event_again_at_once_with_a_higher_count(world: World) 
     for count in 1..=4 {
         let delivery = next(&mut deliveries).await;
         assert_eq!(delivery.count, count);
-        assert_eq!(*id.get_or_insert(delivery.id()), delivery.id());
+        assert_eq!(*id.get_or_insert(delivery.id().to_owned()), delivery.id());
         delivery.nak(None).await.unwrap();
     }
 }

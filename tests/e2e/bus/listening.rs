@@ -96,7 +96,7 @@ async fn a_listener_hears_the_effects_of_commits(world: World) {
         bus.commit(&delivery, base, effects(&[("out.a", "1")])).await.unwrap();
         let heard = hear(&mut listener).await;
         assert_eq!((heard.subject.as_str(), heard.data.as_ref()), ("out.a", &b"1"[..]));
-        assert!(heard.headers.contains(&("Cofferdam-Cause".into(), delivery.id())), "{heard:?}");
+        assert!(heard.headers.contains(&("Cofferdam-Cause".into(), delivery.id().to_owned())), "{heard:?}");
     }
 }
 

@@ -108,13 +108,8 @@ impl Deliveries for Local {
             let (sequence, bytes) = (stored.sequence, weight(&stored.message));
             self.handle.send(Op::Taken { durable, subscriber, sequence, bytes, at: Instant::now() });
             let settle = Settling { handle: self.handle.clone(), durable, sequence, count };
-            return Ok(Delivery {
-                origin: self.origin.clone(),
-                stored: Arc::unwrap_or_clone(stored),
-                count,
-                arrived: std::time::Instant::now(),
-                settle: Box::new(settle),
-            });
+            let stored = Arc::unwrap_or_clone(stored);
+            return Ok(Delivery::new(self.origin.clone(), stored, count, Box::new(settle)));
         }
     }
 

@@ -223,8 +223,8 @@ impl Bus for LocalBus {
         #[cfg(debug_assertions)]
         crate::broken::ack_first(delivery).await;
         let delivered = delivery.id();
-        let id = change.cause(&delivered).to_owned();
-        let ids: Vec<String> = (0..change.effects.len()).map(|n| change.id(&delivered, n)).collect();
+        let id = change.cause(delivered).to_owned();
+        let ids: Vec<String> = (0..change.effects.len()).map(|n| change.id(delivered, n)).collect();
         let unfit = |e: Error| CommitError::Unfit(e.to_string());
         let mut effects = Vec::with_capacity(change.effects.len());
         for (effect, message_id) in change.effects.into_iter().zip(ids) {

@@ -61,6 +61,7 @@ impl Settle for Acks {
 
 /// `$JS.ACK.<stream>.<durable>.<count>.<sequence>.<delivery>.<timestamp>.<pending>`, or the same with domain and account
 /// after `ACK` and a token at the end.
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Reply {
     pub(super) count: u32,
     pub(super) sequence: u64,
@@ -70,7 +71,11 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    pub(super) fn parse(reply: &str) -> Option<Reply> {
+    pub(super) fn of(message: &async_nats::Message) -> Option<Reply> {
+        message.reply.as_deref().and_then(Reply::parse)
+    }
+
+    fn parse(reply: &str) -> Option<Reply> {
         let tokens = reply.strip_prefix("$JS.ACK.")?.split('.');
         let names = match tokens.clone().count() {
             7 => 2,

@@ -237,7 +237,8 @@ impl Task {
             let rest = async {
                 while let Some(message) = subscriber.next().await {
                     if message.status.is_none() {
-                        self.take(message);
+                        let reply = Reply::of(&message);
+                        self.take(message, reply);
                     }
                 }
             };
@@ -293,18 +294,19 @@ impl Task {
                         }
                     }
                     self.expected = self.expected.saturating_sub(1);
+                    let reply = Reply::of(&message);
                     if let Some(turn) = &mut self.turn
                         && !turn.is_of(&message)
                     {
                         turn.begun = false;
-                        self.take(message);
+                        self.take(message, reply);
                         return End::Lost;
                     }
-                    if !self.is_known(&message).await {
+                    if !self.is_known(reply.as_ref()).await {
                         return End::Again;
                     }
-                    let next = self.is_next(&message);
-                    self.take(message);
+                    let next = self.is_next(reply.as_ref());
+                    self.take(message, reply);
                     if !next {
                         return End::Again;
                     }
@@ -412,17 +414,16 @@ impl Task {
     }
 
     /// A count of deliveries that goes back: the server lost its last seconds, or this is another durable.
-    pub(super) async fn is_known(&mut self, message: &NatsMessage) -> bool {
-        let count = message.reply.as_deref().and_then(Reply::parse).map_or(0, |r| r.delivery);
+    pub(super) async fn is_known(&mut self, reply: Option<&Reply>) -> bool {
+        let count = reply.map_or(0, |r| r.delivery);
         let back = count <= self.last_delivery;
         self.last_delivery = count;
         !back || matches!(self.state.refresh(&self.bus.link).await, Ok(true))
     }
 
     /// Into the queue, or behind the barrier. Gives its sequence.
-    pub(super) fn take(&mut self, message: NatsMessage) -> Option<u64> {
-        let Some((reply, parsed)) = message.reply.as_ref().and_then(|r| Some((r.clone(), Reply::parse(r)?)))
-        else {
+    pub(super) fn take(&mut self, message: NatsMessage, parsed: Option<Reply>) -> Option<u64> {
+        let Some((reply, parsed)) = message.reply.clone().zip(parsed) else {
             tracing::warn!(durable = self.shared.origin.durable, "a message without a reply subject");
             return None;
         };
@@ -433,17 +434,13 @@ impl Task {
         let mut headers = headers::incoming(message.headers.as_ref());
         // Of the delivery, not of the message.
         headers.retain(|(name, _)| !origin.ordered || name != takeover::PIN);
-        let delivery = Delivery {
-            origin: self.shared.origin.clone(),
-            stored: Stored {
-                message: Message { subject: message.subject.to_string(), headers, data: message.payload },
-                sequence: parsed.sequence,
-                timestamp: parsed.timestamp,
-            },
-            count: self.turn.as_ref().map_or(parsed.count, |turn| turn.count(&parsed)),
-            arrived: std::time::Instant::now(),
-            settle: Box::new(settle.clone()),
+        let stored = Stored {
+            message: Message { subject: message.subject.into_string(), headers, data: message.payload },
+            sequence: parsed.sequence,
+            timestamp: parsed.timestamp,
         };
+        let count = self.turn.as_ref().map_or(parsed.count, |turn| turn.count(&parsed));
+        let delivery = Delivery::new(self.shared.origin.clone(), stored, count, Box::new(settle.clone()));
         let again = parsed.sequence <= self.highest;
         self.highest = self.highest.max(parsed.sequence);
         if let Some(turn) = &mut self.turn

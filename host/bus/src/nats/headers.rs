@@ -1,6 +1,6 @@
 //! Headers as NATS has them, both ways. What a caller may set and what we add is `outgoing`'s business.
 
-use async_nats::HeaderMap;
+use async_nats::{HeaderMap, HeaderName};
 
 use crate::{api::Headers, outgoing};
 
@@ -8,10 +8,18 @@ use crate::{api::Headers, outgoing};
 pub(super) fn map(headers: &[(impl AsRef<str>, impl AsRef<str>)]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        map.append(name.as_ref(), value.as_ref());
+        match COMMON.iter().find(|common| **common == name.as_ref()) {
+            // Without a copy of it.
+            Some(common) => map.append(HeaderName::from_static(common), value.as_ref()),
+            None => map.append(name.as_ref(), value.as_ref()),
+        }
     }
     map
 }
+
+/// On nearly each message that the daemon sends.
+const COMMON: [&str; 5] =
+    [outgoing::CAUSE, outgoing::MESSAGE_ID, outgoing::EXPECTED, "Cofferdam-Plugin", "traceparent"];
 
 /// Sorted by name, so that a run sees the same every time; the values of a name in their order.
 pub(super) fn incoming(map: Option<&HeaderMap>) -> Headers {

@@ -298,7 +298,7 @@ impl Session {
 
 /// Stream sequence, consumer sequence and how many follow, from the reply subject.
 fn position(message: &NatsMessage) -> Option<(u64, u64, u64)> {
-    let reply = super::acks::Reply::parse(message.reply.as_deref()?)?;
+    let reply = super::acks::Reply::of(message)?;
     Some((reply.sequence, reply.delivery, reply.pending))
 }
 

@@ -254,7 +254,7 @@ impl Session {
                 continue;
             }
             self.expected = self.expected.saturating_sub(1);
-            let reply = Reply::parse(message.reply.as_deref()?)?;
+            let reply = Reply::of(&message)?;
             self.delivered += 1;
             if reply.delivery != self.delivered {
                 return None;

@@ -248,10 +248,9 @@ impl Task {
     /// Whether no delivery before this one was lost on its way. The pin makes all ours, and the durable counts nothing else:
     /// not what it skips, nor what it refuses. If one was, the barrier is down again. Where nobody is pinned, others' count too,
     /// and nothing can be told.
-    pub(super) fn is_next(&mut self, message: &NatsMessage) -> bool {
-        let reply = message.reply.as_deref().and_then(Reply::parse);
+    pub(super) fn is_next(&mut self, reply: Option<&Reply>) -> bool {
         let (Some(turn), Some(reply)) = (&mut self.turn, reply) else { return true };
-        let next = turn.follows(&reply);
+        let next = turn.follows(reply);
         if !next {
             turn.begun = false;
             let (durable, event) = (&self.shared.origin.durable, reply.sequence);
@@ -331,11 +330,12 @@ impl Task {
                     }
                     self.expected = self.expected.saturating_sub(1);
                     let ours = self.turn.as_mut().is_some_and(|turn| turn.is_of(&message));
-                    came.extend(self.take(message.clone()));
+                    let reply = Reply::of(&message);
+                    came.extend(self.take(message, reply));
                     if !ours {
                         return Err(End::Lost);
                     }
-                    if !self.is_known(&message).await || !self.is_next(&message) {
+                    if !self.is_known(reply.as_ref()).await || !self.is_next(reply.as_ref()) {
                         return Err(End::Again);
                     }
                 }

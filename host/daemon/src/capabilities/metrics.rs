@@ -34,7 +34,10 @@ impl Run {
     }
 
     fn short(labels: Pairs) -> Pairs {
-        labels.into_iter().map(|(name, value)| (name, text::excerpt(&value, MAX_LABEL))).collect()
+        labels
+            .into_iter()
+            .map(|(name, value)| (name, text::excerpt(&value, MAX_LABEL).into_owned()))
+            .collect()
     }
 
     fn declared(&self, name: &str, labels: &Pairs, histogram: bool) -> Result<(), MetricError> {

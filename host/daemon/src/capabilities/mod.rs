@@ -142,11 +142,11 @@ impl Run {
 
     /// Checks a grant; a denial is logged, once for each thing of an event, with the line that would allow it.
     fn granted(&mut self, kind: Kind, thing: &str) -> Result<(), Denial> {
-        let thing = &text::excerpt(thing, MAX_THING);
+        let thing = &*text::excerpt(thing, MAX_THING);
         self.plugin.grants.check(kind, thing).inspect_err(|denial| {
             self.blame = Some(Fault::Operator);
             self.services.metrics.denials.with_label_values(&[self.plugin.name.as_str(), kind.name()]).inc();
-            if self.denied.len() < MAX_DENIALS && self.denied.insert((kind, thing.clone())) {
+            if self.denied.len() < MAX_DENIALS && self.denied.insert((kind, thing.to_owned())) {
                 tracing::warn!(plugin = self.plugin.name, event = self.occasion.event_id, "denied: {denial}");
             }
         })

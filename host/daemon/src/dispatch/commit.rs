@@ -153,13 +153,10 @@ impl Counted {
 
     fn add(&self, work: &Work<'_>) {
         let effects = &work.dispatch.services.metrics.effects;
-        for (kind, count) in [
-            ("publish", self.publishes),
-            ("job", self.jobs),
-            ("state", self.writes),
-            ("timer", self.timers),
-            ("cancel", self.cancels),
-        ] {
+        work.plugin.meters(&work.dispatch.services.metrics).publishes.inc_by(self.publishes);
+        for (kind, count) in
+            [("job", self.jobs), ("state", self.writes), ("timer", self.timers), ("cancel", self.cancels)]
+        {
             if count > 0 {
                 effects.with_label_values(&[work.plugin.name.as_str(), kind]).inc_by(count);
             }

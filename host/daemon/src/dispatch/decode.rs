@@ -72,7 +72,7 @@ pub(super) fn decode(delivery: &Delivery, route: &Route, plugin: &Plugin) -> Res
     };
     let message = &stored.message;
     let event = Event {
-        id: delivery.id(),
+        id: delivery.id().to_owned(),
         subject: message.subject.clone(),
         headers: message.headers.clone(),
         data: message.data.clone(),

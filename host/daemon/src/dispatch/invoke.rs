@@ -62,9 +62,10 @@ async fn run(work: &Work<'_>, snapshot: &Snapshot, in_fresh: bool) -> Ran {
     };
     let fresh = run.usage.fresh;
     let cpu = run.usage.cpu.as_micros() as u64;
-    dispatch.services.metrics.cpu.with_label_values(&[plugin.name.as_str()]).inc_by(cpu);
+    let meters = plugin.meters(&dispatch.services.metrics);
+    meters.cpu.inc_by(cpu);
     if fresh {
-        dispatch.services.metrics.instances.with_label_values(&[plugin.name.as_str()]).inc();
+        meters.instances.inc();
     }
     let ending = run.ending.clone();
     // It is the host that went in; if it were not, the run would have no effects.

@@ -65,13 +65,13 @@ struct Taken<'a> {
 
 /// One run of an event from its admission to its end. Nothing here fails: whatever happens is an outcome. `solo` if it runs
 /// alone.
-async fn dispatch(
+async fn dispatch<'a>(
     dispatch: &Dispatch,
     plugin: Arc<Plugin>,
-    taken: Taken<'_>,
+    taken: Taken<'a>,
     permits: Permits,
     solo: Option<&Solo<'_>>,
-) -> Finished {
+) -> Finished<'a> {
     let Taken { delivery, decoded, held, endings } = taken;
     let began = Instant::now();
     let id = delivery.id();
@@ -79,15 +79,14 @@ async fn dispatch(
     // What it is told in its config, but no longer than any run of the plugin may last.
     let wall = subscription.deadline.map_or(plugin.limits.wall, |deadline| deadline.min(plugin.limits.wall));
     let limits = Limits { wall, ..plugin.limits.clone() };
-    let times = endings.times(&id).unwrap_or(decoded.past.times).seen(again::now());
-    let attempt = 1 + decoded.past.failed + endings.failures(&id);
+    let times = endings.times(id).unwrap_or(decoded.past.times).seen(again::now());
+    let attempt = 1 + decoded.past.failed + endings.failures(id);
     let work = Work { dispatch, plugin, limits, delivery, decoded, held, attempt, times };
     let outcome = work.run(permits, solo).await;
     Finished {
-        event: decoded.event.id.clone(),
-        subject: decoded.event.subject.clone(),
-        plugin: work.plugin.name.clone(),
-        order_key: decoded.order_key.clone(),
+        event: &decoded.event,
+        plugin: work.plugin,
+        order_key: decoded.order_key.as_deref(),
         attempt,
         times: times.failed(again::now()),
         took: began.elapsed(),
@@ -192,7 +191,7 @@ impl Work<'_> {
     /// What its delivery's own id does not say.
     fn cause(&self) -> Option<String> {
         let id = &self.decoded.event.id;
-        (*id != self.delivery.id()).then(|| id.clone())
+        (id != self.delivery.id()).then(|| id.clone())
     }
 
     /// Of the class `publish` only failures can be looked for: a message that is sent again is known by its id.

@@ -88,7 +88,12 @@ pub enum Outcome {
 
 impl Outcome {
     pub(super) fn failure(how: Failed, fault: Fault, reason: &str) -> Self {
-        Outcome::Failure { how, fault, reason: text::excerpt(reason, MAX_REASON), then: Then::Dead }
+        Outcome::Failure {
+            how,
+            fault,
+            reason: text::excerpt(reason, MAX_REASON).into_owned(),
+            then: Then::Dead,
+        }
     }
 
     pub(super) fn deadly(runs: u32) -> Self {
@@ -191,7 +196,7 @@ pub(super) fn judge<'p>(ran: &Ran, limits: &Limits, policy: impl FnOnce() -> Pol
         Ending::Failed(Failure::Retry { reason, .. } | Failure::Reject(reason)) => reason.clone(),
         other => other.describe(limits),
     };
-    let reason = text::excerpt(&reason, MAX_REASON);
+    let reason = text::excerpt(&reason, MAX_REASON).into_owned();
     Outcome::Failure { how, fault, reason, then: policy().decide(how, asked) }
 }
 

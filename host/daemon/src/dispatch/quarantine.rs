@@ -43,12 +43,12 @@ impl Suspects {
 
     /// Is it to run alone? `ended` of its deliveries came to an end on this host.
     pub(super) fn holds(&self, delivery: &Delivery, ended: u32) -> bool {
-        delivery.count.saturating_sub(ended) > INNOCENT || self.lock().contains(&delivery.id())
+        delivery.count.saturating_sub(ended) > INNOCENT || self.lock().contains(delivery.id())
     }
 
     /// An end is known.
     pub(super) fn clear(&self, delivery: &Delivery) {
-        self.lock().remove(&delivery.id());
+        self.lock().remove(delivery.id());
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<String>> {

@@ -1,9 +1,10 @@
 //! The end of an event: handed back or done, logged, counted and told. The only place that settles a delivery; what was
 //! committed has been acked by the bus, as the last step of its commit.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cofferdam_bus::Delivery;
+use cofferdam_sandbox::Event;
 
 use super::{
     Dispatch,
@@ -12,15 +13,13 @@ use super::{
     grip::Held,
     outcome::{Outcome, Then},
 };
-use crate::{fault::Fault, observe::advisory};
+use crate::{fault::Fault, observe::advisory, plugins::Plugin};
 
 /// An event that came to its end, or goes back to the stream.
-#[derive(Debug, Clone)]
-pub struct Finished {
-    pub event: String,
-    pub subject: String,
-    pub plugin: String,
-    pub order_key: Option<String>,
+pub struct Finished<'a> {
+    pub event: &'a Event,
+    pub plugin: Arc<Plugin>,
+    pub order_key: Option<&'a str>,
     pub attempt: u32,
     /// With the failure, if it is one.
     pub(super) times: Times,
@@ -33,7 +32,7 @@ pub struct Finished {
 pub(super) async fn settle(
     dispatch: &Dispatch,
     delivery: &Delivery,
-    finished: Finished,
+    finished: Finished<'_>,
     held: &Held,
     endings: &Endings,
     stays: bool,
@@ -41,26 +40,32 @@ pub(super) async fn settle(
     let id = delivery.id();
     match &finished.outcome {
         Outcome::Failure { then: Then::Back(pause), .. } => {
-            endings.failed(&id, finished.times);
-            endings.handed_back(&id, delivery.count);
+            endings.failed(id, finished.times);
+            endings.handed_back(id, delivery.count);
             hand_back_if_ours(delivery, held, Some(*pause)).await;
         }
-        Outcome::Failure { then: Then::Here(_), .. } => endings.failed(&id, finished.times),
+        Outcome::Failure { then: Then::Here(_), .. } => endings.failed(id, finished.times),
         Outcome::HandedBack(_) if stays => {}
         // Not at once: whatever is the trouble needs time.
         Outcome::HandedBack(_) => {
-            endings.handed_back(&id, delivery.count);
+            endings.handed_back(id, delivery.count);
             hand_back_if_ours(delivery, held, Some(delivery.origin.ack_wait / 10)).await;
         }
         Outcome::Done | Outcome::Duplicate | Outcome::Failure { then: Then::Dead | Then::Inbox(_), .. } => {
-            endings.over(&id)
+            endings.over(id)
         }
     }
     log(&finished);
     let fault = finished.outcome.fault().map_or("", Fault::name);
-    let metrics = &dispatch.services.metrics;
-    metrics.events.with_label_values(&[finished.plugin.as_str(), finished.outcome.name(), fault]).inc();
-    metrics.seconds.with_label_values(&[finished.plugin.as_str()]).observe(finished.took.as_secs_f64());
+    let meters = finished.plugin.meters(&dispatch.services.metrics);
+    match &finished.outcome {
+        Outcome::Done => meters.done.inc(),
+        outcome => {
+            let labels = [finished.plugin.name.as_str(), outcome.name(), fault];
+            dispatch.services.metrics.events.with_label_values(&labels).inc();
+        }
+    }
+    meters.seconds.observe(finished.took.as_secs_f64());
     if dispatch.advisories {
         advisory::tell(&dispatch.services.bus, &finished).await;
     }
@@ -83,10 +88,10 @@ pub(crate) async fn hand_back(delivery: &Delivery, pause: Option<Duration>) {
     }
 }
 
-fn log(finished: &Finished) {
-    let (event, subject, plugin) = (&finished.event, &finished.subject, &finished.plugin);
+fn log(finished: &Finished<'_>) {
+    let (event, subject, plugin) = (&finished.event.id, &finished.event.subject, &finished.plugin.name);
     let (attempt, ms) = (finished.attempt, finished.took.as_millis() as u64);
-    let order_key = finished.order_key.as_deref().unwrap_or_default();
+    let order_key = finished.order_key.unwrap_or_default();
     let outcome = finished.outcome.name();
     match &finished.outcome {
         Outcome::Done => tracing::info!(plugin, subject, event, order_key, attempt, ms, "done"),

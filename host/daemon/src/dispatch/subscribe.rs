@@ -194,19 +194,18 @@ impl Subscriber {
         tasks: &TaskTracker,
     ) {
         let delivery = Arc::new(delivery);
-        let id = delivery.id();
-        if self.lock().insert(id.clone(), delivery.clone()).is_some() {
+        if self.lock().insert(delivery.id().to_owned(), delivery.clone()).is_some() {
             // The copy that came first goes on, and this one's heartbeats count for it.
-            tracing::debug!(event = id, "delivered again while in flight");
+            tracing::debug!(event = delivery.id(), "delivered again while in flight");
             return;
         }
         let plugin = self.route.plugin();
-        let gauge = self.dispatch.services.metrics.in_flight.with_label_values(&[plugin.name.as_str()]);
+        let gauge = plugin.meters(&self.dispatch.services.metrics).in_flight.clone();
         gauge.inc();
         let in_flight = InFlight {
             held: self.grip.hold(delivery.arrived),
             subscriber: self.clone(),
-            id,
+            delivery: delivery.clone(),
             let_go: self.let_go.subscribe(),
             gauge,
             _room: room,
@@ -219,7 +218,7 @@ impl Subscriber {
                 self.warn(&plugin.name, &delivery, &strange);
                 tasks.spawn(async move {
                     drop(in_flight);
-                    subscriber.endings.handed_back(&delivery.id(), delivery.count);
+                    subscriber.endings.handed_back(delivery.id(), delivery.count);
                     hand_back(&delivery, Some(STRANGE)).await;
                 });
                 return;
@@ -272,7 +271,7 @@ impl Subscriber {
         let mut waits = 0;
         loop {
             let plugin = self.route.plugin();
-            let alone = self.suspects.holds(delivery, self.endings.count(&delivery.id()));
+            let alone = self.suspects.holds(delivery, self.endings.count(delivery.id()));
             let admitted = tokio::select! {
                 biased;
                 admitted = async {
@@ -381,7 +380,7 @@ fn is_let_go(outcome: &Outcome, held: &Held) -> bool {
 /// An event's place among those in flight.
 struct InFlight {
     subscriber: Arc<Subscriber>,
-    id: String,
+    delivery: Arc<Delivery>,
     held: Held,
     let_go: watch::Receiver<u64>,
     gauge: prometheus::IntGauge,
@@ -391,7 +390,7 @@ struct InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.subscriber.lock().remove(&self.id);
+        self.subscriber.lock().remove(self.delivery.id());
         self.gauge.dec();
     }
 }

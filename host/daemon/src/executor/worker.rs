@@ -127,7 +127,7 @@ impl Worker {
         tasks: &TaskTracker,
     ) {
         let delivery = Arc::new(delivery);
-        let Some(entry) = self.in_flight.enter(delivery.id(), delivery.clone()) else {
+        let Some(entry) = self.in_flight.enter(delivery.id().to_owned(), delivery.clone()) else {
             tracing::debug!(event = delivery.id(), "delivered again while it is worked");
             return;
         };

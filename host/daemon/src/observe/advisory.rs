@@ -9,12 +9,12 @@ use serde_json::json;
 use crate::dispatch::Finished;
 
 /// `cofferdam-advisory.<plugin>.<outcome>`
-pub async fn tell(bus: &Arc<dyn Bus>, finished: &Finished) {
+pub async fn tell(bus: &Arc<dyn Bus>, finished: &Finished<'_>) {
     let outcome = finished.outcome.name();
     let body = json!({
-        "event": finished.event,
-        "subject": finished.subject,
-        "plugin": finished.plugin,
+        "event": finished.event.id,
+        "subject": finished.event.subject,
+        "plugin": finished.plugin.name,
         "outcome": outcome,
         "fault": finished.outcome.fault().map(|f| f.name()),
         "attempt": finished.attempt,
@@ -22,6 +22,6 @@ pub async fn tell(bus: &Arc<dyn Bus>, finished: &Finished) {
         "error": finished.outcome.reason(),
         "order_key": finished.order_key,
     });
-    let subject = format!("cofferdam-advisory.{}.{outcome}", finished.plugin);
+    let subject = format!("cofferdam-advisory.{}.{outcome}", finished.plugin.name);
     bus.advise(&subject, Bytes::from(body.to_string())).await;
 }

@@ -1,8 +1,13 @@
 //! Text that a guest or a peer wrote, made fit for a line of a log: cut, and without control characters that could forge
 //! another line.
 
+use std::borrow::Cow;
+
 /// At most `max` bytes (and a few dots) of one line.
-pub fn excerpt(text: &str, max: usize) -> String {
+pub fn excerpt(text: &str, max: usize) -> Cow<'_, str> {
+    if text.len() <= max && !text.chars().any(char::is_control) {
+        return text.into();
+    }
     let mut out = String::with_capacity(text.len().min(max) + 8);
     for c in text.chars() {
         if out.len() + c.len_utf8() > max {
@@ -11,7 +16,7 @@ pub fn excerpt(text: &str, max: usize) -> String {
         }
         if c.is_control() { out.extend(c.escape_default()) } else { out.push(c) }
     }
-    out
+    out.into()
 }
 
 #[cfg(test)]

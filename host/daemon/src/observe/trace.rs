@@ -18,14 +18,12 @@ impl TraceContext {
     /// Continues the trace of the headers, or begins one. Both ids follow from the event's id (and the attempt), so that
     /// a run can be repeated to the letter.
     pub fn of_event(headers: &[(String, String)], event_id: &str, attempt: u32) -> Self {
-        let digest = hex(&Sha256::digest(format!("{event_id}#{attempt}")));
-        let span_id = digest[..16].to_owned();
+        let span = Sha256::new().chain_update(event_id).chain_update("#").chain_update(attempt.to_string());
+        let span_id = hex(&span.finalize()[..8]);
         let parent = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case(HEADER));
         match parent.and_then(|(_, value)| parse(value)) {
             Some((trace_id, sampled)) => Self { trace_id, span_id, sampled },
-            None => {
-                Self { trace_id: hex(&Sha256::digest(event_id))[..32].to_owned(), span_id, sampled: true }
-            }
+            None => Self { trace_id: hex(&Sha256::digest(event_id)[..16]), span_id, sampled: true },
         }
     }
 
@@ -53,8 +51,13 @@ fn parse(value: &str) -> Option<(String, bool)> {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from_digit(nibble.into(), 16).unwrap_or_default();
-    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut text = String::with_capacity(2 * bytes.len());
+    for byte in bytes {
+        text.push(char::from(DIGITS[usize::from(byte >> 4)]));
+        text.push(char::from(DIGITS[usize::from(byte & 15)]));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ async fn an_effect_whose_stream_is_gone_becomes_a_dead_letter() {
         let letter = bus.last("dead.brief.x").await.unwrap().unwrap().message;
         assert_eq!(letter.data, "lost");
         assert!(letter.headers.contains(&("Nats-Msg-Id".into(), format!("{}.1.dead", delivery.id()))));
-        assert!(letter.headers.contains(&("Cofferdam-Cause".into(), delivery.id())));
+        assert!(letter.headers.contains(&("Cofferdam-Cause".into(), delivery.id().to_owned())));
     }
     assert_eq!(data(&out(&bus).await), ["1", "2", "1", "2"]);
     assert_eq!(stored(&bus, "DEAD", "dead.>").await.len(), 2);

@@ -120,13 +120,13 @@ pub(super) async fn commit(
     // `open` has applied all that was pending in the snapshot.
     cell.pending = Pending::new(origin, sequence, &change).into_iter().collect();
     cell.run = mark;
-    let write = store::Write::new(bus, &event, &notes.subject, base.revision, cell.encoded())?;
-    let write = Batch::new(bus, &event, write, &change.others)?;
+    let write = store::Write::new(bus, event, &notes.subject, base.revision, cell.encoded())?;
+    let write = Batch::new(bus, event, write, &change.others)?;
 
     loop {
         let before = bus.link.server_now();
         if let store::Attempt::Done(revision) = write.attempt(bus).await? {
-            let commit = apply::Commit { event: &event, at: before, acked: false };
+            let commit = apply::Commit { event, at: before, acked: false };
             let refused = apply::apply(bus, commit, &change, ready, Order::Strict).await;
             bus.applied.note(&notes.subject, revision);
             store::ack(delivery).await;

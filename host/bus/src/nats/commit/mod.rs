@@ -52,7 +52,7 @@ pub(super) async fn commit(
     base: Snapshot,
     mut change: Change,
 ) -> Result<Committed, CommitError> {
-    let ready = check(bus, &delivery.id(), &base.point, &change).await?;
+    let ready = check(bus, delivery.id(), &base.point, &change).await?;
     #[cfg(debug_assertions)]
     crate::broken::ack_first(delivery).await;
     // Set and cancelled at once: it is never to fire, however long applying takes.

@@ -26,8 +26,8 @@ pub(super) async fn commit(
     if let Some((effect, ready)) = change.effects.iter().zip(ready).next() {
         let delivered = delivery.id();
         let commit =
-            apply::Commit { event: change.cause(&delivered), at: bus.link.server_now(), acked: false };
-        let stored = apply::put(bus, commit, &change.id(&delivered, 0), effect, ready).await;
+            apply::Commit { event: change.cause(delivered), at: bus.link.server_now(), acked: false };
+        let stored = apply::put(bus, commit, &change.id(delivered, 0), effect, ready).await;
         let first = stored.map_err(|refusal| CommitError::Unfit(refusal.to_string()))?;
         if !first {
             store::ack(delivery).await;

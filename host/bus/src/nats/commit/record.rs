@@ -78,7 +78,7 @@ async fn finish(
     // A write that was held up for very long, on a connection that was down, may have come after the first record was
     // forgotten: then it has been applied already.
     let refused = match standing(bus, delivery).await? {
-        Standing::Kept => apply(bus, &delivery.id(), &record.change(), Vec::new(), stored.timestamp).await,
+        Standing::Kept => apply(bus, delivery.id(), &record.change(), Vec::new(), stored.timestamp).await,
         Standing::Passed => Vec::new(),
     };
     store::ack(delivery).await;
@@ -106,8 +106,8 @@ pub(super) async fn commit(
     let mark = run_mark();
     let data = prost::Message::encode_to_vec(&Record::new(&change, mark)).into();
     let subject = subject(delivery);
-    let write = store::Write::new(bus, &event, &subject, 0, data)?;
-    let write = Batch::new(bus, &event, write, &change.others)?;
+    let write = store::Write::new(bus, event, &subject, 0, data)?;
+    let write = Batch::new(bus, event, write, &change.others)?;
     loop {
         // Before each attempt: this host may have rested since the run, or since the attempt before.
         if standing(bus, delivery).await? == Standing::Passed {
@@ -124,7 +124,7 @@ pub(super) async fn commit(
         drop(turn);
         match attempt {
             store::Attempt::Done(_) if began.is_within(bus.link.timing.lease) => {
-                let refused = apply(bus, &event, &change, ready, before).await;
+                let refused = apply(bus, event, &change, ready, before).await;
                 store::ack(delivery).await;
                 return Ok(Committed { refused });
             }

@@ -122,7 +122,7 @@ impl Wanted {
             outcome: given(&filter.outcome),
             fault: given(&filter.fault),
             subject,
-            order_key: given(&filter.order_key).map(|key| text::excerpt(&key, MAX_KEY)),
+            order_key: given(&filter.order_key).map(|key| text::excerpt(&key, MAX_KEY).into_owned()),
             since: nanos(filter.since.as_ref())?,
             until: nanos(filter.until.as_ref())?,
         })

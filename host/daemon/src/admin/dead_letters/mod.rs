@@ -104,7 +104,7 @@ fn summary(letter: &Letter, max_reason: usize) -> Summary {
         attempts: body.attempts,
         subject: letter.subject().to_owned(),
         order_key: body.order_key.clone().unwrap_or_default(),
-        reason: text::excerpt(body.reason.as_deref().unwrap_or_default(), max_reason),
+        reason: text::excerpt(body.reason.as_deref().unwrap_or_default(), max_reason).into_owned(),
         event: letter.event_id().to_owned(),
     }
 }
