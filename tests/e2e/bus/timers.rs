@@ -124,7 +124,7 @@ async fn what_fires_has_its_own_headers_its_id_and_its_cause(world: World) {
         let delivery = run(&bus, &mut deliveries, point, timers(std::slice::from_ref(&timer))).await;
         let fired = fired(&mut outs).await.message;
         let expected = [
-            header("Cofferdam-Cause", &delivery.id()),
+            header("Cofferdam-Cause", delivery.id()),
             header("Nats-Msg-Id", &timer.id),
             header("a", "1"),
             header("b", "2"),
