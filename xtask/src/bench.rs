@@ -47,7 +47,7 @@ pub(crate) fn instructions(repo: &Repo, steps: &Steps) {
 pub(crate) fn build(repo: &Repo, step: &Step) -> Result<PathBuf> {
     let built = repo.target().join("release/bench").is_file();
     disk::require(&repo.target(), if built { 512 * MIB } else { DISK }, "building a release")?;
-    let again = "cargo build --release -p cofferdam -p cofferdam-tests --bins";
+    let again = "cargo build --release -p cofferdam -p cofferdam-tests --bin cofferdam --bin bench";
     let build = cargo::command(repo, "build-bench", again);
     let args = again.split(' ').skip(1).chain(["--message-format=json-render-diagnostics"]);
     let products = cargo::products(&build.args(args).run(step)?);
