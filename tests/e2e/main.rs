@@ -24,4 +24,5 @@ mod sandbox;
 mod schedule;
 mod start;
 mod way_in;
+mod workflow;
 mod zero_config;

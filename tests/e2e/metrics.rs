@@ -114,6 +114,8 @@ async fn every_metric_moves() {
     let again = json!({ "task_id": tasks[0].task_id, "story_id": tasks[0].story_id, "title": "Told twice" });
     world.wait_stored("workflow.task.assigned", tasks.len()).await;
     world.publish("planning.task.created", again).await;
+    let work = json!({ "task_id": tasks[0].task_id, "action": "approve_tests", "actor_role": "developer" });
+    world.publish("agent.work.completed", work).await;
     world.publish("planning.plan.approved", json!({ "plan_id": "nobody" })).await;
     let call = json!({ "upstream": "counting", "method": once });
     world.publish("test.call", json!({ "calls": [call], "retries": 1 })).await;

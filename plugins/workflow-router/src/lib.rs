@@ -1,4 +1,4 @@
-//! The plugin that opens a workflow for each task and assigns it. A task and a story are an aggregate each, in a cell of
+//! The plugin that opens a workflow for each task, assigns it, and moves it on as its agents tell what they did. A task and a story are an aggregate each, in a cell of
 //! its own; what one has to know of the other it learns by an event.
 
 mod machine;
@@ -8,13 +8,16 @@ mod story;
 mod task;
 #[cfg(test)]
 mod tests;
+mod work;
 
 use cofferdam_sdk::{
     Event, Failure,
-    fleet::{DerivationCompleted, Incoming, Malformed, Outgoing, StoryTransitioned, TaskCreated, Writer},
+    fleet::{
+        AgentWork, DerivationCompleted, Incoming, Malformed, Outgoing, StoryTransitioned, TaskCreated, Writer,
+    },
     metrics,
 };
-use own::{Open, Opened};
+use own::{Moved, Open, Opened};
 
 const WRITER: Writer = Writer::new(env!("CARGO_PKG_NAME"));
 
@@ -24,6 +27,7 @@ fn handle(event: Event) -> Result<(), Failure> {
     match message.subject() {
         TaskCreated::SUBJECT => task::created(&message, TaskCreated::read(&message).map_err(malformed)?),
         Open::SUBJECT => task::open(&message, Open::read(&message).map_err(malformed)?),
+        AgentWork::SUBJECT => work::completed(&message, &AgentWork::read(&message).map_err(malformed)?),
         StoryTransitioned::SUBJECT => {
             story::transitioned(&message, &StoryTransitioned::read(&message).map_err(malformed)?)
         }
@@ -31,6 +35,7 @@ fn handle(event: Event) -> Result<(), Failure> {
             story::derived(&message, &DerivationCompleted::read(&message).map_err(malformed)?)
         }
         Opened::SUBJECT => story::opened(&message, &Opened::read(&message).map_err(malformed)?),
+        Moved::SUBJECT => story::moved(&message, &Moved::read(&message).map_err(malformed)?),
         other => {
             Err(Failure::reject(format!("workflow-router has no part in {other}; remove the subscription")))
         }

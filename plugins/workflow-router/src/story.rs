@@ -1,11 +1,11 @@
 //! A story's aggregate, the cell `story/<story_id>`: which tasks it has and how many it will have, and what happens when
 //! it becomes ready for execution.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use cofferdam_sdk::{
     Failure,
-    fleet::{DerivationCompleted, Incoming, Seen, StoryTransitioned},
+    fleet::{Cause, DerivationCompleted, Incoming, Seen, StoryTasksCompleted, StoryTransitioned, Timestamp},
     info,
     rpc::{self, Code, Status},
     state, warn,
@@ -14,8 +14,10 @@ use fleet_proto::task_derivation::v1::{ListStoryTasksRequest, ListStoryTasksResp
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    WRITER, dropped, malformed,
-    own::{Open, Opened},
+    WRITER, dropped,
+    machine::End,
+    malformed,
+    own::{Moved, Open, Opened},
     settings::{AssignPolicy, assign_policy},
 };
 
@@ -33,6 +35,14 @@ struct Story {
     tasks: Vec<String>,
     /// Tasks of the newest transition into execution, in its order.
     planned: Vec<String>,
+    /// Those of them that were brought to their first owner.
+    given: Vec<String>,
+    /// Those that have left their first owner, or are over.
+    left: BTreeSet<String>,
+    /// How those ended that are over.
+    ended: BTreeMap<String, End>,
+    /// The tasks with which it was told to be through.
+    announced: Option<Vec<String>>,
     /// How many tasks each derived plan has.
     expected: BTreeMap<String, u32>,
     seen: Seen,
@@ -55,6 +65,50 @@ impl Story {
         self.schema = SCHEMA;
         Ok(state::save(KEY, &self)?)
     }
+
+    /// Brings the next of its tasks to a first owner.
+    fn give_next(&mut self, cause: &Cause, story_id: &str) -> Result<(), Failure> {
+        let waits = |task: &&String| !self.given.contains(task) && !self.left.contains(*task);
+        let Some(task_id) = self.planned.iter().find(waits).cloned() else { return Ok(()) };
+        let open = Open { task_id: task_id.clone(), story_id: story_id.into(), assign: true };
+        WRITER.emit(cause, &open, "give")?;
+        self.given.push(task_id);
+        Ok(())
+    }
+
+    /// Once for each set of tasks.
+    fn tell_completion(&mut self, cause: &Cause, story_id: &str) -> Result<(), Failure> {
+        if !self.is_complete() {
+            return Ok(());
+        }
+        let tasks: Vec<String> = self.ended.keys().cloned().collect();
+        if self.announced.as_ref() == Some(&tasks) {
+            return Ok(());
+        }
+        let cancelled = self.ended.values().filter(|end| **end == End::Cancelled).count();
+        let completed = StoryTasksCompleted {
+            story_id: story_id.into(),
+            all_tasks_status: "done".into(),
+            task_count: u32::try_from(tasks.len()).unwrap_or(u32::MAX),
+            cancelled_count: u32::try_from(cancelled).unwrap_or(u32::MAX),
+            timestamp: Timestamp::now(),
+        };
+        WRITER.emit(cause, &completed, &format!("tasks_completed:{}", tasks.len()))?;
+        info!("all tasks are through"; story_id = story_id, tasks = tasks.len(), cancelled = cancelled);
+        self.announced = Some(tasks);
+        Ok(())
+    }
+
+    /// All that are known, and all that are expected, are over, and something was done.
+    fn is_complete(&self) -> bool {
+        let over = |task: &String| self.ended.contains_key(task);
+        let expected: u32 = self.expected.values().sum();
+        let none_missing = match self.planned.as_slice() {
+            [] => self.ended.len() >= expected as usize,
+            planned => planned.iter().all(over),
+        };
+        none_missing && self.tasks.iter().all(over) && self.ended.values().any(|end| *end == End::Done)
+    }
 }
 
 /// `planning.story.transitioned`: once the story is ready for execution, its unknown tasks open.
@@ -75,6 +129,7 @@ pub(crate) fn transitioned(message: &Incoming, moved: &StoryTransitioned) -> Res
     let policy = assign_policy()?;
     let cause = message.cause();
     story.planned.clear();
+    story.given.clear();
     for task_id in tasks {
         if story.planned.contains(&task_id) {
             continue;
@@ -84,10 +139,14 @@ pub(crate) fn transitioned(message: &Incoming, moved: &StoryTransitioned) -> Res
             let assign = first || policy == AssignPolicy::All;
             let open = Open { task_id: task_id.clone(), story_id: moved.story_id.clone(), assign };
             WRITER.emit(&cause, &open, "open")?;
+            if assign {
+                story.given.push(task_id.clone());
+            }
         }
         story.planned.push(task_id);
     }
     info!("ready for execution"; story_id = moved.story_id, tasks = story.planned.len(), open = story.tasks.len());
+    story.tell_completion(&cause, &moved.story_id)?;
     story.save()
 }
 
@@ -118,6 +177,7 @@ pub(crate) fn derived(message: &Incoming, completed: &DerivationCompleted) -> Re
         return dropped("duplicate");
     }
     story.expected.insert(completed.plan_id.clone(), completed.task_count);
+    story.tell_completion(&message.cause(), &completed.story_id)?;
     story.save()
 }
 
@@ -129,5 +189,26 @@ pub(crate) fn opened(message: &Incoming, opened: &Opened) -> Result<(), Failure>
         return dropped("duplicate");
     }
     story.tasks.push(opened.task_id.clone());
+    story.save()
+}
+
+/// `cofferdam.workflow.moved`: a task of the story has left its first owner, or is over.
+pub(crate) fn moved(message: &Incoming, moved: &Moved) -> Result<(), Failure> {
+    message.keyed_by(&moved.story_id).map_err(malformed)?;
+    let mut story = Story::load()?;
+    let leaves = story.left.insert(moved.task_id.clone());
+    let ends = moved.ended.filter(|_| !story.ended.contains_key(&moved.task_id));
+    if !leaves && ends.is_none() {
+        return dropped("duplicate");
+    }
+    let cause = message.cause();
+    // The one that leaves makes room for one.
+    if leaves && story.planned.contains(&moved.task_id) && assign_policy()? == AssignPolicy::First {
+        story.give_next(&cause, &moved.story_id)?;
+    }
+    if let Some(end) = ends {
+        story.ended.insert(moved.task_id.clone(), end);
+        story.tell_completion(&cause, &moved.story_id)?;
+    }
     story.save()
 }

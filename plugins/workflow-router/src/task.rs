@@ -2,47 +2,64 @@
 
 use cofferdam_sdk::{
     Failure,
-    fleet::{Cause, Incoming, StateChanged, TaskAssigned, TaskCreated, Timestamp},
+    fleet::{
+        Cause, Incoming, Seen, StateChanged, TaskAssigned, TaskCompleted, TaskCreated, Timestamp,
+        ValidationRequired,
+    },
     info, metrics, state,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::{
     WRITER, dropped,
-    machine::{self, Action, Actor, State},
+    machine::{Feedback, Machine, Move, Step},
     malformed,
-    own::{Open, Opened},
+    own::{Moved, Open, Opened},
+    settings,
 };
 
-const KEY: &str = "task";
+pub(crate) const KEY: &str = "task";
 const SCHEMA: u32 = 1;
+pub(crate) const ASSIGN: &str = "assign_to_developer";
+pub(crate) const SYSTEM: &str = "system";
 
 /// All that is known of a task's workflow.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Task {
     schema: u32,
-    task_id: String,
-    story_id: String,
+    pub(crate) task_id: String,
+    pub(crate) story_id: String,
     plan_id: Option<String>,
     title: Option<String>,
     /// 1 is the highest.
     priority: Option<i64>,
     depends_on: Vec<String>,
-    state: State,
+    pub(crate) state: String,
+    /// Who has claimed what is to be done now.
+    #[serde(default)]
+    claimed_by: Option<String>,
     history: Vec<Hop>,
     feedback: Option<String>,
     retry_count: u32,
     opened_at: Timestamp,
     updated_at: Timestamp,
+    /// By its own clock, of the last message of an agent that moved it.
+    #[serde(default)]
+    pub(crate) acted_at: Option<Timestamp>,
+    /// It has been somebody else's than its first owner's.
+    #[serde(default)]
+    left: bool,
+    #[serde(default)]
+    pub(crate) seen: Seen,
 }
 
 /// One move.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Hop {
-    from: State,
-    to: State,
-    action: Action,
-    actor: Actor,
+    from: String,
+    to: String,
+    action: String,
+    actor: String,
     at: Timestamp,
     feedback: Option<String>,
 }
@@ -52,7 +69,7 @@ pub(crate) fn created(message: &Incoming, created: TaskCreated) -> Result<(), Fa
     message.keyed_by(&created.task_id).map_err(malformed)?;
     if let Some(mut task) = Task::load()?.filter(Task::is_untouched) {
         task.adopt(created);
-        task.apply(&message.cause(), Action::AssignToDeveloper, Actor::System)?;
+        task.assign(&settings::machine()?, &message.cause())?;
         state::save(KEY, &task)?;
         info!("assigned, its story had opened it"; task_id = task.task_id, story_id = task.story_id);
         return Ok(());
@@ -65,6 +82,11 @@ pub(crate) fn created(message: &Incoming, created: TaskCreated) -> Result<(), Fa
 /// `cofferdam.workflow.open`: its story is ready for execution.
 pub(crate) fn open(message: &Incoming, open: Open) -> Result<(), Failure> {
     message.keyed_by(&open.task_id).map_err(malformed)?;
+    if let Some(mut task) = Task::load()?.filter(|task| task.is_untouched() && open.assign) {
+        task.assign(&settings::machine()?, &message.cause())?;
+        info!("assigned, its turn has come"; task_id = task.task_id, story_id = task.story_id);
+        return Ok(state::save(KEY, &task)?);
+    }
     start(message, Task::new(open.task_id, open.story_id), open.assign)
 }
 
@@ -76,17 +98,16 @@ fn start(message: &Incoming, mut task: Task, assign: bool) -> Result<(), Failure
         return dropped("duplicate");
     }
     let cause = message.cause();
+    let machine = settings::machine()?;
+    task.state = machine.initial().to_owned();
     if assign {
-        task.apply(&cause, Action::AssignToDeveloper, Actor::System)?;
+        task.assign(&machine, &cause)?;
     }
-    let opened = Opened {
-        task_id: task.task_id.clone(),
-        story_id: task.story_id.clone(),
-        state: task.state.name().into(),
-    };
+    let opened =
+        Opened { task_id: task.task_id.clone(), story_id: task.story_id.clone(), state: task.state.clone() };
     WRITER.emit(&cause, &opened, "opened")?;
     state::save(KEY, &task)?;
-    info!("opened"; task_id = task.task_id, story_id = task.story_id, state = task.state.name());
+    info!("opened"; task_id = task.task_id, story_id = task.story_id, state = task.state);
     Ok(())
 }
 
@@ -101,17 +122,21 @@ impl Task {
             title: None,
             priority: None,
             depends_on: Vec::new(),
-            state: State::Todo,
+            state: String::new(),
+            claimed_by: None,
             history: Vec::new(),
             feedback: None,
             retry_count: 0,
             opened_at: now,
             updated_at: now,
+            acted_at: None,
+            left: false,
+            seen: Seen::default(),
         }
     }
 
     /// The task of the event's cell.
-    fn load() -> Result<Option<Self>, Failure> {
+    pub(crate) fn load() -> Result<Option<Self>, Failure> {
         let task: Option<Self> = state::load(KEY)?;
         match task {
             // An older version hands back what it can't read.
@@ -124,7 +149,7 @@ impl Task {
 
     /// Opened, and nothing since.
     fn is_untouched(&self) -> bool {
-        self.state == State::Todo && self.history.is_empty()
+        self.history.is_empty()
     }
 
     /// What Planning says of the task, which its story does not know.
@@ -137,45 +162,167 @@ impl Task {
         }
     }
 
-    /// Moves the task and tells it: the hop first, then, where the new state is somebody's to work on, the assignment.
-    fn apply(&mut self, cause: &Cause, action: Action, actor: Actor) -> Result<(), Failure> {
-        let from = self.state;
-        let Some(to) = machine::next(from, action, actor) else {
-            let (action, actor, state) = (action.name(), actor.name(), from.name());
-            return Err(Failure::reject(format!("{action} by {actor} is not possible in state {state}")));
+    /// Gives it to its first owner.
+    fn assign(&mut self, machine: &Machine, cause: &Cause) -> Result<(), Failure> {
+        match self.apply(machine, cause, &Act::of_system(ASSIGN))? {
+            Applied::Done => Ok(()),
+            Applied::NotTheirs | Applied::NotHere => {
+                let state = &self.state;
+                Err(Failure::reject(format!(
+                    "the machine has no {ASSIGN} by {SYSTEM} in state {state:?}; add one"
+                )))
+            }
+        }
+    }
+
+    /// Moves the task as far as it goes by itself, and tells it: each hop first, then what is to be done where it rests.
+    /// Gives nothing, and does nothing, if this is not to be done here, or not by this role.
+    pub(crate) fn apply(
+        &mut self,
+        machine: &Machine,
+        cause: &Cause,
+        act: &Act<'_>,
+    ) -> Result<Applied, Failure> {
+        let moves = match machine.step(&self.state, act.action, act.role) {
+            Step::Moves(moves) => moves,
+            Step::NotTheirs => return Ok(Applied::NotTheirs),
+            Step::NotHere => return Ok(Applied::NotHere),
         };
-        self.state = to;
+        if let [claim] = moves.as_slice()
+            && claim.claims
+            && claim.to == self.state
+        {
+            self.claimed_by = act.agent.map(str::to_owned);
+            return Ok(Applied::Done);
+        }
+        let mut assigns = false;
+        for row in moves {
+            assigns = self.hop(machine, cause, row, act)?;
+            if let Some(then) = &row.then {
+                let system = Act::of_system(then);
+                if let Step::Moves(more) = machine.step(&self.state, then, SYSTEM) {
+                    for row in more {
+                        assigns = self.hop(machine, cause, row, &system)?;
+                    }
+                }
+            }
+        }
+        while let Some(row) = machine.automatic(&self.state) {
+            assigns = self.hop(machine, cause, row, &Act::of_system(&row.action))?;
+        }
+        self.tell(machine, cause, assigns)?;
+        Ok(Applied::Done)
+    }
+
+    /// Whether it is an assignment.
+    fn hop(&mut self, machine: &Machine, cause: &Cause, row: &Move, act: &Act<'_>) -> Result<bool, Failure> {
+        let from = std::mem::replace(&mut self.state, row.to.clone());
+        let asked_for = row.action == act.action;
+        let feedback = act.feedback.filter(|_| asked_for).map(str::to_owned);
+        match row.feedback {
+            Some(Feedback::Keep) => self.feedback.clone_from(&feedback),
+            Some(Feedback::Clear) => self.feedback = None,
+            None => {}
+        }
+        self.retry_count += u32::from(row.retries);
+        self.claimed_by = act.agent.filter(|_| row.claims).map(str::to_owned);
         self.updated_at = Timestamp::now();
-        self.history.push(Hop { from, to, action, actor, at: self.updated_at, feedback: None });
-        // Two moves of one task may have the same names; the length of its history tells them apart.
-        let count = self.history.len();
-        let duty = to.duty();
+        self.history.push(Hop {
+            from: from.clone(),
+            to: row.to.clone(),
+            action: row.action.clone(),
+            actor: act.role.into(),
+            at: act.at.unwrap_or(self.updated_at),
+            feedback,
+        });
+        let duty = machine.state(&self.state).and_then(|state| state.duty.as_ref());
         let changed = StateChanged {
             event_type: "workflow.state.changed".into(),
             task_id: self.task_id.clone(),
             story_id: self.story_id.clone(),
-            from_state: from.name().into(),
-            to_state: to.name().into(),
-            action: action.name().into(),
-            actor_role: actor.name().into(),
-            role_in_charge: duty.map_or("", |duty| duty.role.name()).into(),
-            required_action: duty.map_or("", |duty| duty.action).into(),
+            from_state: from,
+            to_state: row.to.clone(),
+            action: row.action.clone(),
+            actor_role: act.role.into(),
+            role_in_charge: duty.map(|duty| duty.role.clone()).unwrap_or_default(),
+            required_action: duty.map(|duty| duty.action.clone()).unwrap_or_default(),
             feedback: self.feedback.clone().unwrap_or_default(),
             retry_count: self.retry_count,
             timestamp: self.updated_at,
         };
-        WRITER.emit(cause, &changed, &format!("state_changed:{count}"))?;
-        if let Some(duty) = duty {
-            let assigned = TaskAssigned::new(
-                &self.task_id,
-                &self.story_id,
-                duty.role.name(),
-                duty.label,
-                duty.action,
-                to.name(),
-            );
-            WRITER.emit(cause, &assigned, &format!("assigned:{count}"))?;
-        }
-        Ok(metrics::count("workflow_transitions", &[])?)
+        // Two moves of one task may have the same names; the length of its history tells them apart.
+        WRITER.emit(cause, &changed, &format!("state_changed:{}", self.history.len()))?;
+        metrics::count("workflow_transitions", &[])?;
+        Ok(row.assigns)
     }
+
+    /// What others have to know of where it rests. `assigns`: the last move was an assignment.
+    fn tell(&mut self, machine: &Machine, cause: &Cause, assigns: bool) -> Result<(), Failure> {
+        let Some(state) = machine.state(&self.state) else { return Ok(()) };
+        let (task_id, story_id) = (self.task_id.clone(), self.story_id.clone());
+        let count = self.history.len();
+        if let Some(duty) = state.duty.as_ref().filter(|_| assigns || state.assigns) {
+            let assigned = TaskAssigned {
+                feedback: self.feedback.clone().filter(|_| state.rework),
+                ..TaskAssigned::new(&task_id, &story_id, &duty.role, &duty.label, &duty.action, &state.name)
+            };
+            WRITER.emit(cause, &assigned, &format!("assigned:{count}"))?;
+            if let Some(artifact) = &state.validates {
+                let required = ValidationRequired {
+                    task_id: task_id.clone(),
+                    story_id: story_id.clone(),
+                    validator_role: duty.role.clone(),
+                    artifact_type: artifact.clone(),
+                    timestamp: self.updated_at,
+                };
+                WRITER.emit(cause, &required, &format!("validation:{count}"))?;
+            }
+        }
+        if state.ends.is_some() {
+            let completed = TaskCompleted {
+                task_id: task_id.clone(),
+                story_id: story_id.clone(),
+                final_state: state.name.clone(),
+                timestamp: self.updated_at,
+            };
+            WRITER.emit(cause, &completed, "completed")?;
+        }
+        let first_owner = machine.first_owner();
+        let with_others = state.duty.as_ref().is_some_and(|duty| Some(duty.role.as_str()) != first_owner);
+        let leaves = !self.left && with_others;
+        self.left |= leaves;
+        if leaves || state.ends.is_some() {
+            let moved = Moved { task_id, story_id, state: state.name.clone(), ended: state.ends };
+            WRITER.emit(cause, &moved, &format!("moved:{count}"))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn is_over(&self, machine: &Machine) -> bool {
+        machine.state(&self.state).is_some_and(|state| state.ends.is_some())
+    }
+}
+
+/// What somebody does to a task.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Act<'a> {
+    pub(crate) action: &'a str,
+    pub(crate) role: &'a str,
+    pub(crate) agent: Option<&'a str>,
+    pub(crate) feedback: Option<&'a str>,
+    /// When they say that they did it.
+    pub(crate) at: Option<Timestamp>,
+}
+
+impl<'a> Act<'a> {
+    fn of_system(action: &'a str) -> Self {
+        Self { action, role: SYSTEM, ..Self::default() }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Applied {
+    Done,
+    NotTheirs,
+    NotHere,
 }

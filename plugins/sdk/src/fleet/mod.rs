@@ -15,6 +15,7 @@ mod role;
 mod seen;
 mod stages;
 mod time;
+mod work;
 mod workflow;
 
 pub use agent::{AgentAnswer, AgentResponse};
@@ -26,6 +27,7 @@ pub use role::{Role, requested_roles};
 pub use seen::Seen;
 pub use stages::{DerivationParsed, DerivationRejected, Dropped, ParsedTask, Rejection, Stage};
 pub use time::Timestamp;
+pub use work::{AgentWork, StoryTasksCompleted, TaskCompleted, ValidationRequired};
 pub use workflow::{StateChanged, StoryTransitioned, TaskAssigned, TaskCreated};
 
 /// What a derivation's task ids begin with on their way through the executor.

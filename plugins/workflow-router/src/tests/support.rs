@@ -14,6 +14,11 @@ pub(super) const CHANGED: &str = "workflow.state.changed";
 pub(super) const ASSIGNED: &str = "workflow.task.assigned";
 pub(super) const OPEN: &str = "cofferdam.workflow.open";
 pub(super) const OPENED: &str = "cofferdam.workflow.opened";
+pub(super) const MOVED: &str = "cofferdam.workflow.moved";
+pub(super) const WORK: &str = "agent.work.completed";
+pub(super) const VALIDATION: &str = "workflow.validation.required";
+pub(super) const COMPLETED: &str = "workflow.task.completed";
+pub(super) const STORY_COMPLETED: &str = "workflow.story.tasks_completed";
 pub(super) const LIST_TASKS: &str = "fleet.task_derivation.v1.TaskDerivationPlanningService/ListStoryTasks";
 
 pub(super) fn host() -> Host {
@@ -40,7 +45,7 @@ pub(super) fn settle(host: &mut Host, subject: &str, data: impl ToString) -> Vec
         let run = run(host, &subject, data);
         assert_eq!(run.result, Ok(()), "{subject}");
         for message in run.published.into_iter().rev() {
-            if matches!(message.subject.as_str(), OPEN | OPENED) {
+            if matches!(message.subject.as_str(), OPEN | OPENED | MOVED) {
                 waiting.push((message.subject.clone(), message.json().to_string()));
             }
             all.push(message);
