@@ -64,7 +64,14 @@ package!(
     /// What an operator does about dead letters, on a daemon's admin port.
     admin::v1, "cofferdam.admin.v1"
 );
+package!(
+    /// What the tests' guest that serves is asked for.
+    fixtures::v1, "cofferdam.fixtures.v1"
+);
 
-/// All files with their imports as an encoded `google.protobuf.FileDescriptorSet`, for server reflection and for
+/// All files but `fixtures`, with their imports, as an encoded `google.protobuf.FileDescriptorSet`, for server reflection and for
 /// tools that turn messages into JSON.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/fleet.fds");
+
+/// The same of `fixtures`, which no server shows but that of the tests' guest.
+pub const FIXTURES_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/fixtures.fds");

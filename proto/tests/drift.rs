@@ -10,9 +10,10 @@ use std::{
 
 use prost::Message as _;
 
-const PROTOS: [&str; 9] = [
+const PROTOS: [&str; 10] = [
     "cofferdam/admin/v1/dead_letters.proto",
     "cofferdam/bus/v1/bus.proto",
+    "cofferdam/fixtures/v1/ledger.proto",
     "fleet/context/v1/context.proto",
     "fleet/orchestrator/v1/orchestrator.proto",
     "fleet/planning/v2/planning.proto",
@@ -21,6 +22,9 @@ const PROTOS: [&str; 9] = [
     "fleet/workflow/v1/workflow.proto",
     "standin/v1/planning_admin.proto",
 ];
+
+/// For tests alone, and with no imports.
+const FIXTURES: &str = "cofferdam.fixtures.";
 
 /// Name and content of every file that `src/generated/` should hold.
 fn generate() -> BTreeMap<String, Vec<u8>> {
@@ -54,7 +58,11 @@ fn generate() -> BTreeMap<String, Vec<u8>> {
     for file in &mut lean.file {
         file.source_code_info = None;
     }
+    let mut fixtures = lean.clone();
+    fixtures.file.retain(|file| file.package().starts_with(FIXTURES));
+    lean.file.retain(|file| !file.package().starts_with(FIXTURES));
     generated.insert("fleet.fds".to_owned(), lean.encode_to_vec());
+    generated.insert("fixtures.fds".to_owned(), fixtures.encode_to_vec());
     generated
 }
 

@@ -2,6 +2,9 @@
 
 use std::{collections::BTreeSet, path::Path, time::Duration};
 
+use fleet_proto::workflow::v1::{
+    GetWorkflowStateRequest, workflow_orchestration_service_client::WorkflowOrchestrationServiceClient,
+};
 use harness::{
     counting::{self, Counting, Reply},
     fleet::Fleet,
@@ -93,7 +96,8 @@ async fn every_metric_moves() {
         .upstream("counting", &counting.address)
         .with("upstreams.counting.once", vec![once.clone()])
         .upstream("held", &held.address)
-        .with("upstreams.held.timeout", "60s");
+        .with("upstreams.held.timeout", "60s")
+        .with("grpc.listen", vec!["127.0.0.1:0"]);
     let daemon = setup.start().await;
     let counter = Plugin::fixture("state-counter").on("test.count", "order-key = [\"/key\"]");
     let other = world.setup().plugin(counter.state("shared").reports_to("test.seen"));
@@ -125,6 +129,13 @@ async fn every_metric_moves() {
     world.wait_stored("task.derivation.failed", 1).await;
     world.wait_stored("test.called", 1).await;
     world.quiet().await;
+
+    // A client asks for a task.
+    let mut client = WorkflowOrchestrationServiceClient::connect(format!("http://{}", daemon.grpc()))
+        .await
+        .expect("a connection");
+    let request = GetWorkflowStateRequest { task_id: tasks[0].task_id.clone() };
+    client.get_workflow_state(request).await.expect("an answer");
 
     // All is settled; the last count may be a moment late.
     let all = wait_for("every metric to move", async || {

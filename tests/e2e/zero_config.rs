@@ -13,10 +13,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// `cofferdam run` there, on any free port.
+/// `cofferdam run` there, on any free ports.
 fn run_in(folder: &Path) -> Command {
     let mut command = Command::new(program("cofferdam"));
-    command.arg("run").current_dir(folder).env("COFFERDAM_LISTEN", "127.0.0.1:0");
+    command.arg("run").current_dir(folder);
+    command.env("COFFERDAM_LISTEN", "127.0.0.1:0").env("COFFERDAM_GRPC_LISTEN", "127.0.0.1:0");
     command
 }
 

@@ -15,6 +15,7 @@ use crate::{
 pub struct Daemon {
     process: Process,
     admin: String,
+    grpc: Vec<String>,
     bus: String,
 }
 
@@ -36,12 +37,22 @@ impl Daemon {
         };
         assert_eq!(ready["ready"], true, "{ready}");
         let text = |key: &str| ready[key].as_str().unwrap_or_else(|| panic!("{key}: {ready}")).to_owned();
-        Ok(Daemon { admin: text("admin"), bus: text("bus"), process })
+        let grpc = ready["grpc"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        Ok(Daemon { admin: text("admin"), grpc: grpc.collect(), bus: text("bus"), process })
     }
 
     /// The address of the admin port.
     pub fn admin(&self) -> &str {
         &self.admin
+    }
+
+    /// The first address where plugins serve gRPC.
+    pub fn grpc(&self) -> &str {
+        self.grpcs().first().expect("[grpc] listen in the test's configuration")
+    }
+
+    pub fn grpcs(&self) -> &[String] {
+        &self.grpc
     }
 
     /// Of the process.

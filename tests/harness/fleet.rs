@@ -51,7 +51,13 @@ impl Fleet {
 
     /// On the bus of the daemon with this admin port, which may come later. It can be killed and come back.
     pub async fn start_on(admin: &str) -> Fleet {
-        let options = vec!["--cofferdam".to_owned(), format!("http://{admin}")];
+        Fleet::start_on_with(admin, &[]).await
+    }
+
+    /// The same, with more options of `fleet serve`.
+    pub async fn start_on_with(admin: &str, options: &[&str]) -> Fleet {
+        let url = format!("http://{admin}");
+        let options = [&["--cofferdam", &url], options].concat().into_iter().map(str::to_owned).collect();
         Fleet::begin([free_address(), free_address()], options).await
     }
 

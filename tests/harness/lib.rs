@@ -29,6 +29,7 @@ pub mod planning;
 pub mod plugin;
 pub mod process;
 pub mod proxy;
+pub mod python;
 mod serve;
 pub mod setup;
 pub mod wait;

@@ -6,7 +6,9 @@ use crate::{fleet::Fleet, plugin::Plugin, setup::Setup, world::World};
 const QUICK: &str = "backoff = \"200ms\"";
 
 pub fn bundled(name: &str) -> Plugin {
-    Plugin::bundled(name).every_subscription(QUICK)
+    let plugin = Plugin::bundled(name).every_subscription(QUICK);
+    // Nor do tests wait before a model is asked again.
+    if name == "prompt-builder" { plugin.set("backoff_seconds", 0) } else { plugin }
 }
 
 /// The three that turn a plan into tasks; the executor is left to the test.
@@ -14,7 +16,8 @@ pub fn derivation(world: &World, planning: &str, context: &str) -> Setup {
     derivation_on(world.setup(), planning, context)
 }
 
-fn derivation_on(setup: Setup, planning: &str, context: &str) -> Setup {
+/// The same on any bus.
+pub fn derivation_on(setup: Setup, planning: &str, context: &str) -> Setup {
     let plugins = ["prompt-builder", "output-parser", "dependency-analyzer"];
     let setup = setup.upstream("planning", planning).upstream("context", context);
     plugins.into_iter().fold(setup, |setup, name| setup.plugin(bundled(name)))

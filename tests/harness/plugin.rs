@@ -7,6 +7,9 @@ use toml::{Table, Value};
 
 use crate::guests;
 
+/// What the ledger serves.
+pub const LEDGER: &str = "cofferdam.fixtures.v1.LedgerService";
+
 #[derive(Debug, Clone)]
 pub struct Plugin {
     pub name: String,
@@ -50,14 +53,56 @@ impl Plugin {
     pub fn bundled(name: &str) -> Plugin {
         let component = guests::bundled(name);
         let file = component.with_extension("toml");
-        let text = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        let manifest: Table = text.parse().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let written = std::fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+        let manifest: Table = written.parse().unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let mut grants = manifest.get("asks").and_then(Value::as_table).cloned().unwrap_or_default();
         if let Some(state) = manifest.get("state") {
             let space = state.get("space").and_then(Value::as_str).unwrap_or(name);
             grants.insert("state".into(), vec![space.to_owned()].into());
         }
-        Plugin { manifest, grants, ..Plugin::of(name, component) }
+        let mut plugin = Plugin { manifest, grants, ..Plugin::of(name, component.clone()) };
+        let mut served = Vec::new();
+        for service in plugin.services() {
+            served.extend(service["name"].as_str().map(str::to_owned));
+            // They lie beside its own manifest, not beside the one that the test writes.
+            let beside = component.with_file_name(service["descriptors"].as_str().expect("a file"));
+            service.insert("descriptors".into(), text(&beside));
+        }
+        if !served.is_empty() {
+            plugin.grants.insert("serve".into(), served.into());
+        }
+        plugin
+    }
+
+    /// The fixture that serves `cofferdam.fixtures.v1.LedgerService`, with its own manifest, granted all that it asks for.
+    pub fn ledger() -> Plugin {
+        let text = include_str!("../guests/ledger-service.toml");
+        let manifest: Table = text.parse().unwrap_or_else(|e| panic!("{e}"));
+        let plugin = Plugin { manifest, ..Plugin::fixture("ledger-service") };
+        plugin
+            .named("ledger")
+            .granted("publish", &["ledger.added"])
+            .granted("state", &["ledger"])
+            .granted("serve", &[LEDGER])
+    }
+
+    /// Another component under its manifest.
+    pub fn component(self, component: PathBuf) -> Plugin {
+        Plugin { component, ..self }
+    }
+
+    /// The author's word on a method that it serves, such as `kind = "read"`.
+    pub fn method(mut self, name: &str, settings: &str) -> Plugin {
+        let settings: Table = settings.parse().unwrap_or_else(|e| panic!("{settings}: {e}"));
+        for service in self.services() {
+            section(service, "methods").insert(name.into(), settings.clone().into());
+        }
+        self
+    }
+
+    fn services(&mut self) -> impl Iterator<Item = &mut Table> {
+        let all = self.manifest.get_mut("services").and_then(Value::as_array_mut);
+        all.into_iter().flatten().filter_map(Value::as_table_mut)
     }
 
     pub fn named(mut self, name: &str) -> Plugin {
@@ -160,6 +205,7 @@ impl Plugin {
     pub(crate) fn write(&self, folder: &Path) -> Table {
         let manifest = folder.join(format!("{}.plugin.toml", self.name));
         std::fs::write(&manifest, self.manifest.to_string()).expect("a manifest");
+        std::fs::write(folder.join("ledger.binpb"), fleet_proto::FIXTURES_DESCRIPTOR_SET).expect("descriptors");
         let mut table = self.operator.clone();
         table.insert("component".into(), text(&self.component));
         table.insert("manifest".into(), text(&manifest));

@@ -19,8 +19,9 @@ use tokio::{
 use crate::wait::{PATIENCE, wait_for, within};
 
 /// Settings that a developer's shell may have; a test brings its own.
-const VARIABLES: [&str; 12] = [
+const VARIABLES: [&str; 13] = [
     "COFFERDAM_ADMIN",
+    "COFFERDAM_GRPC_LISTEN",
     "COFFERDAM_LISTEN",
     "COFFERDAM_PLUGINS",
     "COFFERDAM_TOKEN",

@@ -22,8 +22,9 @@ use crate::{
 /// The shortest that leaves time for heartbeats on a busy machine.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
 /// Settings that a developer's shell may have.
-const VARIABLES: [&str; 8] = [
+const VARIABLES: [&str; 9] = [
     "COFFERDAM_ADMIN",
+    "COFFERDAM_GRPC_LISTEN",
     "COFFERDAM_LISTEN",
     "COFFERDAM_PLUGINS",
     "COFFERDAM_TOKEN",

@@ -35,6 +35,8 @@ pub(crate) enum Command {
         #[arg(long, value_enum, help = "Climb only to this rung of the toolchain ladder")]
         wasm: Option<Rung>,
     },
+    /// Draws docs/state-machines.md from the tables of the plugins.
+    Docs,
     /// Runs the fleet and the daemon, and follows a plan until its tasks are assigned.
     Demo(Demo),
     /// Sets up, builds everything and runs all tests.

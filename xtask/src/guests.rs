@@ -17,6 +17,8 @@ use crate::tools::wasm::{TARGET, Wasm};
 
 /// Dependencies built for the guests and, for their macros, for the host.
 const DISK: u64 = 1024 * MIB;
+/// The descriptors of the fleet's contract, as manifests name them, and where they are generated.
+const FLEET: (&str, &str) = ("fleet.binpb", "proto/src/generated/fleet.fds");
 /// The package whose `[[example]]`s are the test guests.
 const FIXTURES: &str = "guest-fixtures";
 
@@ -135,7 +137,7 @@ fn inputs(repo: &Repo, packages: &[Package], package: &Package, wasm: &Wasm) -> 
     let mut inputs = Inputs::new(repo.root());
     inputs.word(&wasm.version);
     inputs.word(&format!("{:?}", wasm.debian.is_some()));
-    for path in ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "wit", "xtask/src/guests.rs"] {
+    for path in ["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "wit", "xtask/src/guests.rs", FLEET.1] {
         inputs.path(&repo.root().join(path))?;
     }
     for folder in cargo::folders(packages, package) {
@@ -162,8 +164,11 @@ fn up_to_date(repo: &Repo, guest: &Guest) -> Option<Component> {
     let folder = folder(repo, guest.kind);
     let same = stamps::sha256_of_file(&folder.join(format!("{}.wasm", guest.name)))
         .is_ok_and(|sha| sha == component.sha256);
-    let manifest = guest.kind == Kind::Fixture || folder.join(format!("{}.toml", guest.name)).is_file();
-    (same && manifest).then_some(component)
+    let manifest = folder.join(format!("{}.toml", guest.name));
+    let beside = guest.kind == Kind::Fixture
+        || std::fs::read_to_string(&manifest)
+            .is_ok_and(|text| descriptors(&text).iter().all(|name| folder.join(name).is_file()));
+    (same && beside).then_some(component)
 }
 
 /// One cargo call for all guests of a kind, so that features unify the same way whatever is stale. Returns the faults
@@ -265,9 +270,17 @@ fn componentize(repo: &Repo, guest: &Guest, module: &Path) -> Result<()> {
     stamps::write_whole(&folder.join(format!("{}.wasm", guest.name)), &component)?;
     if guest.kind == Kind::Plugin {
         let manifest = guest.folder.join("plugin.toml");
-        let text = std::fs::read(&manifest)
+        let text = std::fs::read_to_string(&manifest)
             .with_context(|| format!("can't read {}: every plugin has one", manifest.display()))?;
-        stamps::write_whole(&folder.join(format!("{}.toml", guest.name)), &text)?;
+        for name in descriptors(&text) {
+            let own = guest.folder.join(&name);
+            let source = if name == FLEET.0 && !own.is_file() { repo.root().join(FLEET.1) } else { own };
+            let bytes = std::fs::read(&source).with_context(|| {
+                format!("can't read {}, which {} names", source.display(), manifest.display())
+            })?;
+            stamps::write_whole(&folder.join(name), &bytes)?;
+        }
+        stamps::write_whole(&folder.join(format!("{}.toml", guest.name)), text.as_bytes())?;
     }
     let made = Component {
         name: guest.name.clone(),
@@ -278,10 +291,32 @@ fn componentize(repo: &Repo, guest: &Guest, module: &Path) -> Result<()> {
     stamps::write(&stamp(repo, guest), &made)
 }
 
+/// The files of descriptors that a manifest names, which lie beside it. What is wrong with a manifest the daemon tells.
+fn descriptors(manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = manifest.parse().unwrap_or_default();
+    let services = manifest.get("services").and_then(toml::Value::as_array).into_iter().flatten();
+    let mut names: Vec<String> = services
+        .filter_map(|service| service.get("descriptors")?.as_str())
+        .filter(|name| Path::new(name).file_name().is_some_and(|file| file == *name))
+        .map(str::to_owned)
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::tools::wasm::Rung;
+
+    #[test]
+    fn descriptors_are_those_that_lie_beside_the_manifest() {
+        let service = |name: &str| format!("[[services]]\nname = \"a.B\"\ndescriptors = \"{name}\"\n");
+        let all = ["b.binpb", "a.binpb", "b.binpb", "../c.binpb", "/d.binpb"].map(service).concat();
+        assert_eq!(descriptors(&all), ["a.binpb", "b.binpb"]);
+        assert!(descriptors("[plugin]\n").is_empty() && descriptors("no toml").is_empty());
+    }
 
     #[test]
     fn paths_of_the_machine_are_remapped_in_toml_that_cargo_reads() {

@@ -10,6 +10,7 @@ mod cli;
 mod crash;
 mod demo;
 mod disk;
+mod docs;
 mod guests;
 mod interrupt;
 mod lock;
@@ -59,7 +60,10 @@ fn run(cli: Cli) -> Result<()> {
     let repo = Repo::find()?;
     let steps = Steps::new();
     match cli.command {
-        Command::Setup { wasm } => tools::setup(&repo, &steps, wasm).map(drop),
+        Command::Setup { wasm } => {
+            tools::setup(&repo, &steps, wasm)?;
+            tools::python(&repo, &steps)
+        }
         Command::Plugins { names, fixtures, wasm } => {
             let wasm = tools::wasm(&repo, &steps, wasm)?;
             let components = guests::build(&repo, &steps, &wasm, Selection { names: &names, fixtures })?;
@@ -73,6 +77,7 @@ fn run(cli: Cli) -> Result<()> {
             }
             Ok(())
         }
+        Command::Docs => docs::run(&repo),
         Command::Demo(args) => demo::run(&repo, &steps, &args),
         Command::Bench(args) => bench::run(&repo, &steps, &args),
         Command::Profile(args) => profile::run(&repo, &steps, &args),

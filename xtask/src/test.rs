@@ -46,6 +46,7 @@ pub(crate) fn report(steps: &Steps, ran: Result<Count>) -> Result<()> {
 
 pub(crate) fn all(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<Count> {
     let tools = tools::setup(repo, steps, None)?;
+    tools::python(repo, steps)?;
     guests::build(repo, steps, &tools.wasm, Selection { names: &[], fixtures: true })?;
     steps.run("build programs and tests", |step| {
         binaries::require_disk(repo)?;

@@ -8,8 +8,7 @@ use fleet_proto::standin::v1::{
 use tonic::{Request, Response, Status, async_trait};
 
 use crate::{
-    events::Style,
-    lifecycle,
+    lifecycle::{self, Manner},
     once::once,
     store::{
         Error, Store,
@@ -23,13 +22,14 @@ const PRODUCT_OWNER: &str = "product-owner";
 
 pub(crate) struct Admin {
     pub(crate) store: Store,
-    pub(crate) envelope: Style,
+    pub(crate) manner: Manner,
 }
 
 #[async_trait]
 impl PlanningAdminService for Admin {
     async fn add_plan(&self, request: Request<AddPlanRequest>) -> Result<Response<AddPlanResponse>, Status> {
-        once(&self.store, "AddPlan", request, |transaction, request| {
+        let manner = self.manner;
+        once(&self.store, "AddPlan", request, move |transaction, request| {
             let plan = NewPlan {
                 plan_id: request.plan_id,
                 story_id: request.story_id,
@@ -39,7 +39,7 @@ impl PlanningAdminService for Admin {
                 technical_notes: request.technical_notes,
                 roles: request.roles,
             };
-            let (plan_id, story_id) = plans::add(transaction, plan)?;
+            let (plan_id, story_id) = lifecycle::add(transaction, manner, plan)?;
             tracing::info!(plan_id, story_id, "plan added");
             Ok(AddPlanResponse { plan_id, story_id })
         })
@@ -50,10 +50,10 @@ impl PlanningAdminService for Admin {
         &self,
         request: Request<ApprovePlanRequest>,
     ) -> Result<Response<ApprovePlanResponse>, Status> {
-        let envelope = self.envelope;
+        let manner = self.manner;
         once(&self.store, "ApprovePlan", request, move |transaction, request| {
             let by = if request.approved_by.is_empty() { PRODUCT_OWNER } else { &request.approved_by };
-            let approved = lifecycle::approve(transaction, envelope, &request.plan_id, by)?;
+            let approved = lifecycle::approve(transaction, manner, &request.plan_id, by)?;
             tracing::info!(plan_id = request.plan_id, by, approvals = approved.approvals, "plan approved");
             Ok(ApprovePlanResponse {
                 plan_id: request.plan_id,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{bus::OnBus, events::Style};
+use crate::{bus::OnBus, events::Style, lifecycle::Manner};
 
 /// A fleet to run against: stand-ins for the services around Cofferdam.
 #[derive(Debug, Parser)]
@@ -46,6 +46,9 @@ pub(crate) struct Serve {
     /// How events are written
     #[arg(long, value_enum, default_value_t)]
     pub(crate) envelope: Style,
+    /// Leave stories to another service: tell that there is one, and neither move it nor tell of steps
+    #[arg(long)]
+    pub(crate) leave_stories: bool,
     /// Text that Context answers with instead of its own, for all roles or for one; may be repeated
     #[arg(long = "context-file", value_name = "[ROLE=]FILE")]
     pub(crate) context_files: Vec<String>,
@@ -61,6 +64,12 @@ pub(crate) struct Serve {
     /// Answer every call of Context with UNAVAILABLE
     #[arg(long)]
     pub(crate) context_down: bool,
+}
+
+impl Serve {
+    pub(crate) fn manner(&self) -> Manner {
+        Manner { envelope: self.envelope, moves_stories: !self.leave_stories }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,8 +7,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{Bus, Heard},
-    events::{Incoming, Style},
-    lifecycle,
+    events::Incoming,
+    lifecycle::{self, Manner},
     store::{Error, Store, marks},
     trouble::Trouble,
 };
@@ -23,12 +23,12 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub(crate) async fn run(
     store: Store,
     bus: Arc<dyn Bus>,
-    envelope: Style,
+    manner: Manner,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let mut trouble = Trouble::default();
     loop {
-        let listening = listen(&store, bus.as_ref(), envelope, &mut trouble);
+        let listening = listen(&store, bus.as_ref(), manner, &mut trouble);
         let ended = tokio::select! {
             ended = listening => ended,
             () = shutdown.cancelled() => return Ok(()),
@@ -50,7 +50,7 @@ pub(crate) async fn run(
 }
 
 /// Ends only by an error.
-async fn listen(store: &Store, bus: &dyn Bus, envelope: Style, trouble: &mut Trouble) -> anyhow::Result<()> {
+async fn listen(store: &Store, bus: &dyn Bus, manner: Manner, trouble: &mut Trouble) -> anyhow::Result<()> {
     let after = store.read(|transaction| marks::get(transaction, SUBJECT)).await?;
     let mut ear = bus.follow(SUBJECT, after).await?;
     if trouble.is_over() {
@@ -58,7 +58,7 @@ async fn listen(store: &Store, bus: &dyn Bus, envelope: Style, trouble: &mut Tro
     }
     loop {
         let heard = ear.next().await?;
-        match handle(store, envelope, heard).await {
+        match handle(store, manner, heard).await {
             Ok(()) => ear.done().await?,
             Err(reason) => {
                 tracing::warn!(subject = SUBJECT, reason, "event comes again");
@@ -69,10 +69,10 @@ async fn listen(store: &Store, bus: &dyn Bus, envelope: Style, trouble: &mut Tro
 }
 
 /// Takes an event in, or drops it for good. The error is why it has to come again.
-async fn handle(store: &Store, envelope: Style, heard: Heard) -> Result<(), String> {
+async fn handle(store: &Store, manner: Manner, heard: Heard) -> Result<(), String> {
     let Heard { data, mark } = heard;
     let dropped = mark.clone();
-    match take(store, envelope, &data, mark).await {
+    match take(store, manner, &data, mark).await {
         Ok(()) => Ok(()),
         Err(Refusal::ForNow(reason)) => Err(reason),
         Err(Refusal::ForGood(reason)) => {
@@ -94,7 +94,7 @@ enum Refusal {
 
 async fn take(
     store: &Store,
-    envelope: Style,
+    manner: Manner,
     data: &[u8],
     mark: Option<crate::bus::Mark>,
 ) -> Result<(), Refusal> {
@@ -107,7 +107,7 @@ async fn take(
             if let Some(mark) = mark {
                 marks::put(transaction, &mark)?;
             }
-            lifecycle::derived(transaction, envelope, &id, &event)
+            lifecycle::derived(transaction, manner, &id, &event)
         })
         .await;
     match done {

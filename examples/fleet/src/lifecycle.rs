@@ -1,5 +1,5 @@
-//! What happens to a plan, each in one transaction with the events that tell of it: its approval, and the end of its
-//! derivation.
+//! What happens to a plan, each in one transaction with the events that tell of it: that it is there, its approval, and the end
+//! of its derivation.
 
 use rusqlite::Transaction;
 use serde_json::{Map, Value, json};
@@ -8,7 +8,7 @@ use crate::{
     events::{Event, Incoming, Style},
     store::{
         Error, new_id, outbox,
-        plans::{self, Step},
+        plans::{self, NewPlan, Step},
         tasks::{self, Of, Task},
     },
 };
@@ -22,6 +22,14 @@ struct Cause<'a> {
     by: &'a str,
 }
 
+/// How Planning goes about it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    pub(crate) envelope: Style,
+    /// Otherwise another service does, and is told of those that there are.
+    pub(crate) moves_stories: bool,
+}
+
 /// How an approval went.
 pub(crate) struct Approved {
     pub(crate) story_id: String,
@@ -29,22 +37,39 @@ pub(crate) struct Approved {
     pub(crate) approvals: i32,
 }
 
+/// A plan comes in, and with it perhaps a story. Returns the ids of both.
+pub(crate) fn add(
+    transaction: &Transaction<'_>,
+    manner: Manner,
+    plan: NewPlan,
+) -> Result<(String, String), Error> {
+    let title = plan.title.clone();
+    let is_known = !plan.story_id.is_empty() && plans::story(transaction, &plan.story_id).is_ok();
+    let (plan_id, story_id) = plans::add(transaction, plan)?;
+    if !manner.moves_stories && !is_known {
+        let correlation_id = new_id(transaction, "story")?;
+        let cause = Cause { correlation_id: &correlation_id, causation_id: None, by: PRODUCER };
+        let created = json!({"story_id": story_id, "title": title, "created_by": cause.by});
+        put(transaction, manner, &cause, "planning.story.created", &story_id, "created", created)?;
+    }
+    Ok((plan_id, story_id))
+}
+
 /// The product owner's yes: the story becomes ready for planning, and `planning.plan.approved` goes out. A plan may
 /// be approved again; that is another event, and what it leads to is the readers' business.
 pub(crate) fn approve(
     transaction: &Transaction<'_>,
-    envelope: Style,
+    manner: Manner,
     plan_id: &str,
     by: &str,
 ) -> Result<Approved, Error> {
     let plan = plans::approve(transaction, plan_id)?;
     let correlation_id = new_id(transaction, "approval")?;
     let cause = Cause { correlation_id: &correlation_id, causation_id: None, by };
-    let steps = plans::advance(transaction, &plan.story_id, "READY_FOR_PLANNING")?;
-    tell_steps(transaction, envelope, &plan.story_id, &steps, &cause)?;
+    walk(transaction, manner, &plan.story_id, "READY_FOR_PLANNING", &cause)?;
     put(
         transaction,
-        envelope,
+        manner,
         &cause,
         "planning.plan.approved",
         &plan.plan_id,
@@ -59,7 +84,7 @@ pub(crate) fn approve(
 /// story is planned. Told again, it changes nothing. Returns how many tasks were announced.
 pub(crate) fn derived(
     transaction: &Transaction<'_>,
-    envelope: Style,
+    manner: Manner,
     plan_id: &str,
     event: &Incoming,
 ) -> Result<usize, Error> {
@@ -75,12 +100,11 @@ pub(crate) fn derived(
     };
     let new = tasks::announce(transaction, plan_id)?;
     for task in &new {
-        put(transaction, envelope, &cause, "planning.task.created", &task.task_id, "created", created(task))?;
+        put(transaction, manner, &cause, "planning.task.created", &task.task_id, "created", created(task))?;
     }
     // A plan may have been approved past us, by an event that somebody else published: the story then walks from
     // wherever it was.
-    let steps = plans::advance(transaction, &plan.story_id, "PLANNED")?;
-    tell_steps(transaction, envelope, &plan.story_id, &steps, &cause)?;
+    walk(transaction, manner, &plan.story_id, "PLANNED", &cause)?;
     Ok(new.len())
 }
 
@@ -100,14 +124,19 @@ fn created(task: &Task) -> Value {
     })
 }
 
-/// `planning.story.transitioned`, one per step, with both pairs of keys that its readers look for.
-fn tell_steps(
+/// Moves the story to a state further on, unless another service does: `planning.story.transitioned`, one per step, with both pairs
+/// of keys that its readers look for.
+fn walk(
     transaction: &Transaction<'_>,
-    envelope: Style,
+    manner: Manner,
     story_id: &str,
-    steps: &[Step],
+    target: &str,
     cause: &Cause<'_>,
 ) -> Result<(), Error> {
+    if !manner.moves_stories {
+        return Ok(());
+    }
+    let steps: Vec<Step> = plans::advance(transaction, story_id, target)?;
     let tasks: Vec<String> =
         tasks::list(transaction, Of::Story(story_id))?.into_iter().map(|task| task.task_id).collect();
     for step in steps {
@@ -121,14 +150,14 @@ fn tell_steps(
             "transitioned_by": cause.by,
         });
         let operation = format!("transitioned:{}", step.number);
-        put(transaction, envelope, cause, "planning.story.transitioned", story_id, &operation, payload)?;
+        put(transaction, manner, cause, "planning.story.transitioned", story_id, &operation, payload)?;
     }
     Ok(())
 }
 
 fn put(
     transaction: &Transaction<'_>,
-    envelope: Style,
+    manner: Manner,
     cause: &Cause<'_>,
     event_type: &str,
     entity: &str,
@@ -148,13 +177,15 @@ fn put(
         causation_id: cause.causation_id,
         payload,
     };
-    outbox::put(transaction, event_type, &envelope.write(event))
+    outbox::put(transaction, event_type, &manner.envelope.write(event))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Store, outbox::Owed, plans::NewPlan, tasks::NewTask};
+    use crate::store::{Store, outbox::Owed, tasks::NewTask};
+
+    const MOVING: Manner = Manner { envelope: Style::Mirror, moves_stories: true };
 
     async fn store_with_plan() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
@@ -186,8 +217,7 @@ mod tests {
     #[tokio::test]
     async fn an_approval_walks_the_story_and_tells_of_each_step_before_the_plan() {
         let (_folder, store) = store_with_plan().await;
-        let approved =
-            store.change(|transaction| approve(transaction, Style::Mirror, "p", "ann")).await.unwrap();
+        let approved = store.change(|transaction| approve(transaction, MOVING, "p", "ann")).await.unwrap();
         assert_eq!((approved.story_state.as_str(), approved.approvals), ("READY_FOR_PLANNING", 1));
         let owed = owed(&store).await;
         let told: Vec<(&str, &str)> = owed
@@ -213,7 +243,7 @@ mod tests {
     async fn a_second_approval_is_another_event_and_moves_no_story() {
         let (_folder, store) = store_with_plan().await;
         for _ in 0..2 {
-            store.change(|transaction| approve(transaction, Style::Mirror, "p", "ann")).await.unwrap();
+            store.change(|transaction| approve(transaction, MOVING, "p", "ann")).await.unwrap();
         }
         let owed = owed(&store).await;
         assert_eq!(owed.len(), 4);
@@ -224,7 +254,7 @@ mod tests {
     #[tokio::test]
     async fn a_completed_derivation_tells_of_each_task_once_and_plans_the_story() {
         let (_folder, store) = store_with_plan().await;
-        store.change(|transaction| approve(transaction, Style::Mirror, "p", "ann")).await.unwrap();
+        store.change(|transaction| approve(transaction, MOVING, "p", "ann")).await.unwrap();
         let ids = store
             .change(|transaction| {
                 let task = |title: &str| NewTask {
@@ -242,10 +272,8 @@ mod tests {
             .unwrap();
         let before = owed(&store).await.len();
         for expected in [2, 0] {
-            let told = store
-                .change(|transaction| derived(transaction, Style::Mirror, "p", &completed()))
-                .await
-                .unwrap();
+            let told =
+                store.change(|transaction| derived(transaction, MOVING, "p", &completed())).await.unwrap();
             assert_eq!(told, expected);
         }
         let owed = owed(&store).await;
@@ -262,9 +290,39 @@ mod tests {
     #[tokio::test]
     async fn a_plan_approved_past_planning_is_planned_all_the_same() {
         let (_folder, store) = store_with_plan().await;
-        store.change(|transaction| derived(transaction, Style::Bare, "p", &completed())).await.unwrap();
+        store
+            .change(|transaction| {
+                derived(transaction, Manner { envelope: Style::Bare, ..MOVING }, "p", &completed())
+            })
+            .await
+            .unwrap();
         let story = store.read(|transaction| plans::story(transaction, "s")).await.unwrap();
         assert_eq!(story.state, "PLANNED");
         assert_eq!(owed(&store).await.len(), 3, "each step is told");
+    }
+
+    #[tokio::test]
+    async fn stories_that_are_left_to_another_service_are_told_of_once_and_not_moved() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let leaving = Manner { moves_stories: false, ..MOVING };
+        for plan_id in ["p", "q"] {
+            let plan = NewPlan {
+                plan_id: plan_id.to_owned(),
+                story_id: "s".to_owned(),
+                title: "T".to_owned(),
+                ..Default::default()
+            };
+            store.change(move |transaction| add(transaction, leaving, plan)).await.unwrap();
+        }
+        store.change(move |transaction| approve(transaction, leaving, "p", "ann")).await.unwrap();
+        store.change(move |transaction| derived(transaction, leaving, "p", &completed())).await.unwrap();
+        let owed = owed(&store).await;
+        let subjects: Vec<&str> = owed.iter().map(|(owed, _)| owed.subject.as_str()).collect();
+        assert_eq!(subjects, ["planning.story.created", "planning.plan.approved"]);
+        let payload = &owed[0].1["payload"];
+        assert_eq!((&payload["story_id"], &payload["title"]), (&json!("s"), &json!("T")));
+        let story = store.read(|transaction| plans::story(transaction, "s")).await.unwrap();
+        assert_eq!(story.state, "DRAFT");
     }
 }

@@ -29,8 +29,12 @@ use crate::{
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// What Planning tells of.
-const PUBLISHED: [&str; 3] =
-    ["planning.plan.approved", "planning.task.created", "planning.story.transitioned"];
+const PUBLISHED: [&str; 4] = [
+    "planning.plan.approved",
+    "planning.task.created",
+    "planning.story.created",
+    "planning.story.transitioned",
+];
 
 /// Runs until `shutdown`. Everything is checked before the ready line is printed, but for a daemon, which may need our
 /// addresses first.
@@ -50,7 +54,7 @@ pub(crate) async fn run(args: Serve, shutdown: CancellationToken) -> anyhow::Res
     let planning = planning.serve(planning_routes(&store, &args).await?, shutdown.clone());
     let context = context.serve(context_routes(&store, texts, args.context_down).await?, shutdown.clone());
     let outbox = outbox::run(store.clone(), bus.clone(), shutdown.clone());
-    let completions = completions::run(store, bus, args.envelope, shutdown.clone());
+    let completions = completions::run(store, bus, args.manner(), shutdown.clone());
     output::json(&ready).context("can't print the ready line")?;
 
     // One that fails takes the others with it: half a fleet would only look alive.
@@ -81,10 +85,7 @@ pub(crate) async fn planning_routes(store: &Store, args: &Serve) -> anyhow::Resu
     routes
         .add_service(health_service)
         .add_service(TaskDerivationPlanningServiceServer::new(Planning { store: store.clone(), faults }))
-        .add_service(PlanningAdminServiceServer::new(Admin {
-            store: store.clone(),
-            envelope: args.envelope,
-        }));
+        .add_service(PlanningAdminServiceServer::new(Admin { store: store.clone(), manner: args.manner() }));
     Ok(routes.routes())
 }
 

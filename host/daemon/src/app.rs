@@ -1,6 +1,8 @@
 //! The daemon as a whole: everything is built and checked, then bound, then run until it is told to stop.
 
-use std::{fs::DirBuilder, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc};
+use std::{
+    fs::DirBuilder, net::SocketAddr, os::unix::fs::DirBuilderExt, path::Path, sync::Arc, time::Duration,
+};
 
 use anyhow::{Context, bail};
 use cofferdam_bus::{Bus, ConsumerSpec, Error};
@@ -15,6 +17,7 @@ use crate::{
     executor,
     observe::{backlog, metrics::Metrics},
     plugins::{self, Plugin},
+    serve::{Front, Listeners, Ready, Tls, Tokens},
     streams,
 };
 
@@ -24,13 +27,18 @@ const MAX_ACK_PENDING: u32 = 65_536;
 /// in flight, a few hundred; at the very worst so many of 1 MiB each.
 const MAX_ORDERED_PENDING: u32 = 4096;
 
+/// How long a host that stops waits for answers of other hosts: a turn is handed over in milliseconds.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// A daemon that is ready to run.
 pub struct App {
     config: Config,
     services: Arc<Services>,
     plugins: Vec<Arc<Plugin>>,
     subscribers: Vec<Arc<Subscriber>>,
+    dispatch: Arc<Dispatch>,
     admin: TcpListener,
+    grpc: Listeners,
 }
 
 impl App {
@@ -44,8 +52,10 @@ impl App {
                 .context("a plugin's metrics can't be registered")?,
         );
         let upstreams = Upstreams::connect(&config.upstreams)?;
+        let tls = Tls::read(&config.grpc)?;
         let bus = connect(&config).await?;
         let admin = bind(config.admin.listen).await?;
+        let grpc = Listeners::bind(&config, tls).await?;
         let sandbox = plugins::sandbox(&config)?;
         let plugins = plugins::load_all(inspected, &config, &sandbox).await?;
         streams::ensure(&bus, config.bus.create_streams)
@@ -62,12 +72,17 @@ impl App {
             advisories: config.advisories,
         });
         let subscribers = subscribe(&shared, &plugins, config.bus.create_streams).await?;
-        Ok(Self { config, services, plugins, subscribers, admin })
+        Ok(Self { config, services, plugins, subscribers, dispatch: shared, admin, grpc })
     }
 
     /// Where the admin port is.
     pub fn admin(&self) -> std::io::Result<SocketAddr> {
         self.admin.local_addr()
+    }
+
+    /// Where plugins serve gRPC.
+    pub fn grpc(&self) -> std::io::Result<Vec<SocketAddr>> {
+        self.grpc.addresses()
     }
 
     /// `local` or `nats`.
@@ -81,6 +96,7 @@ impl App {
         let (stop, abort, close) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (tasks, loops) = (TaskTracker::new(), TaskTracker::new());
+        let grpc = self.grpc()?;
         for plugin in &self.plugins {
             let labels = [plugin.name.as_str(), plugin.version.as_str(), plugin.digest.as_str()];
             self.services.metrics.plugin_info.with_label_values(&labels).set(1);
@@ -90,6 +106,7 @@ impl App {
             connection: self.services.bus.connection(),
             durables: self.subscribers.iter().map(|s| (s.durable().to_owned(), s.taking())).collect(),
             draining: stop.clone(),
+            grpc,
             plugins: self
                 .plugins
                 .iter()
@@ -108,6 +125,16 @@ impl App {
             let (stop, abort) = (stop.clone(), abort.clone());
             loops.spawn(executor::run(self.services.clone(), config, envelope, stop, abort, tasks.clone()));
         }
+        let (heard, up, give_up) = (CancellationToken::new(), Ready::default(), CancellationToken::new());
+        let tokens = Tokens { stop: stop.clone(), abort: abort.clone(), give_up: give_up.clone() };
+        let front = Arc::new(Front::new(self.dispatch, &self.plugins, self.config.grpc.clone(), tokens));
+        let connection = self.services.bus.connection();
+        let mut grpc =
+            tokio::spawn(self.grpc.serve(front.clone(), connection, up.clone(), stop.clone(), close.clone()));
+        tokio::spawn({
+            let (front, heard, close) = (front.clone(), heard.clone(), close.clone());
+            async move { front.listen(|| heard.cancel(), close).await }
+        });
         let subscribers = self.subscribers.clone();
         let durables = Box::new(move || subscribers.iter().map(|s| s.origin()).collect());
         let (bus, metrics) = (self.services.bus.clone(), self.services.metrics.clone());
@@ -117,12 +144,17 @@ impl App {
             loops.spawn(subscriber.clone().run(stop.clone(), abort.clone(), tasks.clone()));
         }
         tokio::select! {
-            () = all(taking) => ready(),
+            () = async {
+                tokio::join!(all(taking), heard.cancelled());
+                up.ready.cancel();
+                up.told.cancelled().await;
+            } => ready(),
             () = shutdown.cancelled() => {}
         }
         let failed = tokio::select! {
             () = shutdown.cancelled() => None,
-            ended = &mut admin => Some(ended),
+            ended = &mut admin => Some(format!("the admin port stopped: {ended:?}")),
+            ended = &mut grpc => Some(format!("the gRPC port stopped: {ended:?}")),
         };
         tracing::info!("draining: no new events are taken");
         stop.cancel();
@@ -131,6 +163,12 @@ impl App {
         let drained = async {
             loops.wait().await;
             tasks.wait().await;
+            // What is left waits for other hosts, if there are any.
+            let linger = if self.services.bus.is_shared() { LINGER } else { Duration::ZERO };
+            if tokio::time::timeout(linger, front.answered()).await.is_err() {
+                give_up.cancel();
+                front.answered().await;
+            }
         };
         if tokio::time::timeout(self.config.dispatch.drain, drained).await.is_err() {
             let left = tasks.len();
@@ -139,19 +177,23 @@ impl App {
             tasks.wait().await;
         }
         abort.cancel();
+        give_up.cancel();
+        // Those who still wait are told, which takes no time.
+        drop(tokio::time::timeout(LINGER, front.answered()).await);
         self.services.bus.flush().await;
         close.cancel();
         match failed {
             None => {
                 // Whoever still listens or reads hears that we stop.
-                match admin.await {
-                    Ok(Ok(())) => {}
-                    other => tracing::warn!(?other, "the admin port did not end well"),
+                for (port, end) in [("admin", admin.await), ("gRPC", grpc.await)] {
+                    if !matches!(end, Ok(Ok(()))) {
+                        tracing::warn!(?end, "the {port} port did not end well");
+                    }
                 }
                 tracing::info!("stopped");
                 Ok(())
             }
-            Some(ended) => bail!("the admin port stopped: {ended:?}"),
+            Some(failed) => bail!(failed),
         }
     }
 }

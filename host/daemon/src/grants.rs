@@ -5,6 +5,8 @@ use std::fmt;
 
 use cofferdam_bus::subject;
 
+use crate::config::{is_method, is_service};
+
 /// The kinds of grant, by their names in `[asks]` and `[plugins.NAME.grants]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -12,10 +14,12 @@ pub enum Kind {
     Rpc,
     Executor,
     State,
+    /// Methods that clients call on the host.
+    Serve,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 4] = [Kind::Publish, Kind::Rpc, Kind::Executor, Kind::State];
+    pub const ALL: [Kind; 5] = [Kind::Publish, Kind::Rpc, Kind::Executor, Kind::State, Kind::Serve];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -23,6 +27,7 @@ impl Kind {
             Kind::Rpc => "rpc",
             Kind::Executor => "executor",
             Kind::State => "state",
+            Kind::Serve => "serve",
         }
     }
 
@@ -36,6 +41,10 @@ impl Kind {
             }
             Kind::Executor => entry == thing || entry == "*",
             Kind::State => entry == thing,
+            // A service covers its methods.
+            Kind::Serve => {
+                thing.strip_prefix(entry).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            }
         }
     }
 
@@ -59,6 +68,12 @@ impl Kind {
                     format!("{entry:?} is not a method; write \"upstream/package.Service/Method\" (Method may be *)")
                 })
             }
+            Kind::Serve => {
+                let fine = if entry.contains('/') { is_method(entry) } else { is_service(entry) };
+                (!fine).then(|| {
+                    format!("{entry:?} is neither a service nor a method; write \"package.Service\" or \"package.Service/Method\"")
+                })
+            }
             Kind::Executor | Kind::State => {
                 entry.is_empty().then(|| "an empty name grants nothing; remove it".into())
             }
@@ -73,6 +88,7 @@ pub struct Permissions {
     pub rpc: Vec<String>,
     pub executor: Vec<String>,
     pub state: Vec<String>,
+    pub serve: Vec<String>,
 }
 
 impl Permissions {
@@ -82,6 +98,7 @@ impl Permissions {
             Kind::Rpc => &self.rpc,
             Kind::Executor => &self.executor,
             Kind::State => &self.state,
+            Kind::Serve => &self.serve,
         }
     }
 
@@ -91,6 +108,7 @@ impl Permissions {
             Kind::Rpc => &mut self.rpc,
             Kind::Executor => &mut self.executor,
             Kind::State => &mut self.state,
+            Kind::Serve => &mut self.serve,
         }
     }
 
@@ -237,6 +255,24 @@ mod tests {
         assert!(Kind::Rpc.fault("up/a.B/C").is_none());
         for bad in ["a.B/C", "up/B/C", "up/a.B/", "up/*", "up/a.B/C/D"] {
             assert!(Kind::Rpc.fault(bad).is_some(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_service_is_granted_whole_or_by_the_method() {
+        for (entry, thing, covered) in [
+            ("a.B", "a.B/C", true),
+            ("a.B", "a.B", true),
+            ("a.B/C", "a.B/C", true),
+            ("a.B/C", "a.B/CC", false),
+            ("a.B", "a.BB/C", false),
+            ("a.B/C", "a.B", false),
+        ] {
+            assert_eq!(Kind::Serve.covers(entry, thing), covered, "{entry} {thing}");
+        }
+        assert!(["a.B", "a.B/C", "B"].iter().all(|entry| Kind::Serve.fault(entry).is_none()));
+        for bad in ["", "a.", "a.B/", "a.B/*", "a.B/C/D", "*"] {
+            assert!(Kind::Serve.fault(bad).is_some(), "{bad}");
         }
     }
 }

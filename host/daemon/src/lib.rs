@@ -15,4 +15,5 @@ pub mod grants;
 mod letters;
 pub mod observe;
 pub mod plugins;
+pub mod serve;
 pub mod streams;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::{
-    config::{Config, MetricSpec, PluginConfig, PluginLimits, Subscription},
+    config::{Config, Method, MetricSpec, PluginConfig, PluginLimits, Subscription},
     grants::{Denial, Grants, Kind},
     observe::metrics::{Meters, Metrics},
 };
@@ -26,6 +26,8 @@ pub struct Plugin {
     pub digest: String,
     pub space: String,
     pub subscriptions: Vec<Subscription>,
+    /// What it serves: listed in its manifest and granted.
+    pub methods: Vec<Arc<Method>>,
     pub grants: Grants,
     pub values: BTreeMap<String, Value>,
     pub metrics: Vec<MetricSpec>,
@@ -54,6 +56,12 @@ pub enum PluginError {
          world without that import, else write in the config under [plugins.{name}.grants]: {line}"
     )]
     NotGranted { name: String, interface: String, line: String },
+    #[error(
+        "plugin {name:?} ({path:?}): its manifest lists {services} in [[services]], and the component exports no service; build \
+         it with `export!(handle, serve)`, or take [[services]] out of the manifest",
+        path = path.display()
+    )]
+    ServesNothing { name: String, path: PathBuf, services: String },
 }
 
 pub fn sandbox(config: &Config) -> anyhow::Result<Sandbox> {
@@ -127,11 +135,19 @@ async fn inspect(plugin: &PluginConfig) -> Result<Bytes, Vec<PluginError>> {
         Err(error) => return Err(vec![PluginError::Unreadable { name, path, error }]),
     };
     let shape = Sandbox::inspect(&bytes).map_err(|error| vec![PluginError::Load { name, path, error }])?;
-    let ungranted = ungranted(plugin, &shape);
-    match ungranted.is_empty() {
-        true => Ok(bytes),
-        false => Err(ungranted.into_iter().map(|kind| not_granted(plugin, kind)).collect()),
-    }
+    let ungranted = ungranted(plugin, &shape).into_iter().map(|kind| not_granted(plugin, kind));
+    let errors: Vec<PluginError> = ungranted.chain(serves_nothing(plugin, &shape)).collect();
+    if errors.is_empty() { Ok(bytes) } else { Err(errors) }
+}
+
+/// A manifest that promises what the component does not have.
+pub fn serves_nothing(plugin: &PluginConfig, shape: &Shape) -> Option<PluginError> {
+    let services: Vec<&str> = plugin.manifest.services.iter().map(|service| service.name.as_str()).collect();
+    (!services.is_empty() && !shape.serves).then(|| PluginError::ServesNothing {
+        name: plugin.name.clone(),
+        path: plugin.component.clone(),
+        services: services.join(", "),
+    })
 }
 
 async fn load(one: Inspected<'_>, config: &Config, sandbox: &Sandbox) -> Result<Plugin, PluginError> {
@@ -163,6 +179,7 @@ async fn load(one: Inspected<'_>, config: &Config, sandbox: &Sandbox) -> Result<
         digest: shape.digest.to_string(),
         space: plugin.manifest.space.clone(),
         subscriptions: plugin.manifest.subscriptions.clone(),
+        methods: plugin.served().cloned().collect(),
         grants: plugin.grants.clone(),
         values,
         metrics: plugin.manifest.metrics.clone(),

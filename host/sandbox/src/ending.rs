@@ -5,19 +5,22 @@ use std::any::Any;
 use std::fmt;
 use std::time::Duration;
 
+use bytes::Bytes;
 use wasmtime::{Trap, WasmBacktrace};
 
 use crate::limits::Limits;
-use crate::seam::{Failure, Host};
+use crate::seam::{Failure, Host, ServeError};
 
 /// Functions of a backtrace that a message shows.
 const FRAMES_SHOWN: usize = 6;
 
-/// One run of one event, over.
+/// One run of one event or request, over.
 pub struct Run {
     /// The caller's own host, with whatever it gathered: it comes back after a kill, too.
     pub host: Box<dyn Host>,
     pub ending: Ending,
+    /// What a request that ended with [`Ending::Ok`] is answered with; an event has none.
+    pub answer: Option<Bytes>,
     pub usage: Usage,
 }
 
@@ -33,6 +36,7 @@ impl fmt::Debug for Run {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Run")
             .field("ending", &self.ending)
+            .field("answer", &self.answer.as_ref().map(Bytes::len))
             .field("usage", &self.usage)
             .finish_non_exhaustive()
     }
@@ -43,21 +47,24 @@ impl fmt::Debug for Run {
 pub struct Usage {
     /// Of the guest and of the host calls' own work, without waiting.
     pub cpu: Duration,
-    /// From the start of the handler; waiting for a free instance comes before it.
+    /// From the start of the handler or of `serve`; waiting for a free instance comes before it.
     pub wall: Duration,
     /// Bytes of all linear memories at their largest.
     pub memory_peak: usize,
     /// Calls through the seam.
     pub host_calls: u32,
-    /// The instance was made for this event, and served none before.
+    /// The instance was made for this run, and had none before.
     pub fresh: bool,
 }
 
-/// How a run ended. Only `Ok` and `Failed` are the guest's word.
+/// How a run ended. Only `Ok`, `Failed` and `Refused` are the guest's word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ending {
     Ok,
+    /// Of an event.
     Failed(Failure),
+    /// Of a request: the status that it is answered with.
+    Refused(ServeError),
     /// The guest broke off: a panic, an abort, a wild access, an exit.
     Trap {
         /// The reason, the guest's last words and a short backtrace, on one line.
@@ -86,18 +93,24 @@ impl Ending {
             | Self::MemoryLimit
             | Self::TableLimit
             | Self::StackOverflow => true,
-            Self::Ok | Self::Failed(_) | Self::WallLimit | Self::HostCallLimit | Self::HostFault { .. } => {
-                false
-            }
+            Self::Ok
+            | Self::Failed(_)
+            | Self::Refused(_)
+            | Self::WallLimit
+            | Self::HostCallLimit
+            | Self::HostFault { .. } => false,
         }
     }
 
     /// One sentence for the operator, with the limit that applied and where to raise it.
     pub fn describe(&self, limits: &Limits) -> String {
         match self {
-            Self::Ok => "the guest handled the event".to_owned(),
+            Self::Ok => "the guest did what it was asked".to_owned(),
             Self::Failed(Failure::Retry { reason, .. }) => format!("the guest asks for a retry: {reason}"),
             Self::Failed(Failure::Reject(reason)) => format!("the guest rejects the event: {reason}"),
+            Self::Refused(ServeError { code, message }) => {
+                format!("the guest answers with status {code}: {message}")
+            }
             Self::Trap { message } | Self::HostFault { message } => message.clone(),
             Self::CpuLimit => {
                 format!("computed for longer than {:?} (limit `cpu`): an endless loop?", limits.cpu)

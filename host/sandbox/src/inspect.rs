@@ -51,7 +51,9 @@ pub struct Shape {
     pub imports: BTreeSet<String>,
     /// The WASI interfaces that it imports, as `wasi:cli/stdout@0.2.6`.
     pub wasi: BTreeSet<String>,
-    /// All that it exports, as written. More than the handler is fine.
+    /// It exports `service`: requests can be run in it, too.
+    pub serves: bool,
+    /// All that it exports, as written. More than is asked for is fine.
     pub exports: BTreeSet<String>,
     pub(crate) contract: Contract,
 }
@@ -60,6 +62,12 @@ impl Shape {
     /// The name of the handler's export.
     pub(crate) fn handler(&self) -> String {
         format!("{OURS}/handler@{}", self.wit)
+    }
+
+    /// The name of the service's export, if it has one.
+    pub(crate) fn service(&self) -> Option<&str> {
+        let service = |name: &&String| matches!(Name::parse(name), Name::Ours { interface: "service", .. });
+        self.exports.iter().find(service).map(String::as_str)
     }
 }
 
@@ -74,10 +82,13 @@ struct Surface {
 pub(crate) fn inspect(bytes: &[u8]) -> Result<Shape, LoadError> {
     let Surface { imports, exports, stamp } = surface(bytes)?;
 
-    let handler = exports.iter().find_map(|name| match Name::parse(name) {
-        Name::Ours { interface: "handler", version } => Some(version),
-        _ => None,
-    });
+    let exported = |wanted: &str| {
+        exports.iter().find_map(|name| match Name::parse(name) {
+            Name::Ours { interface, version } if interface == wanted => Some(version),
+            _ => None,
+        })
+    };
+    let (handler, service) = (exported("handler"), exported("service"));
     let mut ours = BTreeSet::new();
     let mut wasi = BTreeSet::new();
     let mut versions = BTreeSet::new();
@@ -100,6 +111,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Shape, LoadError> {
         }
     }
     versions.extend(handler);
+    versions.extend(service);
     versions.extend(stamp.as_deref());
     // Before the missing handler: of a version that we do not know, the handler may have another name.
     let mut contract = None;
@@ -133,6 +145,7 @@ pub(crate) fn inspect(bytes: &[u8]) -> Result<Shape, LoadError> {
             .map(str::to_owned)
             .collect(),
         wasi,
+        serves: service.is_some(),
         exports: exports.clone(),
         contract,
     })
@@ -199,7 +212,7 @@ fn malformed(error: wasmparser::Error) -> LoadError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{assemble, guest, guest_of_version};
+    use crate::testing::{assemble, guest, guest_of_version, guest_serving};
 
     fn names(names: &[&str]) -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
@@ -228,6 +241,21 @@ mod tests {
     fn extra_exports_are_tolerated() {
         let bytes = guest("", "", "(instance $more) (export \"acme:other/more\" (instance $more))");
         assert!(inspect(&bytes).unwrap().exports.contains("acme:other/more"));
+    }
+
+    #[test]
+    fn a_shape_tells_whether_the_component_serves() {
+        let serving = inspect(&guest_serving("", "unreachable")).unwrap();
+        assert!(serving.serves && serving.service() == Some("cofferdam:plugin/service@0.1.0"));
+        let handling = inspect(&guest("", "", "")).unwrap();
+        assert!(!handling.serves && handling.service().is_none());
+    }
+
+    #[test]
+    fn a_service_of_an_unknown_version_is_refused() {
+        let more = "(instance $more) (export \"cofferdam:plugin/service@0.9.0\" (instance $more))";
+        let error = inspect(&guest("", "", more)).unwrap_err().to_string();
+        assert!(error.starts_with("built for cofferdam:plugin@0.9.0;"), "{error}");
     }
 
     #[test]

@@ -1,8 +1,9 @@
-//! An instance and what it does: its store, one event's run in it after another, the limits and the end of each.
+//! An instance and what it does: its store, one task's run in it after another, the limits and the end of each.
 
 use std::pin::pin;
 
 use async_trait::async_trait;
+use bytes::Bytes;
 use tokio::time::{Instant, timeout};
 use wasmtime::{Engine, Store, Trap};
 
@@ -12,11 +13,33 @@ use crate::ending::{Ending, Run, Usage, trap_message};
 use crate::isolation::Slot;
 use crate::limits::{Limiter, Limits};
 use crate::meter::{Metered, Spent};
-use crate::seam::{Answer, Call, Event, Host, LogLevel};
+use crate::seam::{Answer, Call, Event, Host, LogLevel, Request};
 use crate::wasi::{Stream, Wasi};
 
 /// Bytes of the guest's last words that a trap's message shows.
 const LAST_WORDS: usize = 500;
+
+/// What an instance is asked to do.
+pub(crate) enum Task {
+    Handle(Event),
+    Serve(Request),
+}
+
+impl Task {
+    fn id(&self) -> &str {
+        match self {
+            Self::Handle(event) => &event.id,
+            Self::Serve(request) => &request.id,
+        }
+    }
+
+    fn timestamp(&self) -> u64 {
+        match self {
+            Self::Handle(event) => event.timestamp,
+            Self::Serve(request) => request.timestamp,
+        }
+    }
+}
 
 /// What a store holds: the way from the guest to its host.
 pub(crate) struct State {
@@ -27,7 +50,7 @@ pub(crate) struct State {
     wasi: Option<Box<Wasi>>,
 }
 
-/// All that belongs to one event alone. It is replaced as a whole, so nothing of it can be forgotten and reach the next.
+/// All that belongs to one task alone. It is replaced as a whole, so nothing of it can be forgotten and reach the next.
 struct Errand {
     host: Box<dyn Host>,
     host_calls: u32,
@@ -36,7 +59,8 @@ struct Errand {
     stopped: Option<Ending>,
     last_words: Option<String>,
     stderr: String,
-    event: (String, u64),
+    /// Its id and time.
+    task: (String, u64),
     max_output: usize,
 }
 
@@ -51,7 +75,7 @@ impl Host for Nobody {
 }
 
 impl Errand {
-    fn new(host: Box<dyn Host>, event: &Event, limits: &Limits) -> Self {
+    fn new(host: Box<dyn Host>, task: &Task, limits: &Limits) -> Self {
         Self {
             host,
             host_calls: 0,
@@ -59,7 +83,7 @@ impl Errand {
             stopped: None,
             last_words: None,
             stderr: String::new(),
-            event: (event.id.clone(), event.timestamp),
+            task: (task.id().to_owned(), task.timestamp()),
             max_output: limits.output,
         }
     }
@@ -72,7 +96,7 @@ impl Errand {
             stopped: None,
             last_words: None,
             stderr: String::new(),
-            event: (String::new(), 0),
+            task: (String::new(), 0),
             max_output: 0,
         }
     }
@@ -83,11 +107,11 @@ impl Errand {
 }
 
 impl State {
-    /// For the next event.
+    /// For the next task.
     fn renew(&mut self, errand: Errand, limits: &Limits, ceiling: &SandboxConfig) {
         self.limiter.renew(limits, ceiling);
         if let Some(wasi) = &mut self.wasi {
-            wasi.renew(&errand.event.0, errand.event.1, errand.max_output);
+            wasi.renew(&errand.task.0, errand.task.1, errand.max_output);
         }
         self.errand = errand;
     }
@@ -119,7 +143,7 @@ impl State {
     }
 
     pub(crate) fn wasi(&mut self) -> &mut Wasi {
-        let Self { wasi, errand: Errand { event: (id, timestamp), max_output, .. }, .. } = self;
+        let Self { wasi, errand: Errand { task: (id, timestamp), max_output, .. }, .. } = self;
         wasi.get_or_insert_with(|| Box::new(Wasi::new(id, *timestamp, *max_output)))
     }
 
@@ -155,27 +179,27 @@ fn shortened(text: &str) -> String {
     short
 }
 
-/// A store, and the guest in it once there is an event. Dropped in the midst of a run, it takes the guest with it.
+/// A store, and the guest in it once there is a task. Dropped in the midst of a run, it takes the guest with it.
 pub(crate) struct Instance {
     store: Store<State>,
     guest: Option<Instantiated>,
-    events: u32,
+    tasks: u32,
     /// Last, so that the place is free once the rest is gone.
     slot: Slot,
 }
 
 impl Instance {
-    /// A fresh one, set for its first event.
+    /// A fresh one, set for its first task.
     pub(crate) fn new(
         engine: &Engine,
         slot: Slot,
         host: Box<dyn Host>,
-        event: &Event,
+        task: &Task,
         limits: &Limits,
         ceiling: &SandboxConfig,
     ) -> Self {
         let state = State {
-            errand: Errand::new(host, event, limits),
+            errand: Errand::new(host, task, limits),
             limiter: Limiter::new(limits, ceiling),
             wasi: None,
         };
@@ -183,18 +207,18 @@ impl Instance {
         store.limiter(|state| &mut state.limiter);
         store.epoch_deadline_async_yield_and_update(1);
         set_fuel(&mut store, limits, ceiling);
-        Self { store, guest: None, events: 0, slot }
+        Self { store, guest: None, tasks: 0, slot }
     }
 
-    /// Sets it for its next event.
+    /// Sets it for its next task.
     pub(crate) fn renew(
         &mut self,
         host: Box<dyn Host>,
-        event: &Event,
+        task: &Task,
         limits: &Limits,
         ceiling: &SandboxConfig,
     ) {
-        self.store.data_mut().renew(Errand::new(host, event, limits), limits, ceiling);
+        self.store.data_mut().renew(Errand::new(host, task, limits), limits, ceiling);
         set_fuel(&mut self.store, limits, ceiling);
     }
 
@@ -203,26 +227,26 @@ impl Instance {
         self.store.data().limiter.fits(limits)
     }
 
-    /// After a run that ended well: may it serve another event, where each serves so many? Not if it hit a limit, though
-    /// its guest coped with that.
-    pub(crate) fn may_go_on(&mut self, events: u32) -> bool {
+    /// After a run that ended well: may it have another, where each has so many? Not if it hit a limit, though its guest
+    /// coped with that.
+    pub(crate) fn may_go_on(&mut self, tasks: u32) -> bool {
         let State { limiter, wasi, .. } = self.store.data_mut();
-        self.events < events && limiter.may_go_on() && wasi.as_mut().is_none_or(|wasi| wasi.is_tidy())
+        self.tasks < tasks && limiter.may_go_on() && wasi.as_mut().is_none_or(|wasi| wasi.is_tidy())
     }
 
     /// Its place, for another.
     pub(crate) fn into_slot(self) -> Slot {
-        let Self { store, guest: _, events: _, slot } = self;
+        let Self { store, guest: _, tasks: _, slot } = self;
         drop(store);
         slot
     }
 
-    /// Runs the event that it is set for.
-    pub(crate) async fn run(&mut self, bindings: &Bindings, event: Event, limits: &Limits) -> Run {
+    /// Runs the task that it is set for.
+    pub(crate) async fn run(&mut self, bindings: &Bindings, task: Task, limits: &Limits) -> Run {
         let start = Instant::now();
-        let Self { store, guest, events, .. } = self;
-        let fresh = *events == 0;
-        *events += 1;
+        let Self { store, guest, tasks, .. } = self;
+        let fresh = *tasks == 0;
+        *tasks += 1;
         store.set_epoch_deadline(1);
 
         // In a block, for the guest is stopped by dropping its future.
@@ -236,7 +260,7 @@ impl Instance {
                         guest.insert(fresh)
                     }
                 };
-                guest.handle(store, event).await
+                run(guest, store, task).await
             });
             let mut metered = Metered::new(handling, limits.cpu);
             let outcome = timeout(limits.wall, &mut metered).await;
@@ -246,17 +270,34 @@ impl Instance {
 
         let state = store.data_mut();
         state.log_output(true).await;
-        let ending = match outcome {
-            Err(_elapsed) => Ending::WallLimit,
-            Ok(Err(Spent)) => Ending::CpuLimit,
-            Ok(Ok(Ok(Ok(())))) => Ending::Ok,
-            Ok(Ok(Ok(Err(failure)))) => Ending::Failed(failure),
-            Ok(Ok(Err(error))) => ending_of_error(state, &error),
+        let (ending, answer) = match outcome {
+            Err(_elapsed) => (Ending::WallLimit, None),
+            Ok(Err(Spent)) => (Ending::CpuLimit, None),
+            Ok(Ok(Ok(word))) => word,
+            Ok(Ok(Err(error))) => (ending_of_error(state, &error), None),
         };
         let memory_peak = state.limiter.memory_peak();
         let Errand { host, host_calls, .. } = std::mem::replace(&mut state.errand, Errand::none());
-        Run { host, ending, usage: Usage { cpu, wall, memory_peak, host_calls, fresh } }
+        Run { host, ending, answer, usage: Usage { cpu, wall, memory_peak, host_calls, fresh } }
     }
+}
+
+/// The guest's word, and its answer.
+async fn run(
+    guest: &Instantiated,
+    store: &mut Store<State>,
+    task: Task,
+) -> wasmtime::Result<(Ending, Option<Bytes>)> {
+    Ok(match task {
+        Task::Handle(event) => match guest.handle(store, event).await? {
+            Ok(()) => (Ending::Ok, None),
+            Err(failure) => (Ending::Failed(failure), None),
+        },
+        Task::Serve(request) => match guest.serve(store, request).await? {
+            Ok(answer) => (Ending::Ok, Some(answer)),
+            Err(status) => (Ending::Refused(status), None),
+        },
+    })
 }
 
 /// What a guest hands over in one call is held on the host: no more than it could hold itself.
@@ -269,7 +310,7 @@ fn ending_of_error(state: &mut State, error: &wasmtime::Error) -> Ending {
         return stopped;
     }
     if error.is::<wasmtime::PoolConcurrencyLimitError>() {
-        // Permits equal slots, so this is a bug of ours; the event must not suffer for it.
+        // Permits equal slots, so this is a bug of ours; the task must not suffer for it.
         return Ending::HostFault { message: format!("bug in the host: {error:#}") };
     }
     if error.downcast_ref::<Trap>() == Some(&Trap::StackOverflow) {

@@ -14,14 +14,14 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::instance::Instance;
 
-/// How many events an instance of a plugin serves.
+/// How many events and requests an instance of a plugin has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Isolation {
     /// One: nothing that a guest keeps outlives its event.
     #[default]
     Event,
-    /// Up to `events` (at least 1), one after another, as long as each run ends with `Ok`: what a guest keeps in its
-    /// memory, later events of the same plugin find there.
+    /// Up to `events` (at least 1), requests among them, one after another, as long as each run ends with `Ok`: what a guest
+    /// keeps in its memory, later events and requests of the same plugin find there.
     Batch { events: u32 },
 }
 

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! Sandbox::load -> inspect -> artifacts (or compile) -> bindings (link) -> Plugin
-//! Plugin::handle -> isolation (a place, or an idle instance) -> instance (store, limits, meter)
+//! Plugin::handle, serve -> isolation (a place, or an idle instance) -> instance (store, limits, meter)
 //!     -> guest <-> bindings <-> seam <-> Host
 //! ```
 //!
 //! **Invariants.** A run cannot outlive its limits, nor the future that waits for it. A host call has one way out,
 //! `instance::State::call`. A refusal or a limit is an [`Ending`], never a panic or an error of the sandbox. Code that
-//! this sandbox did not compile is never executed. Nothing of one event's host is in the store when the next one's run begins.
+//! this sandbox did not compile is never executed. Nothing of one event's or request's host is in
+//! the store when the next one's run begins.
 
 mod artifacts;
 mod bindings;
@@ -38,7 +39,7 @@ use wasmtime::Engine;
 use crate::artifacts::Artifacts;
 use crate::bindings::Bindings;
 use crate::engine::Ticker;
-use crate::instance::Instance;
+use crate::instance::{Instance, Task};
 use crate::isolation::{Idle, Pool};
 
 pub use crate::config::SandboxConfig;
@@ -170,29 +171,55 @@ impl Plugin {
     /// and the host with it.
     pub async fn handle(&self, host: Box<dyn Host>, event: Event, limits: &Limits) -> Run {
         let idle = self.batch.as_ref().map(|batch| &*batch.idle);
-        self.run(idle, host, event, limits).await
+        self.run(idle, host, Task::Handle(event), limits).await
     }
 
     /// The same in a fresh instance, however it is isolated: what earlier events left in another may be why a run
     /// [broke off](Ending::broke_off).
     pub async fn handle_in_fresh(&self, host: Box<dyn Host>, event: Event, limits: &Limits) -> Run {
-        self.run(None, host, event, limits).await
+        self.run(None, host, Task::Handle(event), limits).await
     }
 
-    async fn run(&self, idle: Option<&Idle>, host: Box<dyn Host>, event: Event, limits: &Limits) -> Run {
+    /// Runs one request, as [`handle`](Self::handle) runs an event: under the same limits, in the same instances. For a
+    /// component that [serves](Shape::serves).
+    pub async fn serve(&self, host: Box<dyn Host>, request: Request, limits: &Limits) -> Run {
+        let idle = self.batch.as_ref().map(|batch| &*batch.idle);
+        self.run_request(idle, host, request, limits).await
+    }
+
+    /// The same in a fresh instance; see [`handle_in_fresh`](Self::handle_in_fresh).
+    pub async fn serve_in_fresh(&self, host: Box<dyn Host>, request: Request, limits: &Limits) -> Run {
+        self.run_request(None, host, request, limits).await
+    }
+
+    async fn run_request(
+        &self,
+        idle: Option<&Idle>,
+        host: Box<dyn Host>,
+        request: Request,
+        limits: &Limits,
+    ) -> Run {
+        if self.loaded.shape.serves {
+            return self.run(idle, host, Task::Serve(request), limits).await;
+        }
+        let message = format!("bug in the host: {} for a component that does not serve", request.method);
+        Run { host, ending: Ending::HostFault { message }, answer: None, usage: Usage::default() }
+    }
+
+    async fn run(&self, idle: Option<&Idle>, host: Box<dyn Host>, task: Task, limits: &Limits) -> Run {
         let Shared { engine, config, pool, .. } = &*self.shared;
         // Held until the instance is idle or gone.
         let _permit = pool.permit().await;
         let warm = idle.and_then(Idle::take).filter(|warm| warm.fits(limits));
         let mut instance = match warm {
             Some(mut warm) => {
-                warm.renew(host, &event, limits, config);
+                warm.renew(host, &task, limits, config);
                 warm
             }
-            None => Instance::new(engine, pool.slot().await, host, &event, limits, config),
+            None => Instance::new(engine, pool.slot().await, host, &task, limits, config),
         };
-        let run = instance.run(&self.loaded.bindings, event, limits).await;
-        // Only here an instance gets to another event: not by a future that was dropped, nor from a panic.
+        let run = instance.run(&self.loaded.bindings, task, limits).await;
+        // Only here an instance gets to another task: not by a future that was dropped, nor from a panic.
         if let Some(Batch { events, idle }) = &self.batch
             && run.ending == Ending::Ok
             && instance.may_go_on(*events)

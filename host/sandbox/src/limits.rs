@@ -11,7 +11,7 @@ use crate::config::SandboxConfig;
 /// shrinks, so an instance of a guest that once needed much would hold that much for as long as it lives.
 const KEPT_GROWTH: usize = 4 << 20;
 
-/// What one run of one event may use. Past any of them the run ends with the `Ending` of the same name.
+/// What one run of one event or request may use. Past any of them the run ends with the `Ending` of the same name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// CPU time of the guest and of the host calls' own work; waiting does not count. Checked on each

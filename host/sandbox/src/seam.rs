@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-/// What a guest can reach. One value serves one run of one event, and comes back to the caller with
+/// What a guest can reach. One value serves one run of one event or request, and comes back to the caller with
 /// [`Run`](crate::Run): `Any` lets the caller have its own type again.
 #[async_trait]
 pub trait Host: Any + Send + 'static {
@@ -29,6 +29,31 @@ pub struct Event {
     /// Nanoseconds since the epoch.
     pub timestamp: u64,
 }
+
+/// One call of a gRPC method that the plugin serves, as the guest sees it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    pub id: String,
+    /// `package.Service/Method`.
+    pub method: String,
+    pub metadata: Pairs,
+    /// An encoded protobuf message.
+    pub request: Bytes,
+    /// Nanoseconds since the epoch.
+    pub timestamp: u64,
+}
+
+/// A status that the guest answered a [`Request`] with. Its text is the guest's, of any length.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("gRPC status {code}: {message}")]
+pub struct ServeError {
+    /// The gRPC number, 1 to 16: it never is OK.
+    pub code: u8,
+    pub message: String,
+}
+
+/// What the guest answered a [`Request`]: an encoded message, or a status.
+pub type Reply = Result<Bytes, ServeError>;
 
 /// What the handler returned instead of `ok`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 use crate::config::SandboxConfig;
-use crate::seam::{Answer, Call, Event, Host, LogLevel};
+use crate::seam::{Answer, Call, Event, Host, LogLevel, Request};
 
 /// Few instances: tests run side by side, and each sandbox reserves address space for its own.
 pub(crate) fn small() -> SandboxConfig {
@@ -29,6 +29,9 @@ pub(crate) struct Parts<'a> {
     pub(crate) definitions: &'a str,
     /// What the handler does.
     pub(crate) body: &'a str,
+    /// What `serve` does, of a guest that has it: it is to return where the result lies. `$id-len`, `$method-len`, `$request`,
+    /// `$request-len` and `$timestamp` are the call's.
+    pub(crate) serve: Option<&'a str>,
     /// Component definitions after all others.
     pub(crate) more: &'a str,
 }
@@ -51,8 +54,23 @@ pub(crate) fn guest_calling(body: &str) -> Vec<u8> {
     guest_importing("", "", "", body)
 }
 
+/// [`guest_calling`] that serves, too, by [`Parts::serve`].
+pub(crate) fn guest_serving(body: &str, serve: &str) -> Vec<u8> {
+    guest_importing_serving("", "", "", body, Some(serve))
+}
+
 /// [`guest_calling`] with more to import, lower and take.
 pub(crate) fn guest_importing(imports: &str, host: &str, definitions: &str, body: &str) -> Vec<u8> {
+    guest_importing_serving(imports, host, definitions, body, None)
+}
+
+fn guest_importing_serving(
+    imports: &str,
+    host: &str,
+    definitions: &str,
+    body: &str,
+    serve: Option<&str>,
+) -> Vec<u8> {
     Parts {
         imports: &format!(
             r#"
@@ -88,6 +106,7 @@ pub(crate) fn guest_importing(imports: &str, host: &str, definitions: &str, body
       (call $write (i32.const 4) (i32.const 512) (i32.const 5) (i32.const 0) (i32.const 0)))"#
         ),
         body,
+        serve,
         more: "",
     }
     .assemble("0.1.0")
@@ -97,7 +116,11 @@ impl Parts<'_> {
     /// The whole: types as the contract has them, a module with memory and allocator, the guest's own module, and
     /// the handler lifted from it.
     pub(crate) fn assemble(&self, version: &str) -> Vec<u8> {
-        let Self { imports, host, definitions, body, more } = self;
+        let Self { imports, host, definitions, body, serve, more } = self;
+        let (served, service) = match serve {
+            Some(serve) => (served(serve), service(version)),
+            None => (String::new(), String::new()),
+        };
         assemble(&format!(
             r#"
 (component
@@ -109,7 +132,11 @@ impl Parts<'_> {
     (type $retry' (record (field "reason" string) (field "after-ms" (option u64))))
     (export "retry" (type $retry (eq $retry')))
     (type $failure' (variant (case "retry" $retry) (case "reject" string)))
-    (export "failure" (type (eq $failure')))))
+    (export "failure" (type (eq $failure')))
+    (type $code' (enum "ok" "cancelled" "unknown" "invalid-argument" "deadline-exceeded" "not-found" "already-exists"
+      "permission-denied" "resource-exhausted" "failed-precondition" "aborted" "out-of-range" "unimplemented" "internal"
+      "unavailable" "data-loss" "unauthenticated"))
+    (export "code" (type (eq $code')))))
   (alias export $types "event" (type $event))
   (alias export $types "failure" (type $failure))
   (core module $libc
@@ -129,16 +156,55 @@ impl Parts<'_> {
     (func $handle (export "handle")
       (param $id i32) (param $id-len i32) (param i32 i32 i32 i32 i32 i32) (param $timestamp i64) (result i32)
       {body}
-      (i32.const 0)))
+      (i32.const 0))
+    {served})
   (core instance $main (instantiate $main
     (with "libc" (instance $libc)) (with "host" (instance $host))))
   (func $handle (param "event" $event) (result (result (error $failure)))
     (canon lift (core func $main "handle") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
   (instance $handler (export "handle" (func $handle)))
   (export "cofferdam:plugin/handler@{version}" (instance $handler))
+  {service}
   {more}
 )"#
         ))
+    }
+}
+
+fn served(body: &str) -> String {
+    format!(
+        r#"
+    (func $serve (export "serve")
+      (param $id i32) (param $id-len i32) (param $method i32) (param $method-len i32) (param i32 i32)
+      (param $request i32) (param $request-len i32) (param $timestamp i64) (result i32)
+      {body})"#
+    )
+}
+
+/// `serve` lifted from the guest's module, with the types that an interface's own are exported with.
+fn service(version: &str) -> String {
+    format!(
+        r#"
+  (alias export $types "code" (type $code))
+  (type $call (record
+    (field "id" string) (field "method" string) (field "metadata" (list (tuple string string)))
+    (field "request" (list u8)) (field "timestamp" u64)))
+  (type $status (record (field "code" $code) (field "message" string)))
+  (func $serve (param "call" $call) (result (result (list u8) (error $status)))
+    (canon lift (core func $main "serve") (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (instance $service
+    (export "call" (type $call)) (export "status" (type $status)) (export "serve" (func $serve)))
+  (export "cofferdam:plugin/service@{version}" (instance $service))"#
+    )
+}
+
+pub(crate) fn request() -> Request {
+    Request {
+        id: "c.1".to_owned(),
+        method: "test.Service/Do".to_owned(),
+        metadata: vec![("x-test".to_owned(), "1".to_owned())],
+        request: Bytes::from_static(b"please"),
+        timestamp: 1_700_000_000_000_000_000,
     }
 }
 

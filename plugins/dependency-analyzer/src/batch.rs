@@ -5,10 +5,9 @@ use std::collections::{HashMap, HashSet};
 
 use cofferdam_sdk::fleet::{ParsedTask, Rejection as Kind, Role, requested_roles};
 
-use crate::{
-    analysis::{Rejection, Settings, Task},
-    titles::{collapse, stored, title_key},
-};
+use fleet_tasks::titles;
+
+use crate::analysis::{Rejection, Settings, Task};
 
 const TOP_PRIORITY: i32 = 1;
 const LAST_PRIORITY: i32 = 10;
@@ -36,8 +35,9 @@ impl Batch {
         let role = roles.first().map_or(DEFAULT_ROLE, String::as_str);
         let mut batch = Self { tasks: Vec::new(), declared: Vec::new(), names: Names::default() };
         for raw in parsed {
-            let (title, description) = stored(&raw.title, &raw.description);
-            let key = title_key(&title);
+            let full = titles::collapse(&raw.title);
+            let title = titles::cut(&full).to_owned();
+            let key = titles::key(&title);
             if title.is_empty() {
                 continue;
             }
@@ -56,9 +56,9 @@ impl Batch {
                 estimated_hours: raw.estimated_hours.clamp(0, settings.max_hours.max(0)),
                 priority: raw.priority.clamp(TOP_PRIORITY, LAST_PRIORITY),
                 keywords: keywords(&raw.keywords),
+                description: titles::described(&full, &raw.description),
                 title,
                 key,
-                description,
             });
         }
         match batch.tasks.len() {
@@ -89,13 +89,13 @@ impl Names {
             self.references.entry(reference).or_insert(index);
         }
         // In full as well, where it is cut.
-        self.titles.entry(title_key(&raw.title)).or_insert(index);
+        self.titles.entry(titles::key(&raw.title)).or_insert(index);
     }
 
     /// The task that the whole text names; if none, the one whose reference it begins with.
     pub(crate) fn find(&self, name: &str) -> Option<usize> {
         let by_reference = self.references.get(&reference_key(name));
-        let whole = by_reference.or_else(|| self.titles.get(&title_key(name)));
+        let whole = by_reference.or_else(|| self.titles.get(&titles::key(name)));
         whole.or_else(|| self.references.get(&leading_label(&reference_key(name))?)).copied()
     }
 }
@@ -139,7 +139,7 @@ fn declared(raw: &ParsedTask) -> Vec<String> {
 
 fn keywords(raw: &[String]) -> Vec<String> {
     let mut seen = HashSet::new();
-    let lowered = raw.iter().map(|keyword| collapse(keyword).to_lowercase());
+    let lowered = raw.iter().map(|keyword| titles::collapse(keyword).to_lowercase());
     lowered.filter(|keyword| !keyword.is_empty() && seen.insert(keyword.clone())).collect()
 }
 
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn repeats_drop_to_the_first_and_references_follow() {
+    fn c4_batch_a_repeats_drop_to_the_first_and_references_follow() {
         let batch =
             batch(&[task("T1", "Add it"), task("T2", "ADD  it."), task("T2", "B"), task("T3", "C")]).unwrap();
         let titles: Vec<&str> = batch.tasks.iter().map(|task| task.title.as_str()).collect();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_out_of_bounds_is_rejected() {
+    fn c4_batch_b_a_batch_out_of_bounds_is_rejected() {
         let check = |count: usize, expect: Option<Kind>| {
             let tasks: Vec<ParsedTask> = (0..count).map(|n| task("", &format!("task no {n}"))).collect();
             assert_eq!(batch(&tasks).err().map(|rejection| rejection.kind), expect, "{count} tasks");

@@ -26,6 +26,10 @@ pub fn handle(event: Event) -> Result<(), Failure> {
     message.keyed_by(plan_id)?;
     let known = Record::load()?;
     let started = known.as_ref().map(|record| record.opened_at);
+    if known.as_ref().is_some_and(|record| !record.concerns(parsed.stage.run, message.arrival())) {
+        info!("these tasks are of an earlier derivation of the plan"; plan_id = plan_id);
+        return Ok(());
+    }
     let mut record = known.unwrap_or_else(|| opened(&message, &parsed));
     if !record.is_open() || !record.seen.first_time(&message) {
         info!("the derivation has ended, or these tasks were taken before"; plan_id = plan_id);
@@ -47,11 +51,15 @@ pub fn handle(event: Event) -> Result<(), Failure> {
     match store(&parsed, &record, &analysis) {
         Ok(story_id) => complete(&message, &parsed, record, &story_id, &analysis, started),
         Err(trouble) if trouble.passing && !delivery::last_attempt() => {
-            warn!("will try again: {}", trouble.detail; plan_id = plan_id, delivery = delivery::attempt());
+            warn!(
+                "will try again: {}", trouble.detail;
+                plan_id = plan_id, story_id = record.story_id, delivery = delivery::attempt(),
+            );
             Err(Failure::retry(trouble.detail))
         }
         Err(trouble) => {
-            error!("{}", trouble.detail; plan_id = plan_id, story_id = record.story_id);
+            let (story_id, reason) = (&record.story_id, &trouble.detail);
+            error!("Planning did not store the tasks"; plan_id = plan_id, story_id = story_id, reason = reason);
             let rejection = Rejection { kind: Kind::PlanningError, detail: trouble.detail };
             reject(&message, &parsed, record, rejection)
         }
@@ -100,6 +108,7 @@ fn complete(
     let request_id = record.request_id(parsed.deliberation_id.as_deref());
     let event = DerivationCompleted::new(&parsed.stage.plan_id, story_id, count, &request_id);
     WRITER.emit(&message.cause().continuing(&record.cause), &event, &record.operation("completed"))?;
+    info!("the derivation is completed"; plan_id = parsed.stage.plan_id, story_id = story_id, tasks = count);
     story_id.clone_into(&mut record.story_id);
     record.complete(count);
     record.save()?;
@@ -122,7 +131,11 @@ fn reject(
     let known = || record.current_attempt()?.deliberation_id.clone();
     let story_id = [&parsed.stage.story_id, &record.story_id].into_iter().find(|id| !id.is_empty());
     let event = DerivationRejected {
-        stage: Stage { story_id: story_id.cloned().unwrap_or_default(), ..parsed.stage.clone() },
+        stage: Stage {
+            story_id: story_id.cloned().unwrap_or_default(),
+            run: Some(record.run),
+            ..parsed.stage.clone()
+        },
         kind: rejection.kind,
         detail: rejection.detail,
         deliberation_id: parsed.deliberation_id.clone().or_else(known),

@@ -7,7 +7,6 @@ mod graph;
 mod handler;
 mod infer;
 mod planning;
-mod titles;
 
 pub use analysis::{Analysis, Rejection, Settings, Task, analyze};
 pub use graph::Edge;

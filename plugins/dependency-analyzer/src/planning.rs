@@ -8,9 +8,10 @@ use fleet_proto::task_derivation::v1::{
     ListStoryTasksRequest, ListStoryTasksResponse, SaveTaskDependenciesRequest, SaveTaskDependenciesResponse,
     TaskCreationCommand,
 };
+use fleet_tasks::titles;
 use prost::Message;
 
-use crate::{analysis::Analysis, titles::title_key};
+use crate::analysis::Analysis;
 
 const UPSTREAM: &str = "planning";
 const SERVICE: &str = "fleet.task_derivation.v1.TaskDerivationPlanningService";
@@ -97,7 +98,7 @@ fn existing(story_id: &str) -> Result<HashMap<String, String>, Trouble> {
     };
     let mut ids = HashMap::new();
     for task in answer.tasks.into_iter().filter(|task| !task.task_id.is_empty()) {
-        ids.entry(title_key(&task.title)).or_insert(task.task_id);
+        ids.entry(titles::key(&task.title)).or_insert(task.task_id);
     }
     Ok(ids)
 }

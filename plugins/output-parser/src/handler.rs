@@ -12,10 +12,7 @@ use cofferdam_sdk::{
     warn,
 };
 
-use crate::{
-    fields::DEFAULT_ROLE,
-    parse::{Parsed, Rejection, Settings, parse},
-};
+use fleet_tasks::{DEFAULT_ROLE, Parsed, Rejection, Settings, parse};
 
 const WRITER: Writer = Writer::new(env!("CARGO_PKG_NAME"));
 const SOURCE: &str = "llm";
@@ -39,7 +36,7 @@ pub fn handle(event: Event) -> Result<(), Failure> {
         response.plan_id.clone().or_else(from_record).ok_or_else(|| missing(&message, "no plan_id"))?;
     message.keyed_by(&plan_id)?;
     let Some(mut record) = open_record(record, &plan_id, &message, &response)? else { return Ok(()) };
-    if !record.seen.first_time(&message) {
+    if !is_new(&mut record, &message, &response) {
         info!("this answer was taken before"; plan_id = plan_id);
         return Ok(());
     }
@@ -49,6 +46,19 @@ pub fn handle(event: Event) -> Result<(), Failure> {
 
 fn missing(message: &Incoming, what: &str) -> Malformed {
     Malformed { subject: message.subject().to_owned(), reason: format!("it has {what}") }
+}
+
+/// A worker that says neither when nor to which attempt it answers may say the same of each: then an answer that came after
+/// an attempt was submitted repeats none from before.
+fn is_new(record: &mut Record, message: &Incoming, response: &AgentResponse) -> bool {
+    let keyed = message.envelope().is_some_and(|envelope| envelope.idempotency_key.is_some());
+    let named = response.attempt.is_some() || response.deliberation_id.is_some();
+    let submitted = record.current_attempt().map(|attempt| attempt.submitted_at).unwrap_or_default();
+    if keyed || named || message.at("timestamp").is_some() {
+        record.seen.first_time(message)
+    } else {
+        record.seen.first_time_since(message, submitted)
+    }
 }
 
 /// The record of the derivation that waits for this answer; nothing if none does.
@@ -75,7 +85,11 @@ fn open_record(
         info!("the derivation has ended, this answer is late"; plan_id = plan_id);
         return Ok(None);
     }
-    if response.run.is_some_and(|run| run < record.run) {
+    let is_earlier = match response.run {
+        Some(run) => run < record.run,
+        None => !record.concerns(None, message.arrival()),
+    };
+    if is_earlier {
         info!("this answers an earlier derivation of the plan"; plan_id = plan_id);
         return Ok(None);
     }
@@ -84,7 +98,10 @@ fn open_record(
 
 fn answer(message: &Incoming, response: &AgentResponse, record: &mut Record) -> Result<(), Failure> {
     let of_deliberation = || Some(record.attempt_of(response.deliberation_id.as_deref()?)?.attempt);
-    let attempt = response.attempt.or_else(of_deliberation).unwrap_or(record.attempt).max(1);
+    // No later than the one that is out, whatever an answer says.
+    let attempt =
+        response.attempt.or_else(of_deliberation).unwrap_or(record.attempt).min(record.attempt).max(1);
+    record.answered(attempt);
     if let (Some(id), Some(entry)) = (&response.deliberation_id, record.attempt_mut(attempt)) {
         entry.deliberation_id = Some(id.clone());
     }
@@ -181,7 +198,8 @@ impl Answered<'_> {
     fn stage(&self) -> Stage {
         let story_id = self.response.story_id.clone().unwrap_or_else(|| self.record.story_id.clone());
         let plan_id = self.record.plan_id.clone();
-        Stage { derivation_id: derivation_id(&plan_id), plan_id, story_id, attempt: self.attempt }
+        let run = Some(self.record.run);
+        Stage { derivation_id: derivation_id(&plan_id), plan_id, story_id, attempt: self.attempt, run }
     }
 
     fn deliberation_id(&self) -> Option<String> {

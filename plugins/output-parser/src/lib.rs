@@ -1,20 +1,8 @@
-//! The plugin `output-parser`: turns a model's answer into tasks. [`parse`] is the pure part, [`handle`] the rest.
+//! The plugin `output-parser`: turns a model's answer into tasks. What a text means is for the crate `fleet-tasks`.
 
-mod amounts;
-mod batch;
-mod blocks;
-mod clean;
-mod entry;
-mod fields;
 mod handler;
-mod json;
-mod lines;
-mod markdown;
-mod parse;
-mod relaxed;
 
 pub use handler::handle;
-pub use parse::{Parsed, Rejection, Settings, parse};
 
 cofferdam_sdk::export!(handle);
 

@@ -1,8 +1,10 @@
-//! The plugin that opens task derivations: one open derivation per plan, its prompt, its attempts, and its end if it
-//! fails. What an answer means is for output-parser, what becomes of its tasks for dependency-analyzer.
+//! The plugin that opens task derivations and asks a model for them: one open derivation per plan, its prompt, its attempts
+//! and their time-outs, and its end if it fails. What an answer means is for output-parser, what becomes of its tasks for
+//! dependency-analyzer.
 
 mod compose;
-mod ending;
+mod due;
+mod own;
 mod prompt;
 mod retry;
 mod settings;
@@ -10,23 +12,28 @@ mod submit;
 #[cfg(test)]
 mod tests;
 mod trigger;
+mod turn;
 
 use cofferdam_sdk::{
     Event, Failure,
-    fleet::{DerivationRejected, DerivationRequested, Incoming, Outgoing, PlanApproved, Writer},
+    fleet::{DerivationRejected, DerivationTimeout, Incoming, Outgoing},
 };
+use fleet_derivation::{Request, Strategy};
+use own::{Due, Queued};
 
-const WRITER: Writer = Writer::new(env!("CARGO_PKG_NAME"));
+const STRATEGY: Strategy = Strategy::new(env!("CARGO_PKG_NAME"));
 
 /// One event of any of the plugin's subjects.
-fn handle(event: Event) -> Result<(), Failure> {
+pub fn handle(event: Event) -> Result<(), Failure> {
     let message = Incoming::read(&event)?;
+    if let Some(request) = Request::read(&message)? {
+        return trigger::handle(&message, &request);
+    }
     match message.subject() {
-        PlanApproved::SUBJECT => trigger::handle(&message, PlanApproved::read(&message)?.into()),
-        DerivationRequested::SUBJECT => {
-            trigger::handle(&message, DerivationRequested::read(&message)?.into())
-        }
-        DerivationRejected::SUBJECT => retry::handle(&message, &DerivationRejected::read(&message)?),
+        Queued::SUBJECT => turn::handle(&message, &Queued::read(&message)?),
+        Due::SUBJECT => due::handle(&message, &Due::read(&message)?),
+        DerivationRejected::SUBJECT => retry::rejected(&message, &DerivationRejected::read(&message)?),
+        DerivationTimeout::SUBJECT => retry::timed_out(&message, &DerivationTimeout::read(&message)?),
         other => {
             Err(Failure::reject(format!("prompt-builder has no part in {other}; remove the subscription")))
         }

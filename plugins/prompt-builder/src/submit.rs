@@ -1,12 +1,14 @@
 //! One attempt: the job that the executor gets.
 
 use cofferdam_sdk::{
+    Failure,
     executor::{ExecutorError, Job},
-    fleet::{Record, derivation_id},
+    fleet::{Incoming, Record, Timestamp, derivation_id},
     info,
 };
+use fleet_derivation::Trouble;
 
-use crate::{ending::Trouble, settings::Settings};
+use crate::{STRATEGY, settings::Settings};
 
 const AGENT: &str = "task-deriver";
 
@@ -35,4 +37,10 @@ pub(crate) fn submit(record: &mut Record, settings: &Settings, prompt: &str) -> 
     record.submitted(&job_id);
     info!("submitted"; plan_id = record.plan_id, attempt = attempt, job = job_id, prompt_bytes = prompt.len());
     Ok(())
+}
+
+/// Sets the time-out of what was submitted.
+pub(crate) fn arm(message: &Incoming, record: &mut Record, settings: &Settings) -> Result<(), Failure> {
+    let at = Timestamp::now().plus_seconds(settings.attempt_seconds());
+    STRATEGY.arm(record, &message.cause(), at)
 }

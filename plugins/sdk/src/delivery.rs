@@ -1,10 +1,10 @@
-//! How this event came here.
+//! How this event, or this call, came here.
 
 use std::time::Duration;
 
 use crate::sys;
 
-/// From 1.
+/// From 1. Of a call always 1, and the last.
 pub fn attempt() -> u32 {
     sys::attempt()
 }

@@ -1,5 +1,5 @@
 //! What a Cofferdam plugin in Rust is written with: the event, the failure, one module per thing that the host
-//! lends a plugin, and the fleet's messages. How the host does it is not here; the contract is `wit/plugin.wit`.
+//! lends a plugin, the calls that it serves, and the fleet's messages. How the host does it is not here; the contract is `wit/plugin.wit`.
 //!
 //! ```
 //! use cofferdam_sdk::{Event, Failure, info, publish};
@@ -18,7 +18,8 @@
 //!
 //! On `wasm32` the functions call the host; on any other target they act on [`testing::Host`], so that a plugin's
 //! tests run natively. Effects (publishes, timers, jobs, writes to state) are buffered: they happen together after
-//! the handler returned `Ok`, and not at all otherwise.
+//! the handler returned `Ok`, and not at all otherwise. A plugin that answers gRPC calls too has a second function, see
+//! [`service`].
 
 pub mod clock;
 pub mod config;
@@ -31,6 +32,7 @@ pub mod log;
 pub mod metrics;
 pub mod publish;
 pub mod rpc;
+pub mod service;
 pub mod state;
 
 #[cfg(target_arch = "wasm32")]
@@ -53,10 +55,11 @@ pub type Pairs = Vec<(String, String)>;
 /// The version of the contract that this SDK is built for; [`export!`] stamps it into the component.
 pub const WIT_VERSION: &str = "0.1.0";
 
-/// Makes `fn(Event) -> Result<(), Failure>` the plugin's handler. Once per plugin, at the root of its crate.
+/// Makes `fn(Event) -> Result<(), Failure>` the plugin's handler, and with a second argument
+/// `fn(service::Call) -> Result<Vec<u8>, service::Status>` what answers its calls. Once per plugin, at the root of its crate.
 #[macro_export]
 macro_rules! export {
-    ($handler:path) => {
+    ($handler:path $(, $server:path)? $(,)?) => {
         #[cfg(target_arch = "wasm32")]
         const _: () = {
             struct Plugin;
@@ -67,7 +70,17 @@ macro_rules! export {
                 }
             }
 
-    $crate::guest::bindings::export!(Plugin with_types_in $crate::guest::bindings);
+            $crate::guest::bindings::export!(Plugin with_types_in $crate::guest::bindings);
+
+            $(
+                impl $crate::guest::ServiceGuest for Plugin {
+                    fn serve(call: $crate::guest::WireCall) -> Result<Vec<u8>, $crate::guest::WireStatus> {
+                        $crate::guest::serve($server, call)
+                    }
+                }
+
+                $crate::guest::serving::export!(Plugin with_types_in $crate::guest::serving);
+            )?
 
             // Says what the component was built for, even where none of its imports does.
             #[used]
@@ -76,5 +89,9 @@ macro_rules! export {
         };
         #[cfg(not(target_arch = "wasm32"))]
         const _: fn($crate::Event) -> Result<(), $crate::Failure> = $handler;
+        $(
+            #[cfg(not(target_arch = "wasm32"))]
+            const _: fn($crate::service::Call) -> Result<Vec<u8>, $crate::service::Status> = $server;
+        )?
     };
 }

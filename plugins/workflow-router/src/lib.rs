@@ -1,8 +1,12 @@
-//! The plugin that opens a workflow for each task, assigns it, and moves it on as its agents tell what they did. A task and a story are an aggregate each, in a cell of
-//! its own; what one has to know of the other it learns by an event.
+//! The plugin that opens a workflow for each task, assigns it, and moves it on as its agents tell what they did. A task, a story
+//! and a board of tasks are an aggregate each, in a cell of its own; what one has to know of the other it learns by an event.
 
+mod action;
+mod board;
+mod figures;
 mod machine;
 mod own;
+mod serve;
 mod settings;
 mod story;
 mod task;
@@ -17,7 +21,8 @@ use cofferdam_sdk::{
     },
     metrics,
 };
-use own::{Moved, Open, Opened};
+use own::{Moved, Open, Opened, Picture};
+use serve::serve;
 
 const WRITER: Writer = Writer::new(env!("CARGO_PKG_NAME"));
 
@@ -36,6 +41,7 @@ fn handle(event: Event) -> Result<(), Failure> {
         }
         Opened::SUBJECT => story::opened(&message, &Opened::read(&message).map_err(malformed)?),
         Moved::SUBJECT => story::moved(&message, &Moved::read(&message).map_err(malformed)?),
+        Picture::SUBJECT => board::learn(&message, Picture::read(&message).map_err(malformed)?),
         other => {
             Err(Failure::reject(format!("workflow-router has no part in {other}; remove the subscription")))
         }
@@ -54,4 +60,4 @@ fn dropped(reason: &str) -> Result<(), Failure> {
     Ok(metrics::count("workflow_dropped", &[("reason", reason)])?)
 }
 
-cofferdam_sdk::export!(handle);
+cofferdam_sdk::export!(handle, serve);

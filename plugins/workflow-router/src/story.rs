@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     WRITER, dropped,
+    figures::{Figures, Totals},
     machine::End,
     malformed,
     own::{Moved, Open, Opened},
@@ -29,18 +30,22 @@ const LIST_TASKS: &str = "fleet.task_derivation.v1.TaskDerivationPlanningService
 /// All that is known of a story.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-struct Story {
+pub(crate) struct Story {
     schema: u32,
     /// Tasks that are open, in the order in which they opened.
     tasks: Vec<String>,
     /// Tasks of the newest transition into execution, in its order.
     planned: Vec<String>,
+    /// That transition named its tasks, so there are no others to wait for.
+    listed: bool,
     /// Those of them that were brought to their first owner.
     given: Vec<String>,
     /// Those that have left their first owner, or are over.
     left: BTreeSet<String>,
     /// How those ended that are over.
     ended: BTreeMap<String, End>,
+    /// For their figures.
+    finals: BTreeMap<String, Final>,
     /// The tasks with which it was told to be through.
     announced: Option<Vec<String>>,
     /// How many tasks each derived plan has.
@@ -48,9 +53,25 @@ struct Story {
     seen: Seen,
 }
 
+/// A task that is over.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Final {
+    state: String,
+    figures: Figures,
+}
+
 impl Story {
     fn load() -> Result<Self, Failure> {
-        let story: Self = state::load(KEY)?.unwrap_or_default();
+        Self::known(state::load(KEY)?)
+    }
+
+    /// A story by its name; one that nobody knows has no tasks.
+    pub(crate) fn named(story_id: &str) -> Result<Self, Failure> {
+        Self::known(state::cell(format!("story/{story_id}")).load(KEY)?)
+    }
+
+    fn known(story: Option<Self>) -> Result<Self, Failure> {
+        let story = story.unwrap_or_default();
         if story.schema > SCHEMA {
             // An older version hands back what it can't read.
             let schema = story.schema;
@@ -64,6 +85,22 @@ impl Story {
     fn save(mut self) -> Result<(), Failure> {
         self.schema = SCHEMA;
         Ok(state::save(KEY, &self)?)
+    }
+
+    /// Its tasks that are over.
+    pub(crate) fn over(&self) -> Totals {
+        let mut totals = Totals::default();
+        self.finals.values().for_each(|last| totals.add(&last.state, last.figures));
+        totals
+    }
+
+    pub(crate) fn is_over(&self, task_id: &str) -> bool {
+        self.finals.contains_key(task_id)
+    }
+
+    /// The others of those that are open, as far as it has heard.
+    pub(crate) fn open(&self) -> impl Iterator<Item = &str> {
+        self.tasks.iter().map(String::as_str).filter(|task_id| !self.is_over(task_id))
     }
 
     /// Brings the next of its tasks to a first owner.
@@ -102,11 +139,8 @@ impl Story {
     /// All that are known, and all that are expected, are over, and something was done.
     fn is_complete(&self) -> bool {
         let over = |task: &String| self.ended.contains_key(task);
-        let expected: u32 = self.expected.values().sum();
-        let none_missing = match self.planned.as_slice() {
-            [] => self.ended.len() >= expected as usize,
-            planned => planned.iter().all(over),
-        };
+        let derived = self.expected.values().map(|count| *count as usize).sum();
+        let none_missing = self.planned.iter().all(over) && (self.listed || self.ended.len() >= derived);
         none_missing && self.tasks.iter().all(over) && self.ended.values().any(|end| *end == End::Done)
     }
 }
@@ -131,19 +165,26 @@ pub(crate) fn transitioned(message: &Incoming, moved: &StoryTransitioned) -> Res
     story.planned.clear();
     story.given.clear();
     for task_id in tasks {
-        if story.planned.contains(&task_id) {
-            continue;
+        if !story.planned.contains(&task_id) {
+            story.planned.push(task_id);
         }
-        let first = story.planned.is_empty();
-        if !story.tasks.contains(&task_id) {
-            let assign = first || policy == AssignPolicy::All;
+    }
+    story.listed = moved.tasks.is_some() && !story.planned.is_empty();
+    // One that has left its developer already makes no room for another any more.
+    let first = story.planned.iter().find(|task_id| !story.left.contains(*task_id)).cloned();
+    for task_id in story.planned.clone() {
+        let unknown = !story.tasks.contains(&task_id);
+        let assign = match policy {
+            AssignPolicy::First => first.as_ref() == Some(&task_id),
+            AssignPolicy::All => unknown,
+        };
+        if unknown || assign {
             let open = Open { task_id: task_id.clone(), story_id: moved.story_id.clone(), assign };
             WRITER.emit(&cause, &open, "open")?;
-            if assign {
-                story.given.push(task_id.clone());
-            }
         }
-        story.planned.push(task_id);
+        if assign {
+            story.given.push(task_id);
+        }
     }
     info!("ready for execution"; story_id = moved.story_id, tasks = story.planned.len(), open = story.tasks.len());
     story.tell_completion(&cause, &moved.story_id)?;
@@ -208,6 +249,8 @@ pub(crate) fn moved(message: &Incoming, moved: &Moved) -> Result<(), Failure> {
     }
     if let Some(end) = ends {
         story.ended.insert(moved.task_id.clone(), end);
+        let last = Final { state: moved.state.clone(), figures: moved.figures };
+        story.finals.insert(moved.task_id.clone(), last);
         story.tell_completion(&cause, &moved.story_id)?;
     }
     story.save()

@@ -5,6 +5,7 @@
 mod endings;
 mod guests;
 mod host;
+mod serving;
 
 use std::path::Path;
 use std::time::Duration;

@@ -34,6 +34,7 @@ pub(super) fn write(repo: &Repo, at: &At<'_>, plugins: &[&str]) -> Result<String
     let sections = [
         ("bus", vec![bus]),
         ("admin", vec![("listen", at.admin.into())]),
+        ("grpc", vec![("listen", Value::Array(vec!["127.0.0.1:0".into()]))]),
         // What was compiled once starts at once in the next run.
         ("sandbox", vec![("cache", cache.display().to_string().into())]),
         ("observe", vec![("advisories", Value::Boolean(true))]),
@@ -82,6 +83,11 @@ fn grants(name: &str, manifest: &Table) -> Vec<(&'static str, Value)> {
         let space = state.get("space").and_then(Value::as_str).unwrap_or(name);
         grants.push(("state", Value::Array(vec![space.into()])));
     }
+    let services = manifest.get("services").and_then(Value::as_array).into_iter().flatten();
+    let names: Vec<Value> = services.filter_map(|service| service.get("name").cloned()).collect();
+    if !names.is_empty() {
+        grants.push(("serve", Value::Array(names)));
+    }
     grants
 }
 
@@ -96,7 +102,7 @@ mod tests {
         std::fs::create_dir_all(repo.plugins()).unwrap();
         let manifest = "[plugin]\nname = \"a\"\n[state]\nspace = \"derivation\"\n[asks]\npublish = [\"x.*\", \"y\"]\nexecutor = [\"default\"]\n";
         std::fs::write(repo.plugins().join("a.toml"), manifest).unwrap();
-        std::fs::write(repo.plugins().join("b.toml"), "[plugin]\nname = \"b\"\n[state]\n").unwrap();
+        std::fs::write(repo.plugins().join("b.toml"), "[plugin]\nname = \"b\"\n[state]\n[[services]]\nname = \"a.B\"\n").unwrap();
         let at = |nats| At { nats, admin: "127.0.0.1:4", planning: "127.0.0.1:2", context: "127.0.0.1:3" };
         let text = write(&repo, &at(None), &["a", "b"]).unwrap();
         let config: Table = text.parse().unwrap();
@@ -108,7 +114,7 @@ mod tests {
                 && grants("a").contains(r#"state = ["derivation"]"#),
             "{text}"
         );
-        assert_eq!(grants("b"), r#"{ state = ["b"] }"#);
+        assert_eq!(grants("b"), r#"{ state = ["b"], serve = ["a.B"] }"#);
         let config: Table = write(&repo, &at(Some("nats://127.0.0.1:1")), &[]).unwrap().parse().unwrap();
         assert_eq!(config["bus"].to_string(), r#"{ nats = "nats://127.0.0.1:1" }"#);
     }

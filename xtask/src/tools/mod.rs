@@ -4,6 +4,7 @@
 pub(crate) mod debian;
 pub(crate) mod deny;
 pub(crate) mod nats;
+pub(crate) mod python;
 pub(crate) mod wasm;
 pub(crate) mod wheel;
 
@@ -48,6 +49,14 @@ pub(crate) fn nats(repo: &Repo, steps: &Steps) -> Result<nats::Nats> {
         let nats = nats::ensure(repo, step)?;
         step.note(nats.to_string());
         Ok(nats)
+    })
+}
+
+pub(crate) fn python(repo: &Repo, steps: &Steps) -> Result<()> {
+    steps.run("Python packages", |step| {
+        let _lock = Lock::take(&repo.notes().join("tools.lock"), step)?;
+        step.note(python::ensure(repo, step)?.to_string());
+        Ok(())
     })
 }
 

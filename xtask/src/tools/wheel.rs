@@ -53,7 +53,7 @@ pub(crate) fn fetch(repo: &Repo, step: &Step, wheel: &Wheel<'_>, into: &Path) ->
 }
 
 /// `python3 -m pip`, `pip3` or `pip`, whichever runs.
-fn pip() -> Option<Vec<&'static str>> {
+pub(super) fn pip() -> Option<Vec<&'static str>> {
     let ways = [vec!["python3", "-m", "pip"], vec!["pip3"], vec!["pip"]];
     ways.into_iter().find(|way| tool::ask(way[0], way[1..].iter().chain(&["--version"])).is_some())
 }

@@ -13,11 +13,13 @@ use crate::{
     bus::{self, OnBus},
     completions,
     events::Style,
+    lifecycle::Manner,
     outbox,
     store::{Error, Store, marks, outbox as owed, plans},
 };
 
 const COMPLETED: &str = completions::SUBJECT;
+const MANNER: Manner = Manner { envelope: Style::Mirror, moves_stories: true };
 
 async fn at(address: SocketAddr) -> Arc<dyn bus::Bus> {
     connect(address, None).await
@@ -57,7 +59,7 @@ async fn is_paid(store: &Store) -> bool {
 
 fn listen(store: &Store, bus: Arc<dyn bus::Bus>) -> DropGuard {
     let shutdown = CancellationToken::new();
-    tokio::spawn(completions::run(store.clone(), bus, Style::Mirror, shutdown.clone()));
+    tokio::spawn(completions::run(store.clone(), bus, MANNER, shutdown.clone()));
     shutdown.drop_guard()
 }
 

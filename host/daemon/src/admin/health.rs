@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -27,6 +28,8 @@ pub struct Status {
     /// Each durable, and whether events are taken from it.
     pub durables: Vec<(String, watch::Receiver<bool>)>,
     pub draining: CancellationToken,
+    /// Where plugins serve gRPC.
+    pub grpc: Vec<SocketAddr>,
     /// Name, version and digest.
     pub plugins: Vec<(String, String, String)>,
     /// The durables that each plugin takes events from.
@@ -50,7 +53,13 @@ async fn health(State(status): State<Arc<Status>>) -> impl IntoResponse {
         .iter()
         .map(|(name, version, digest)| json!({ "name": name, "version": version, "digest": digest }))
         .collect();
-    let body = json!({ "live": true, "ready": reasons.is_empty(), "reasons": reasons, "plugins": plugins });
+    let body = json!({
+        "live": true,
+        "ready": reasons.is_empty(),
+        "reasons": reasons,
+        "plugins": plugins,
+        "grpc": status.grpc,
+    });
     (code(&reasons), [(header::CONTENT_TYPE, "application/json")], body.to_string())
 }
 

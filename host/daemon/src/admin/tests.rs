@@ -28,6 +28,7 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
         connection: bus.connection(),
         durables: Vec::new(),
         draining: stop.clone(),
+        grpc: Vec::new(),
         plugins: Vec::new(),
         takes: std::collections::BTreeMap::new(),
     };

@@ -31,6 +31,7 @@ const AROUND: usize = 1 << 10;
 
 impl Run {
     pub(super) fn submit(&mut self, mut job: Job) -> Result<String, ExecutorError> {
+        self.may_have_effects().map_err(ExecutorError::Denied)?;
         let Some(executor) = &self.services.executor else {
             return Err(ExecutorError::NotConfigured(
                 "no executor; add [executor] with backend = \"offline\"".into(),

@@ -55,6 +55,8 @@ pub struct Occasion {
     pub order_key: Option<String>,
     pub trace: TraceContext,
     pub held: Held,
+    /// Why effects are denied: it is a call of a method that only reads.
+    pub only_reads: Option<String>,
 }
 
 /// One run of one event: what it asked for so far.
@@ -134,6 +136,11 @@ impl Run {
     fn room(&self) -> usize {
         let state = self.state.size();
         self.services.bus.max_commit().saturating_sub(COMMIT_OVERHEAD + state + self.message_bytes)
+    }
+
+    /// Effects of a call that only reads.
+    fn may_have_effects(&self) -> Result<(), String> {
+        self.occasion.only_reads.clone().map_or(Ok(()), Err)
     }
 
     fn remaining(&self) -> Duration {

@@ -56,6 +56,7 @@ impl Run {
     }
 
     pub(super) fn cancel(&mut self, id: &str) -> Result<(), EmitError> {
+        self.may_have_effects().map_err(EmitError::Denied)?;
         check_timer(&self.plugin.name, id)?;
         // One of this event is not set yet, so there is nothing to take back at the bus.
         if id.starts_with(&self.own_timers()) {
@@ -82,6 +83,7 @@ impl Run {
 
     /// May this be published, now or later?
     async fn publishable(&mut self, subject: &str, headers: &Pairs, data: &Bytes) -> Result<(), EmitError> {
+        self.may_have_effects().map_err(EmitError::Denied)?;
         if subject::check(subject).is_err() {
             return Err(EmitError::InvalidSubject(format!("{subject:?} is not a subject to publish to")));
         }

@@ -32,6 +32,8 @@ pub struct State {
     own: Option<(String, Cell)>,
     /// By name.
     others: BTreeMap<String, (OtherCell, Cell)>,
+    /// The own cell of a call that only reads, which is read as others are.
+    named: Option<String>,
     /// It has no part in the event's commit.
     excluded: bool,
     /// Why a cell could not be had: then nothing follows from how the run ends.
@@ -47,6 +49,11 @@ impl State {
             _ => None,
         };
         Self { own, excluded: snapshot.point == Point::Publish, ..Self::default() }
+    }
+
+    /// Of a call that only reads: cells are read when it asks for them.
+    pub fn to_read(own: Option<String>) -> Self {
+        Self { named: own, ..Self::default() }
     }
 
     /// What is in the commit point along with the effects.
@@ -133,12 +140,13 @@ impl Run {
                 "this event commits by publish, which goes without state; leave commit out of its subscription".into(),
             ));
         }
-        match name {
+        let named = self.state.named.clone();
+        match name.or(named.as_deref()) {
             Some(name) if !self.state.is_own(name) => self.other(&space, name).await,
             _ => match &mut self.state.own {
                 Some((_, cell)) => Ok(cell),
                 None => Err(StateError::NoCell(
-                    "this event has no order key, so it has no cell of its own; give its subscription one"
+                    "this event has no order key, so it has no cell of its own; give its subscription one, or its method a key"
                         .into(),
                 )),
             },
@@ -217,6 +225,7 @@ impl Run {
         key: String,
         value: Bytes,
     ) -> Result<(), StateError> {
+        self.may_have_effects().map_err(StateError::Denied)?;
         check_key(&key)?;
         self.cell(name).await?;
         let room = self.room_in(name);
@@ -237,6 +246,7 @@ impl Run {
     }
 
     pub(super) async fn state_delete(&mut self, cell: Option<&str>, key: String) -> Result<(), StateError> {
+        self.may_have_effects().map_err(StateError::Denied)?;
         check_key(&key)?;
         let cell = self.cell(cell).await?;
         // What is not there needs no deleting, and no memory.
@@ -278,6 +288,13 @@ mod tests {
         Cell::new(CellState {
             entries: entries.iter().map(|(k, v)| (k.to_string(), Bytes::from_static(v.as_bytes()))).collect(),
         })
+    }
+
+    #[test]
+    fn a_call_that_reads_has_its_cell_among_the_others() {
+        let state = State::to_read(Some("a".into()));
+        assert!(state.own.is_none() && !state.is_own("a"));
+        assert_eq!((state.named.as_deref(), state.size()), (Some("a"), 0));
     }
 
     #[test]

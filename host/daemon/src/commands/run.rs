@@ -38,9 +38,9 @@ pub fn run(file: Option<PathBuf>) -> anyhow::Result<()> {
             app = App::build(config) => app?,
             () = shutdown.cancelled() => return Ok(()),
         };
-        let (admin, bus) = (app.admin()?.to_string(), app.bus());
-        app.run(shutdown, || announce(&serde_json::json!({ "ready": true, "admin": admin, "bus": bus })))
-            .await
+        let (admin, grpc, bus) = (app.admin()?.to_string(), app.grpc()?, app.bus());
+        let line = serde_json::json!({ "ready": true, "admin": admin, "grpc": grpc, "bus": bus });
+        app.run(shutdown, || announce(&line)).await
     })
 }
 
@@ -74,7 +74,7 @@ fn tell(location: &Location, config: &Config) {
 
 /// One line on stdout for whoever started the daemon and waits for it.
 fn announce(line: &serde_json::Value) {
-    tracing::info!(admin = line["admin"].as_str(), bus = line["bus"].as_str(), "ready");
+    tracing::info!(admin = line["admin"].as_str(), grpc = %line["grpc"], bus = line["bus"].as_str(), "ready");
     let mut out = std::io::stdout();
     if let Err(error) = writeln!(out, "{line}").and_then(|()| out.flush()) {
         tracing::debug!("nobody reads stdout: {error}");

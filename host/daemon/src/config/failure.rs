@@ -39,6 +39,18 @@ pub enum OnFailure {
 }
 
 impl FailurePolicy {
+    /// One attempt.
+    pub(crate) fn once() -> Self {
+        Self {
+            max_attempts: 1,
+            backoff: BACKOFF,
+            factor: FACTOR,
+            longest: LONGEST,
+            jitter: JITTER,
+            on_failure: OnFailure::LosePlace,
+        }
+    }
+
     /// No other attempt follows this one.
     pub fn is_last(&self, attempt: u32) -> bool {
         attempt >= self.max_attempts

@@ -13,6 +13,7 @@ use super::{
     bus::bus,
     env::Surroundings,
     executor::executor,
+    grpc::grpc,
     limits::Ceilings,
     paths::path_or,
     plugin::{Around, plugins},
@@ -55,6 +56,7 @@ pub(super) fn read(location: &Location, environment: &Environment) -> Result<Rea
 fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>) -> Config {
     let bus = top.section("bus", |t| bus(t, surroundings));
     let admin = top.section("admin", |t| admin(t, surroundings));
+    let grpc = top.section("grpc", |t| grpc(t, surroundings));
     let envelope = top.section("wire", |t| {
         t.parsed_or("envelope", "mirror", "one of mirror, envelope, bare", |s| {
             ["mirror", "envelope", "bare"].contains(&s).then(|| s.to_owned())
@@ -79,6 +81,7 @@ fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>) -> Config {
     Config {
         bus,
         admin,
+        grpc,
         envelope: envelope.unwrap_or_default(),
         log,
         sandbox,

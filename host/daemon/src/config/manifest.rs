@@ -11,6 +11,7 @@ use super::{
     limits::LimitsConfig,
     place::Place,
     reader::{self, Table},
+    service::{Service, service},
     source::{Parsed, Source},
     subscription::{Subscription, subscription},
     words::{bad_name, is_name},
@@ -24,6 +25,8 @@ pub struct Manifest {
     pub version: String,
     pub description: String,
     pub subscriptions: Vec<Subscription>,
+    /// The gRPC that it can serve.
+    pub services: Vec<Service>,
     /// The space of the plugin's cells; its own is named like the plugin on this cluster.
     pub space: String,
     pub asks: Permissions,
@@ -89,11 +92,12 @@ pub struct MetricSpec {
 impl Manifest {
     /// What there is of it, if there is a file.
     pub(super) fn read(file: &Path, place: &mut Place<'_>) -> Result<Parsed<Self>, Faults> {
-        Ok(reader::parse(&Source::read(file)?, |top| read(top, place)))
+        let folder = file.parent().unwrap_or(Path::new(""));
+        Ok(reader::parse(&Source::read(file)?, |top| read(top, folder, place)))
     }
 }
 
-fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
+fn read(top: &Table<'_>, folder: &Path, place: &mut Place<'_>) -> Manifest {
     let mut manifest = Manifest::default();
     match top.table("plugin") {
         None => top.fault("[plugin] is missing; add it with name, version, description and wit"),
@@ -139,6 +143,13 @@ fn read(top: &Table<'_>, place: &mut Place<'_>) -> Manifest {
     let wall = manifest.limits.wall_in(place.limits, place.ceilings);
     for table in top.tables("subscriptions") {
         manifest.subscriptions.extend(subscription(&table, place, wall));
+        table.finish();
+    }
+    for table in top.tables("services") {
+        if let Some(service) = service(&table, folder, &manifest.services) {
+            manifest.asks.serve.push(service.name.clone());
+            manifest.services.push(service);
+        }
         table.finish();
     }
     if let Some(config) = top.table("config") {
@@ -255,7 +266,11 @@ pub(super) mod tests {
         };
         // Below the text, whose lines are counted from 1.
         let text = format!("{text}\n[plugin]\nname = \"theirs\"\nversion = \"0.1.0\"\n");
-        let parsed = reader::parse(&Source::new(Path::new("plugin.toml"), text), |top| read(top, &mut place));
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("fleet.fds"), fleet_proto::FILE_DESCRIPTOR_SET).unwrap();
+        std::fs::write(folder.path().join("bad.fds"), b"\xff").unwrap();
+        let source = Source::new(Path::new("plugin.toml"), text);
+        let parsed = reader::parse(&source, |top| read(top, folder.path(), &mut place));
         if parsed.faults.is_empty() { Ok(parsed.value) } else { Err(Faults(parsed.faults)) }
     }
 
@@ -282,7 +297,7 @@ pub(super) mod tests {
             limits: &LimitsConfig::default(),
             durables: &mut durables,
         };
-        let faults = reader::parse(&empty, |top| read(top, &mut place)).faults;
+        let faults = reader::parse(&empty, |top| read(top, Path::new(""), &mut place)).faults;
         assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [1, 2, 3].map(Some));
     }
 

@@ -48,7 +48,8 @@ fn is_entry(entry: &str) -> bool {
     entry.strip_suffix("/*").map_or_else(|| is_method(entry), is_service)
 }
 
-fn is_service(service: &str) -> bool {
+/// `package.Service`.
+pub fn is_service(service: &str) -> bool {
     service.split('.').all(is_word)
 }
 

@@ -8,6 +8,7 @@ mod executor;
 mod failure;
 mod fault;
 mod file;
+mod grpc;
 mod isolation;
 mod limits;
 mod literal;
@@ -18,6 +19,7 @@ mod place;
 mod plugin;
 mod reader;
 mod secret;
+mod service;
 mod settings;
 mod show;
 mod source;
@@ -33,6 +35,7 @@ use std::{
     fmt,
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -44,9 +47,10 @@ pub use isolation::IsolationConfig;
 pub(crate) use isolation::isolation_text;
 pub use limits::{Ceilings, LimitsConfig, PluginLimits};
 pub use manifest::{Manifest, MetricSpec};
-pub use methods::{Methods, is_method};
+pub use methods::{Methods, is_method, is_service};
 pub(crate) use plugin::trespass;
 pub use secret::{Secret, Url};
+pub use service::{Method, MethodKind, Service};
 use serde_json::Value;
 pub use settings::{Origin, Setting, Settings};
 pub use subscription::{Class, EXECUTOR_DURABLE, KeyPlace, KeySource, Subscription};
@@ -57,6 +61,7 @@ use crate::grants::{Grants, Kind};
 pub struct Config {
     pub bus: BusConfig,
     pub admin: AdminConfig,
+    pub grpc: GrpcConfig,
     /// Handed to every plugin as the config key `wire.envelope`.
     pub envelope: String,
     pub log: LogConfig,
@@ -104,6 +109,23 @@ pub struct AdminConfig {
     pub listen: SocketAddr,
     /// Asked of whoever publishes or reads there. There is one unless `listen` is on loopback.
     pub token: Option<Secret>,
+}
+
+/// Where plugins serve gRPC.
+#[derive(Debug, Clone)]
+pub struct GrpcConfig {
+    /// None: nothing is served.
+    pub listen: Vec<SocketAddr>,
+    /// The server's certificate and its key, for TLS.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// A client has to have a certificate of it.
+    pub client_ca: Option<PathBuf>,
+    /// Answered at once on this host; more are turned away.
+    pub max_calls: u32,
+    /// Of one request, in bytes.
+    pub max_request: usize,
+    /// What a client waits for that sets no deadline.
+    pub timeout: Duration,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -192,10 +214,17 @@ pub struct PluginConfig {
 }
 
 impl PluginConfig {
+    /// The methods that it may serve: those of its manifest that are granted.
+    pub fn served(&self) -> impl Iterator<Item = &Arc<Method>> {
+        let all = self.manifest.services.iter().flat_map(|service| &service.methods);
+        all.filter(|method| self.grants.granted.covers(Kind::Serve, &method.path))
+    }
+
     /// Does it keep cells of events in a space that is neither its own nor granted?
     pub fn trespasses(&self) -> bool {
         let space = &self.manifest.space;
-        let cells = self.manifest.subscriptions.iter().any(|s| s.class == Class::Cell);
+        let cells = self.manifest.subscriptions.iter().any(|s| s.class == Class::Cell)
+            || self.served().any(|method| method.has_cell());
         cells && *space != self.name && !self.grants.granted.covers(Kind::State, space)
     }
 }

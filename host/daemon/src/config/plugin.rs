@@ -40,6 +40,7 @@ pub(super) fn plugins(table: &Table<'_>, around: &Around<'_>) -> Vec<PluginConfi
     for (name, table) in &tables {
         let plugin = plugin(name, table, around, &mut bundled, &mut durables);
         agree_on_metrics(table, &plugin, &all);
+        serve_apart(table, &plugin, &all);
         all.push(plugin);
     }
     // All of them lack one thing, which is told once.
@@ -125,7 +126,7 @@ impl Around<'_> {
             Kind::Executor => (!self.executor).then(|| {
                 format!("{entry:?} is granted, but there is no executor; add [executor] with backend = \"offline\"")
             }),
-            Kind::Publish | Kind::State => None,
+            Kind::Publish | Kind::State | Kind::Serve => None,
         }
     }
 }
@@ -256,6 +257,24 @@ fn values(
         }
     }
     values
+}
+
+/// A call goes to one plugin.
+fn serve_apart(table: &Table<'_>, plugin: &PluginConfig, others: &[PluginConfig]) {
+    for other in others {
+        let theirs: BTreeSet<&str> = other.served().map(|method| method.path.as_str()).collect();
+        let both: Vec<&str> =
+            plugin.served().map(|method| method.path.as_str()).filter(|path| theirs.contains(path)).collect();
+        if !both.is_empty() {
+            table.fault(format!(
+                "plugins.{} and plugins.{} are both granted to serve {}, and a call goes to one; take that from the grants of \
+                 one of them",
+                other.name,
+                plugin.name,
+                both.join(", ")
+            ));
+        }
+    }
 }
 
 /// Plugins may share a metric, if they mean the same.

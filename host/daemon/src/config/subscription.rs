@@ -11,6 +11,7 @@ use super::{
     reader::{At, Item, Table},
     words::{bad_name, is_name},
 };
+use crate::dispatch::inbox;
 
 /// The executor's own durable, which no subscription may take.
 pub const EXECUTOR_DURABLE: &str = "cofferdam-executor";
@@ -38,6 +39,20 @@ pub struct Subscription {
 }
 
 impl Subscription {
+    /// What stands for one where there is none: a call is tried once, and has its order and its cell by itself.
+    pub(crate) fn of_calls(method: &str) -> Self {
+        Self {
+            subject: method.to_owned(),
+            durable: inbox::durable_of_calls(method),
+            order_key: Vec::new(),
+            cell: String::new(),
+            class: Class::Record,
+            ack_wait: inbox::ACK_WAIT,
+            deadline: None,
+            failure: FailurePolicy::once(),
+        }
+    }
+
     /// Does the order of its events count?
     pub fn is_ordered(&self) -> bool {
         !self.order_key.is_empty()

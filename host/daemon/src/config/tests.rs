@@ -273,6 +273,7 @@ fn bundled_plugins() -> (tempfile::TempDir, Environment) {
     for name in ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"] {
         let component = plugins.join(format!("{name}.wasm"));
         std::fs::write(&component, "").unwrap();
+        std::fs::write(component.with_file_name("fleet.binpb"), fleet_proto::FILE_DESCRIPTOR_SET).unwrap();
         std::fs::copy(root.join("plugins").join(name).join("plugin.toml"), component.with_extension("toml"))
             .unwrap();
     }

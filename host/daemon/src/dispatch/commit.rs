@@ -1,14 +1,21 @@
 //! The only place where effects become visible: what the run asked for, or in its place another attempt or the dead
-//! letter, goes through the event's commit point.
+//! letter, goes through the event's commit point. The answer to a call is the last of its effects, or the only one.
 
-use cofferdam_bus::{Change, CommitError, Opened, Snapshot};
+use bytes::Bytes;
+use cofferdam_bus::{Change, CommitError, Message, Opened, Snapshot};
+use cofferdam_sandbox::Reply;
 
 use super::{
     Work, again,
     dead_letter::{self, Size},
     outcome::{Failed, Outcome, Then},
 };
-use crate::{capabilities::Residue, fault::Fault, observe::metrics::Sample};
+use crate::{
+    capabilities::Residue,
+    fault::Fault,
+    observe::metrics::Sample,
+    serve::{answers, status},
+};
 
 pub(super) enum Ending {
     /// Committed (or found committed) and acked, or handed back.
@@ -19,10 +26,18 @@ pub(super) enum Ending {
     Conflict,
 }
 
-/// Commits what a run asked for.
-pub(super) async fn commit(work: &Work<'_>, snapshot: Snapshot, residue: Residue) -> Ending {
+/// Commits what a run asked for, and its answer if it is a call.
+pub(super) async fn commit(
+    work: &Work<'_>,
+    snapshot: Snapshot,
+    residue: Residue,
+    answer: Option<Bytes>,
+) -> Ending {
     let counted = Counted::of(&residue.change);
-    let change = Change { event: work.cause(), ..residue.change };
+    let mut change = Change { event: work.cause(), ..residue.change };
+    if work.decoded.is_call {
+        change.effects.push(answer_of(work, &Ok(answer.unwrap_or_default())));
+    }
     match store(work, snapshot, change).await {
         Ok(()) => {
             count(work, &residue.samples);
@@ -41,6 +56,7 @@ pub(super) async fn commit(work: &Work<'_>, snapshot: Snapshot, residue: Residue
 /// Commits what follows from a failure.
 pub(super) async fn failure(work: &Work<'_>, failure: Outcome, samples: &[Sample]) -> Outcome {
     match &failure {
+        Outcome::Failure { .. } if work.decoded.is_call => no(work, failure, samples).await,
         Outcome::Failure { then: Then::Dead, .. } => dead_letter(work, failure, samples).await,
         Outcome::Failure { then: Then::Inbox(pause), .. } => {
             match in_place_of_effects(work, || again::change(work, *pause)).await {
@@ -58,6 +74,30 @@ pub(super) async fn failure(work: &Work<'_>, failure: Outcome, samples: &[Sample
         }
         _ => failure,
     }
+}
+
+/// The answer to a call that failed, or was refused.
+async fn no(work: &Work<'_>, failure: Outcome, samples: &[Sample]) -> Outcome {
+    let answer = answer_of(work, &Err(status::of_failure(&failure)));
+    let (event, life) = (&work.decoded.event.id, work.decoded.past.life);
+    let change = Change {
+        event: work.cause(),
+        // Another end of the call than its effects, and once for each life.
+        ids: Some(format!("{event}.answer.{life}")),
+        effects: vec![answer],
+        ..Change::default()
+    };
+    match in_place_of_effects(work, || change.clone()).await {
+        Ok(()) => {
+            count(work, samples);
+            failure.but(Then::Answer)
+        }
+        Err(error) => other_end(error),
+    }
+}
+
+fn answer_of(work: &Work<'_>, reply: &Reply) -> Message {
+    answers::message(&work.plugin.name, &work.decoded.event.id, work.decoded.past.life, reply)
 }
 
 /// The dead letter of an event that is given up. One that does not fit is cut down to what names the event.

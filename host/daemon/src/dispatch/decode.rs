@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 use super::{
     Route,
     again::{Past, Times},
-    inbox::{Envelope, EnvelopeError},
+    inbox::{Call, Envelope, EnvelopeError},
 };
 use crate::{
-    config::{Class, KeyPlace, KeySource, Subscription},
+    config::{Class, KeyPlace, KeySource, Method, MethodKind, Subscription},
     observe::trace::hex,
     plugins::Plugin,
 };
@@ -32,6 +32,8 @@ pub(super) struct Decoded {
     pub(super) subscription: Arc<Subscription>,
     pub(super) order_key: Option<String>,
     pub(super) point: Point,
+    /// It is a call: its event's id is the call's, its subject the method, its headers the metadata.
+    pub(super) is_call: bool,
 }
 
 /// Why an event of an inbox is not run here. Another host may well be able to.
@@ -44,6 +46,11 @@ pub(super) enum Strange {
          give the subscription to {subject:?} durable = {durable:?} in the plugin's manifest"
     )]
     Durable { durable: String, subject: String },
+    #[error(
+        "it is a call of {method:?}, which the plugin does not serve here as a method that writes; it waits for a host where it \
+         does: list the method in the plugin's manifest, and grant it in the config under [plugins.{plugin}.grants]"
+    )]
+    Method { method: String, plugin: String },
 }
 
 impl Decoded {
@@ -84,6 +91,9 @@ pub(super) fn decode(delivery: &Delivery, route: &Route, plugin: &Plugin) -> Res
 
 fn enveloped(data: &Bytes, plugin: &Plugin) -> Result<Decoded, Strange> {
     let envelope = Envelope::read(data)?;
+    if envelope.call.is_some() {
+        return called(envelope, plugin);
+    }
     let mut subscriptions = plugin.subscriptions.iter();
     let Some(subscription) = subscriptions.find(|s| s.durable == envelope.durable) else {
         return Err(Strange::Durable { durable: envelope.durable, subject: envelope.subject });
@@ -121,11 +131,35 @@ fn decoded(event: Event, past: Past, subscription: Arc<Subscription>, space: &st
         // Without a key there is no cell; the record commits the event all the same.
         (Class::Record | Class::Cell, _) => Point::Record,
     };
-    Decoded { event, past, subscription, order_key, point }
+    Decoded { event, past, subscription, order_key, point, is_call: false }
+}
+
+/// A call that the plugin serves. What is not served here may be elsewhere, or again: to answer that would be to lose it.
+fn called(envelope: Envelope, plugin: &Plugin) -> Result<Decoded, Strange> {
+    let method = &envelope.subject;
+    let serves = |m: &Arc<Method>| m.path == *method && m.kind == MethodKind::Write;
+    if !plugin.methods.iter().any(serves) {
+        return Err(Strange::Method { method: envelope.subject, plugin: plugin.name.clone() });
+    }
+    let Call { key, cell } = envelope.call.clone().unwrap_or_default();
+    let point = match cell {
+        Some(cell) => Point::Cell { space: plugin.space.clone(), cell },
+        None => Point::Record,
+    };
+    let subscription = Arc::new(Subscription::of_calls(method));
+    let event = Event {
+        headers: envelope.headers(),
+        id: envelope.root,
+        subject: envelope.subject,
+        data: envelope.data,
+        timestamp: envelope.timestamp,
+    };
+    let past = Past { life: envelope.life, ..Past::default() };
+    Ok(Decoded { event, past, subscription, order_key: key, point, is_call: true })
 }
 
 /// The name of a key's cell. A key too long for a name is known by its hash, and so is a name that is too long.
-fn cell(template: &str, key: &str) -> String {
+pub(crate) fn cell(template: &str, key: &str) -> String {
     let hashed = |text: &str| format!("sha256:{}", hex(&Sha256::digest(text)));
     let name = if key.len() <= MAX_KEY {
         template.replace("{key}", key)

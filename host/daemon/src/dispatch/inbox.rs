@@ -1,5 +1,5 @@
-//! A plugin's inbox: events that come to it again, alone, after a failure or because somebody redrove them. What is stored
-//! there is an envelope around the event as it was first delivered.
+//! A plugin's inbox: events that come to it again, alone, after a failure or because somebody redrove them, and calls that it
+//! serves. What is stored there is an envelope around the event as it was first delivered, or around the call.
 
 use std::time::Duration;
 
@@ -11,10 +11,11 @@ use prost::Message as _;
 /// nothing else of the inbox before it; three heartbeats go into it.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(10);
 
-/// The newest that this version writes and reads.
-const FORMAT: u32 = 1;
+/// Of an event, and of a call, which versions that know none are not to take for an event.
+const EVENT: u32 = 1;
+const CALL: u32 = 2;
 
-/// An event on its way to another attempt.
+/// An event on its way to another attempt, or a call.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(crate) struct Envelope {
     #[prost(uint32, tag = "1")]
@@ -59,6 +60,33 @@ pub(crate) struct Envelope {
     /// The sequence of the dead letter that this was redriven from, which may still be there; 0: of none.
     #[prost(uint64, tag = "16")]
     pub(crate) dead_letter: u64,
+    /// What a call has besides: then the root is its id, the subject its method, the headers its metadata, and the life
+    /// counts how often it was to be run anew.
+    #[prost(message, optional, tag = "17")]
+    pub(crate) call: Option<Call>,
+}
+
+/// Of a call.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct Call {
+    /// Decided by whoever took it, so that all who run it agree.
+    #[prost(string, optional, tag = "1")]
+    pub(crate) key: Option<String>,
+    #[prost(string, optional, tag = "2")]
+    pub(crate) cell: Option<String>,
+}
+
+/// A call to store.
+pub(crate) struct NewCall {
+    pub(crate) id: String,
+    pub(crate) life: u64,
+    /// `package.Service/Method`
+    pub(crate) method: String,
+    pub(crate) request: Bytes,
+    /// Nanoseconds since the epoch.
+    pub(crate) timestamp: u64,
+    pub(crate) key: Option<String>,
+    pub(crate) cell: Option<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -79,7 +107,7 @@ struct Version {
 /// Why an inbox message can't be read here.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum EnvelopeError {
-    #[error("it is of format {0}, and this version knows {FORMAT}; update this host")]
+    #[error("it is of format {0}, and this version knows none after {CALL}; update this host")]
     Unknown(u32),
     #[error("it is damaged: {0}")]
     Damaged(String),
@@ -89,7 +117,23 @@ impl Envelope {
     /// With the format and the headers set; the rest is the caller's.
     pub(crate) fn new(headers: &[(String, String)]) -> Self {
         let headers = headers.iter().map(|(name, value)| Header { name: name.clone(), value: value.clone() });
-        Self { format: FORMAT, headers: headers.collect(), ..Self::default() }
+        Self { format: EVENT, headers: headers.collect(), ..Self::default() }
+    }
+
+    /// Around a call.
+    pub(crate) fn of_call(metadata: &[(String, String)], new: NewCall) -> Self {
+        Self {
+            format: CALL,
+            root: new.id,
+            durable: durable_of_calls(&new.method),
+            subject: new.method,
+            data: new.request,
+            timestamp: new.timestamp,
+            attempt: 1,
+            life: new.life,
+            call: Some(Call { key: new.key, cell: new.cell }),
+            ..Self::new(metadata)
+        }
     }
 
     /// The event's headers, as they were first delivered.
@@ -109,7 +153,7 @@ impl Envelope {
     pub(crate) fn read(data: &Bytes) -> Result<Self, EnvelopeError> {
         let damaged = |error: prost::DecodeError| EnvelopeError::Damaged(error.to_string());
         match Version::decode(data.clone()).map_err(damaged)?.format {
-            FORMAT => {}
+            EVENT | CALL => {}
             // Of no format that ever was: not ours.
             0 => return Err(EnvelopeError::Damaged("it has no format".to_owned())),
             other => return Err(EnvelopeError::Unknown(other)),
@@ -117,6 +161,9 @@ impl Envelope {
         let envelope = Self::decode(data.clone()).map_err(damaged)?;
         if envelope.root.is_empty() || envelope.attempt == 0 {
             return Err(EnvelopeError::Damaged("it names no event, or no attempt".to_owned()));
+        }
+        if (envelope.format == CALL) != envelope.call.is_some() {
+            return Err(EnvelopeError::Damaged("it is half a call".to_owned()));
         }
         Ok(envelope)
     }
@@ -135,6 +182,11 @@ pub(crate) fn filter(plugin: &str) -> String {
 /// The durable of a plugin's inbox.
 pub(crate) fn durable(plugin: &str) -> String {
     format!("cofferdam-inbox-{plugin}")
+}
+
+/// What stands for the durable by which a call came: no durable can be called so.
+pub(crate) fn durable_of_calls(method: &str) -> String {
+    format!("grpc:{method}")
 }
 
 /// Of the timer that brings an attempt.
@@ -172,9 +224,32 @@ mod tests {
     }
 
     #[test]
+    fn a_call_has_a_format_of_its_own_and_a_place_for_each_life() {
+        let call = Envelope::of_call(
+            &[("x".into(), "1".into())],
+            NewCall {
+                id: "0a.1b".into(),
+                life: 3,
+                method: "a.B/C".into(),
+                request: Bytes::from_static(&[1]),
+                timestamp: 42,
+                key: Some("k".into()),
+                cell: None,
+            },
+        );
+        let message = call.message("p");
+        assert_eq!(message.subject, "cd.in.p.0a.1b.3.1");
+        assert_eq!(Envelope::read(&message.data).unwrap(), call);
+        assert_eq!((call.format, envelope().format), (2, 1));
+        assert!(!cofferdam_bus::subject::is_plain_token(&call.durable), "no subscription has it");
+    }
+
+    #[test]
     fn a_newer_format_is_told_apart_from_damage() {
-        let newer = Envelope { format: FORMAT + 1, ..envelope() }.encode_to_vec();
-        assert_eq!(Envelope::read(&newer.into()), Err(EnvelopeError::Unknown(FORMAT + 1)));
+        let newer = Envelope { format: CALL + 1, ..envelope() }.encode_to_vec();
+        assert_eq!(Envelope::read(&newer.into()), Err(EnvelopeError::Unknown(CALL + 1)));
+        let half = Envelope { format: CALL, ..envelope() }.encode_to_vec();
+        assert!(matches!(Envelope::read(&half.into()), Err(EnvelopeError::Damaged(_))));
         for damaged in [&b""[..], b"{}", &[8, 1], &[0xff; 9]] {
             let read = Envelope::read(&Bytes::copy_from_slice(damaged));
             assert!(matches!(read, Err(EnvelopeError::Damaged(_))), "{damaged:?}");

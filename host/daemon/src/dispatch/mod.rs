@@ -12,7 +12,7 @@ mod decode;
 mod endings;
 mod grip;
 pub(crate) mod inbox;
-mod invoke;
+pub(crate) mod invoke;
 mod outcome;
 mod quarantine;
 mod route;
@@ -29,12 +29,13 @@ use cofferdam_bus::{Delivery, Error, Opened, OtherCell, Point, Snapshot};
 use cofferdam_sandbox::Limits;
 pub use dead_letter::undeliverable;
 use decode::Decoded;
+pub(crate) use decode::cell;
 use endings::Endings;
-#[cfg(test)]
 pub(crate) use grip::Grip;
 pub use grip::Held;
-pub use outcome::Outcome;
-use outcome::{Failed, Policy};
+pub(crate) use outcome::judge;
+pub use outcome::{Failed, Outcome};
+pub(crate) use outcome::Policy;
 use quarantine::{Solo, Verdict};
 pub use route::Route;
 pub use settle::Finished;
@@ -148,12 +149,12 @@ impl Work<'_> {
             if ran.residue.light {
                 permits.make_room();
             }
-            let samples = ran.residue.samples.clone();
+            let (samples, answer) = (ran.residue.samples.clone(), ran.answer.clone());
             if let Some(reason) = &ran.residue.missing {
                 return Outcome::HandedBack(reason.clone());
             }
             let failure = match outcome::judge(&ran, &self.limits, || self.policy()) {
-                Outcome::Done => match commit::commit(self, snapshot, ran.residue).await {
+                Outcome::Done => match commit::commit(self, snapshot, ran.residue, answer).await {
                     commit::Ending::Over(outcome) => return outcome,
                     commit::Ending::Conflict => {
                         self.count_conflict();

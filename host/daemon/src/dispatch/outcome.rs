@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use cofferdam_sandbox::{Ending, Failure, Limits};
+use cofferdam_sandbox::{Ending, Failure, Limits, ServeError};
 use sha2::{Digest, Sha256};
 
 use super::invoke::Ran;
@@ -32,6 +32,8 @@ pub enum Failed {
     Unfit,
     /// Each delivery of it ended without an outcome: it may be what kills the host.
     Deadly,
+    /// A call was answered with this status, by its gRPC number.
+    Status(u8),
 }
 
 impl Failed {
@@ -44,6 +46,7 @@ impl Failed {
             Failed::Limited => "limited",
             Failed::Unfit => "unfit",
             Failed::Deadly => "deadly",
+            Failed::Status(_) => "status",
         }
     }
 }
@@ -59,12 +62,14 @@ pub enum Then {
     Back(Duration),
     /// After this pause it is run again in its place: this host counts.
     Here(Duration),
+    /// It is a call, and this is its answer.
+    Answer,
 }
 
 impl Then {
     pub(super) fn pause(self) -> Option<Duration> {
         match self {
-            Then::Dead => None,
+            Then::Dead | Then::Answer => None,
             Then::Inbox(pause) | Then::Back(pause) | Then::Here(pause) => Some(pause),
         }
     }
@@ -119,6 +124,8 @@ impl Outcome {
 
     pub fn fault(&self) -> Option<Fault> {
         match self {
+            // A plugin that says no to its client does what it is there for.
+            Outcome::Failure { how: Failed::Status(_), fault: Fault::Guest, .. } => None,
             Outcome::Done | Outcome::Duplicate => None,
             Outcome::Failure { fault, .. } => Some(*fault),
             Outcome::HandedBack(_) => Some(Fault::Host),
@@ -145,11 +152,11 @@ impl Outcome {
 const MAX_PAUSE: Duration = Duration::from_secs(3600);
 
 /// What a subscription does about failures of one attempt.
-pub(super) struct Policy<'a> {
-    pub(super) failure: &'a FailurePolicy,
-    pub(super) attempt: u32,
+pub(crate) struct Policy<'a> {
+    pub(crate) failure: &'a FailurePolicy,
+    pub(crate) attempt: u32,
     /// What tells this attempt from all others: the jitter follows from it.
-    pub(super) seed: String,
+    pub(crate) seed: String,
 }
 
 impl Policy<'_> {
@@ -175,7 +182,7 @@ impl Policy<'_> {
 }
 
 /// From how the sandbox ended to what it means.
-pub(super) fn judge<'p>(ran: &Ran, limits: &Limits, policy: impl FnOnce() -> Policy<'p>) -> Outcome {
+pub(crate) fn judge<'p>(ran: &Ran, limits: &Limits, policy: impl FnOnce() -> Policy<'p>) -> Outcome {
     // A capability that failed knows better whose fault it was than the guest that gave up over it.
     let blamed = ran.residue.blame.unwrap_or(Fault::Guest);
     let (how, fault, asked) = match &ran.ending {
@@ -184,6 +191,7 @@ pub(super) fn judge<'p>(ran: &Ran, limits: &Limits, policy: impl FnOnce() -> Pol
             (Failed::Retry, blamed, after_ms.map(Duration::from_millis))
         }
         Ending::Failed(Failure::Reject(_)) => (Failed::Rejected, blamed, None),
+        Ending::Refused(ServeError { code, .. }) => (Failed::Status(*code), blamed, None),
         Ending::Trap { .. } => (Failed::Trapped, Fault::Guest, None),
         Ending::CpuLimit => (Failed::TimedOut, Fault::Guest, None),
         Ending::WallLimit => (Failed::TimedOut, blamed, None),
@@ -194,6 +202,7 @@ pub(super) fn judge<'p>(ran: &Ran, limits: &Limits, policy: impl FnOnce() -> Pol
     };
     let reason = match &ran.ending {
         Ending::Failed(Failure::Retry { reason, .. } | Failure::Reject(reason)) => reason.clone(),
+        Ending::Refused(ServeError { message, .. }) => message.clone(),
         other => other.describe(limits),
     };
     let reason = text::excerpt(&reason, MAX_REASON).into_owned();

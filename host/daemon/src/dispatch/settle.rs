@@ -11,7 +11,7 @@ use super::{
     again::Times,
     endings::Endings,
     grip::Held,
-    outcome::{Outcome, Then},
+    outcome::{Failed, Outcome, Then},
 };
 use crate::{fault::Fault, observe::advisory, plugins::Plugin};
 
@@ -51,9 +51,9 @@ pub(super) async fn settle(
             endings.handed_back(id, delivery.count);
             hand_back_if_ours(delivery, held, Some(delivery.origin.ack_wait / 10)).await;
         }
-        Outcome::Done | Outcome::Duplicate | Outcome::Failure { then: Then::Dead | Then::Inbox(_), .. } => {
-            endings.over(id)
-        }
+        Outcome::Done
+        | Outcome::Duplicate
+        | Outcome::Failure { then: Then::Dead | Then::Inbox(_) | Then::Answer, .. } => endings.over(id),
     }
     log(&finished);
     let fault = finished.outcome.fault().map_or("", Fault::name);
@@ -96,6 +96,33 @@ fn log(finished: &Finished<'_>) {
     match &finished.outcome {
         Outcome::Done => tracing::info!(plugin, subject, event, order_key, attempt, ms, "done"),
         Outcome::Duplicate => tracing::debug!(plugin, subject, event, order_key, "had been committed before"),
+        Outcome::Failure { how: Failed::Status(code), reason, .. } => {
+            tracing::info!(
+                plugin,
+                subject,
+                event,
+                order_key,
+                attempt,
+                ms,
+                outcome,
+                code,
+                "answered: {reason}"
+            );
+        }
+        Outcome::Failure { fault, reason, then: Then::Answer, .. } => {
+            let fault = fault.name();
+            tracing::error!(
+                plugin,
+                subject,
+                event,
+                order_key,
+                attempt,
+                ms,
+                outcome,
+                fault,
+                "answered: {reason}"
+            );
+        }
         Outcome::Failure { fault, reason, then, .. } if *then != Then::Dead => {
             let (fault, pause_ms) = (fault.name(), then.pause().unwrap_or_default().as_millis() as u64);
             tracing::warn!(

@@ -35,6 +35,9 @@ pub struct Metrics {
     pub call_retries: IntCounterVec,
     /// Calls that an earlier run made, answered from the record.
     pub calls_recalled: IntCounterVec,
+    /// Calls that clients made here, by plugin, method and gRPC status number.
+    pub served: IntCounterVec,
+    pub served_seconds: HistogramVec,
     pub jobs: IntCounterVec,
     pub log_dropped: IntCounterVec,
     pub plugin_info: IntGaugeVec,
@@ -103,6 +106,12 @@ impl Metrics {
             &["plugin"],
         )?;
         registry.register(Box::new(seconds.clone()))?;
+        let served_seconds = HistogramVec::new(
+            HistogramOpts::new("cofferdam_served_seconds", "From a call's arrival to its answer.")
+                .buckets(SECONDS.into()),
+            &["plugin", "method"],
+        )?;
+        registry.register(Box::new(served_seconds.clone()))?;
         let bus_up = IntGauge::new("cofferdam_bus_up", "1 while the bus is in reach.")?;
         registry.register(Box::new(bus_up.clone()))?;
         let mut guests = BTreeMap::new();
@@ -160,6 +169,12 @@ impl Metrics {
                 "Calls answered from the record of an earlier run, without asking the upstream.",
                 &["plugin", "upstream"],
             )?,
+            served: counter(
+                "cofferdam_served_calls_total",
+                "Calls of clients by plugin, method and gRPC status number.",
+                &["plugin", "method", "code"],
+            )?,
+            served_seconds,
             jobs: counter(
                 "cofferdam_jobs_total",
                 "Executor jobs by how they ended.",

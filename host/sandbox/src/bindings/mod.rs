@@ -9,7 +9,7 @@ use wasmtime::{Engine, Store};
 use crate::error::LoadError;
 use crate::inspect::Shape;
 use crate::instance::State;
-use crate::seam::{Answer, Event, Failure};
+use crate::seam::{Answer, Event, Failure, Reply, Request};
 use crate::wasi;
 
 /// For messages.
@@ -54,7 +54,8 @@ impl Bindings {
         }
         match shape.contract {
             Contract::V0_1 => {
-                v0_1::link(&mut linker, component, &shape.handler()).map(Self::V0_1).map_err(failed)
+                let (handler, service) = (shape.handler(), shape.service());
+                v0_1::link(&mut linker, component, &handler, service).map(Self::V0_1).map_err(failed)
             }
         }
     }
@@ -62,7 +63,7 @@ impl Bindings {
     /// Makes an instance; code of the guest may run in it.
     pub(crate) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Instantiated> {
         match self {
-            Self::V0_1(plugin) => plugin.instantiate_async(store).await.map(Instantiated::V0_1),
+            Self::V0_1(plugin) => plugin.instantiate(store).await.map(Instantiated::V0_1),
         }
     }
 }
@@ -80,7 +81,14 @@ impl Instantiated {
         event: Event,
     ) -> wasmtime::Result<Result<(), Failure>> {
         match self {
-            Self::V0_1(instance) => v0_1::handle(instance, store, event).await,
+            Self::V0_1(instance) => instance.handle(store, event).await,
+        }
+    }
+
+    /// Calls the service, which it is known to have.
+    pub(crate) async fn serve(&self, store: &mut Store<State>, request: Request) -> wasmtime::Result<Reply> {
+        match self {
+            Self::V0_1(instance) => instance.serve(store, request).await,
         }
     }
 }

@@ -2,11 +2,11 @@
 //! here.
 
 use wasmtime::Store;
-use wasmtime::component::types::ComponentItem;
-use wasmtime::component::{Component, HasSelf, Linker};
+use wasmtime::component::types::{ComponentFunc, ComponentItem};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use crate::instance::State;
-use crate::seam::{self, Answer, Call, Event, Failure};
+use crate::seam::{self, Answer, Call, Event, Failure, Reply, Request, ServeError};
 
 #[allow(
     unreachable_pub,
@@ -24,57 +24,129 @@ mod wit {
     });
 }
 
+/// What a plugin may export besides, on its own: the world of a plugin that has it would be one more way to link.
+#[allow(
+    unreachable_pub,
+    dead_code,
+    clippy::large_futures,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "generated from wit/plugin.wit"
+)]
+mod more {
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        inline: "package cofferdam:sandbox; world serving { export cofferdam:plugin/service@0.1.0; }",
+        with: { "cofferdam:plugin/types": super::wit::cofferdam::plugin::types },
+        exports: { default: async },
+    });
+}
+
+use more::exports::cofferdam::plugin::service;
 use wit::cofferdam::plugin::{clock, config, delivery, executor, log, metrics, publish, rpc, state, types};
 
 pub(super) const INTERFACES: [&str; 9] =
     ["delivery", "publish", "rpc", "executor", "state", "config", "log", "metrics", "clock"];
 
-pub(crate) type Plugin = wit::EventPluginPre<State>;
-pub(crate) type Instance = wit::EventPlugin;
+/// A component, linked, and where its exports are.
+#[derive(Clone)]
+pub(crate) struct Plugin {
+    component: InstancePre<State>,
+    handler: wit::EventPluginIndices,
+    service: Option<service::GuestIndices>,
+}
+
+/// One instance, for events and requests alike.
+pub(crate) struct Instance {
+    handler: wit::EventPlugin,
+    service: Option<service::Guest>,
+}
 
 pub(super) fn link(
     linker: &mut Linker<State>,
     component: &Component,
     handler: &str,
+    service: Option<&str>,
 ) -> wasmtime::Result<Plugin> {
     wit::EventPlugin::add_to_linker::<State, HasSelf<State>>(linker, |state| state)?;
-    let instance = linker.instantiate_pre(component)?;
-    // Otherwise a handler of another type would be found out by the first event only.
-    let engine = component.engine();
-    let component_type = component.component_type();
-    let handle = match component_type.get_export(engine, handler).map(|export| export.ty) {
-        Some(ComponentItem::ComponentInstance(interface)) => match interface.get_export(engine, "handle") {
-            Some(export) => export.ty,
-            None => wasmtime::bail!("{handler} has no function `handle`"),
-        },
-        _ => wasmtime::bail!("{handler} is no interface"),
-    };
-    let ComponentItem::ComponentFunc(handle) = handle else {
-        wasmtime::bail!("`handle` of {handler} is no function");
-    };
-    handle
-        .typecheck::<(&types::Event,), (Result<(), types::Failure>,)>(&instance.instance_type())
-        .map_err(|error| error.context(format!("`handle` of {handler} is not as the contract has it")))?;
-    Plugin::new(instance)
+    let linked = linker.instantiate_pre(component)?;
+    // Otherwise an export of another type would be found out by the first event or request only.
+    let instance_type = linked.instance_type();
+    let not_as =
+        |interface: &str, name: &str| format!("`{name}` of {interface} is not as the contract has it");
+    function(component, handler, "handle")?
+        .typecheck::<(&types::Event,), (Result<(), types::Failure>,)>(&instance_type)
+        .map_err(|error| error.context(not_as(handler, "handle")))?;
+    if let Some(service) = service {
+        function(component, service, "serve")?
+            .typecheck::<(&service::Call,), (Result<Vec<u8>, service::Status>,)>(&instance_type)
+            .map_err(|error| error.context(not_as(service, "serve")))?;
+    }
+    Ok(Plugin {
+        handler: wit::EventPluginIndices::new(&linked)?,
+        service: service.map(|_| service::GuestIndices::new(&linked)).transpose()?,
+        component: linked,
+    })
 }
 
-pub(super) async fn handle(
-    instance: &Instance,
-    store: &mut Store<State>,
-    event: Event,
-) -> wasmtime::Result<Result<(), Failure>> {
-    let event = types::Event {
-        id: event.id,
-        subject: event.subject,
-        headers: event.headers,
-        data: event.data.into(),
-        timestamp: event.timestamp,
+/// The type of a function that an interface exports.
+fn function(component: &Component, interface: &str, name: &str) -> wasmtime::Result<ComponentFunc> {
+    let engine = component.engine();
+    let exported = component.component_type().get_export(engine, interface).map(|export| export.ty);
+    let Some(ComponentItem::ComponentInstance(exported)) = exported else {
+        wasmtime::bail!("{interface} is no interface");
     };
-    let result = instance.cofferdam_plugin_handler().call_handle(store, &event).await?;
-    Ok(result.map_err(|failure| match failure {
-        types::Failure::Retry(types::Retry { reason, after_ms }) => Failure::Retry { reason, after_ms },
-        types::Failure::Reject(reason) => Failure::Reject(reason),
-    }))
+    match exported.get_export(engine, name).map(|export| export.ty) {
+        Some(ComponentItem::ComponentFunc(function)) => Ok(function),
+        Some(_) => wasmtime::bail!("`{name}` of {interface} is no function"),
+        None => wasmtime::bail!("{interface} has no function `{name}`"),
+    }
+}
+
+impl Plugin {
+    pub(super) async fn instantiate(&self, store: &mut Store<State>) -> wasmtime::Result<Instance> {
+        let instance = self.component.instantiate_async(&mut *store).await?;
+        let handler = self.handler.load(&mut *store, &instance)?;
+        let service =
+            self.service.as_ref().map(|service| service.load(&mut *store, &instance)).transpose()?;
+        Ok(Instance { handler, service })
+    }
+}
+
+impl Instance {
+    pub(super) async fn handle(
+        &self,
+        store: &mut Store<State>,
+        event: Event,
+    ) -> wasmtime::Result<Result<(), Failure>> {
+        let event = types::Event {
+            id: event.id,
+            subject: event.subject,
+            headers: event.headers,
+            data: event.data.into(),
+            timestamp: event.timestamp,
+        };
+        let result = self.handler.cofferdam_plugin_handler().call_handle(store, &event).await?;
+        Ok(result.map_err(|failure| match failure {
+            types::Failure::Retry(types::Retry { reason, after_ms }) => Failure::Retry { reason, after_ms },
+            types::Failure::Reject(reason) => Failure::Reject(reason),
+        }))
+    }
+
+    pub(super) async fn serve(&self, store: &mut Store<State>, request: Request) -> wasmtime::Result<Reply> {
+        let Some(service) = &self.service else { wasmtime::bail!("the component exports no service") };
+        let call = service::Call {
+            id: request.id,
+            method: request.method,
+            metadata: request.metadata,
+            request: request.request.into(),
+            timestamp: request.timestamp,
+        };
+        Ok(match service.call_serve(store, &call).await? {
+            Ok(answer) => Ok(answer.into()),
+            Err(status) => Err(ServeError { code: number(status.code), message: status.message }),
+        })
+    }
 }
 
 /// Makes a call and takes what its answer carries. An answer to another call is the host's fault and ends the run.
@@ -186,6 +258,28 @@ fn code(number: u8) -> rpc::Code {
         15 => rpc::Code::DataLoss,
         16 => rpc::Code::Unauthenticated,
         _ => rpc::Code::Unknown,
+    }
+}
+
+/// gRPC's number of a code that is to say why there is no answer. OK can't: it is unknown, as the contract has it.
+fn number(code: types::Code) -> u8 {
+    match code {
+        types::Code::Cancelled => 1,
+        types::Code::Ok | types::Code::Unknown => 2,
+        types::Code::InvalidArgument => 3,
+        types::Code::DeadlineExceeded => 4,
+        types::Code::NotFound => 5,
+        types::Code::AlreadyExists => 6,
+        types::Code::PermissionDenied => 7,
+        types::Code::ResourceExhausted => 8,
+        types::Code::FailedPrecondition => 9,
+        types::Code::Aborted => 10,
+        types::Code::OutOfRange => 11,
+        types::Code::Unimplemented => 12,
+        types::Code::Internal => 13,
+        types::Code::Unavailable => 14,
+        types::Code::DataLoss => 15,
+        types::Code::Unauthenticated => 16,
     }
 }
 

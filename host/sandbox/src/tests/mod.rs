@@ -4,6 +4,7 @@ mod cache;
 mod isolation;
 mod limits;
 mod runs;
+mod serving;
 mod wasi;
 
 use bytes::Bytes;

@@ -43,6 +43,24 @@ async fn a_component_links_that_was_built_before_a_function_was_added() {
 }
 
 #[tokio::test]
+async fn a_component_links_that_was_built_when_the_codes_were_those_of_rpc_alone() {
+    let before = r#"
+      (import "cofferdam:plugin/rpc@0.1.0" (instance $rpc
+        (type $code' (enum "ok" "cancelled" "unknown" "invalid-argument" "deadline-exceeded" "not-found"
+          "already-exists" "permission-denied" "resource-exhausted" "failed-precondition" "aborted" "out-of-range"
+          "unimplemented" "internal" "unavailable" "data-loss" "unauthenticated"))
+        (export "code" (type $code (eq $code')))
+        (type $status' (record (field "code" $code) (field "message" string) (field "local" bool)))
+        (export "status" (type $status (eq $status')))
+        (type $options' (record (field "timeout-ms" (option u32)) (field "metadata" (list (tuple string string)))
+          (field "repeat" bool)))
+        (export "options" (type $options (eq $options')))
+        (export "call" (func (param "upstream" string) (param "method" string) (param "request" (list u8))
+          (param "options" $options) (result (result (list u8) (error $status)))))))"#;
+    assert_eq!(once(guest(before, "", "")).await.0, Ending::Ok);
+}
+
+#[tokio::test]
 async fn failures_are_the_guests_word() {
     // A result lies at 64: `err`, its case at 72, its fields from 80 on; the text is the event's id.
     let failed = |fields: &str| {

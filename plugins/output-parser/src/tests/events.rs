@@ -41,7 +41,7 @@ fn run(host: &mut Host, subject: &str, data: Value) -> Run {
 }
 
 #[test]
-fn an_answer_becomes_parsed() {
+fn c9_an_answer_becomes_parsed() {
     let run = run(&mut host(), COMPLETED, answer());
     assert_eq!(run.result, Ok(()));
     assert_eq!(run.subjects(), [PARSED]);
@@ -65,7 +65,7 @@ fn an_answer_becomes_parsed() {
 }
 
 #[test]
-fn every_shape_of_response_is_ours() {
+fn c2_4_ours_every_shape_of_response() {
     for data in [
         json!({"plan_id": "p", "story_id": "s2", "role": "developer", "result": {"proposal": ANSWER}}),
         json!({"task_id": "derive-p", "agent_id": "a", "output": {"content": ANSWER}, "checks_passed": true}),
@@ -84,7 +84,22 @@ fn every_shape_of_response_is_ours() {
 }
 
 #[test]
-fn answers_to_others_leave_no_trace() {
+fn c2_4_story_id_is_the_answers_else_the_records() {
+    let story = |data: Value| run(&mut host(), COMPLETED, data).on(PARSED)[0]["story_id"].clone();
+    let mut told = answer();
+    told["constraints"] = json!({"story_id": "told"});
+    assert_eq!((story(told), story(answer())), (json!("told"), json!("s")));
+}
+
+#[test]
+fn c2_4_only_the_exact_subjects_are_read() {
+    let manifest = include_str!("../../plugin.toml");
+    let subjects: Vec<&str> = manifest.lines().filter_map(|line| line.strip_prefix("subject = ")).collect();
+    assert_eq!(subjects, ["\"agent.response.completed\"", "\"agent.response.failed\""]);
+}
+
+#[test]
+fn c2_4_ours_answers_to_others_leave_no_trace() {
     for data in [
         json!({"task_id": "TASK-001", "proposal": ANSWER}),
         json!({"task_id": "TASK-001", "plan_id": "p", "result": {"proposal": ANSWER}}),
@@ -102,7 +117,7 @@ fn answers_to_others_leave_no_trace() {
 }
 
 #[test]
-fn a_text_without_tasks_becomes_rejected() {
+fn c9_a_text_without_tasks_becomes_rejected() {
     for (text, kind) in [
         ("", "no_tasks"),
         ("Sorry.", "no_tasks"),
@@ -121,12 +136,14 @@ fn a_text_without_tasks_becomes_rejected() {
 }
 
 #[test]
-fn a_failed_agent_becomes_rejected() {
+fn c9_a_failed_agent_becomes_rejected() {
     let data = json!({
         "task_id": "derive-p", "error": "out of memory", "error_type": "RuntimeError",
         "constraints": {"metadata": {"attempt": "2", "run": "2"}}
     });
-    let run = run(&mut host(), FAILED, data);
+    let mut record = record();
+    record["attempt"] = json!(3);
+    let run = run(&mut host_with(&record), FAILED, data);
     let rejected = &run.on(REJECTED)[0];
     assert_eq!(rejected["kind"], "agent_failed");
     assert_eq!(rejected["detail"], "RuntimeError: out of memory");
@@ -134,7 +151,7 @@ fn a_failed_agent_becomes_rejected() {
 }
 
 #[test]
-fn the_same_answer_twice_counts_once() {
+fn c2_1_dedupe_the_same_answer_twice_counts_once() {
     let mut host = host();
     assert_eq!(run(&mut host, COMPLETED, answer()).subjects(), [PARSED]);
     assert!(run(&mut host, COMPLETED, answer()).acked_without_effect());
@@ -144,7 +161,7 @@ fn the_same_answer_twice_counts_once() {
 }
 
 #[test]
-fn an_answer_that_no_derivation_waits_for_has_no_effect() {
+fn c4_persist_an_answer_that_no_derivation_waits_for_has_no_effect() {
     let mut completed = record();
     completed["status"] = json!("completed");
     let mut failed = record();
@@ -155,6 +172,9 @@ fn an_answer_that_no_derivation_waits_for_has_no_effect() {
     let mut unrequested =
         Host::from_manifest(include_str!("../../plugin.toml")).config("accept_unrequested", false);
     assert!(run(&mut unrequested, COMPLETED, answer()).acked_without_effect());
+    let mut old = record();
+    old["opened_at"] = json!("2026-02-01T00:00:00Z");
+    assert!(run(&mut host_with(&old), COMPLETED, answer()).acked_without_effect(), "opened since");
     let mut earlier = answer();
     earlier["constraints"] = json!({"metadata": {"run": "1", "attempt": "1"}});
     assert!(run(&mut host(), COMPLETED, earlier).acked_without_effect());
@@ -183,6 +203,51 @@ fn an_unrequested_answer_opens_the_record_with_its_own_attempt() {
 }
 
 #[test]
+fn an_answer_ends_the_time_of_its_attempt() {
+    let answered = |host: &Host| {
+        let record: Value = host.value("derivation/p", "record").unwrap();
+        record["attempts"][0]["answered_at"].is_string()
+    };
+    for (subject, data) in [
+        (COMPLETED, answer()),
+        (COMPLETED, json!({"task_id": "derive-p", "proposal": "Sorry."})),
+        (COMPLETED, json!({"task_id": "derive-p", "proposal": ANSWER, "metadata": {"attempt": "7"}})),
+        (FAILED, json!({"task_id": "derive-p", "error": "oom"})),
+    ] {
+        let mut host = host();
+        assert_eq!(run(&mut host, subject, data.clone()).result, Ok(()));
+        assert!(answered(&host), "{data}");
+    }
+    let mut host = host();
+    run(&mut host, COMPLETED, json!({"task_id": "TASK-7", "plan_id": "p", "proposal": ANSWER}));
+    assert!(!answered(&host), "foreign");
+}
+
+#[test]
+fn workers_that_always_say_the_same_answer_every_attempt() {
+    let mut host = host();
+    let mut say = |data: &Value| run(&mut host, COMPLETED, data.clone());
+    let bare =
+        json!({"plan_id": "p", "story_id": "s", "role": "developer", "result": {"proposal": "Sorry."}});
+    let timed = json!({"task_id": "derive-p", "proposal": "Sorry.", "timestamp": "2026-01-01T00:00:00Z"});
+    let named = json!({"task_id": "derive-p", "proposal": "Sorry.", "metadata": {"attempt": "1"}});
+    for data in [&bare, &timed, &named] {
+        assert_eq!(say(data).subjects(), [REJECTED], "{data}");
+        assert!(say(data).acked_without_effect(), "{data}");
+    }
+    let mut record: Value = host.value("derivation/p", "record").unwrap();
+    record["attempt"] = json!(2);
+    let submitted = event("x", "{}").timestamp as f64 / 1e9;
+    let second = json!({"attempt": 2, "job_id": "j2", "submitted_at": submitted});
+    record["attempts"].as_array_mut().unwrap().push(second);
+    host.set_value("derivation/p", "record", &record);
+    let mut say = |data: &Value| run(&mut host, COMPLETED, data.clone());
+    assert_eq!(say(&bare).on(REJECTED)[0]["attempt"], 2);
+    assert!(say(&bare).acked_without_effect());
+    assert!(say(&timed).acked_without_effect() && say(&named).acked_without_effect());
+}
+
+#[test]
 fn an_answer_belongs_to_the_attempt_of_its_deliberation_or_job() {
     let mut record = record();
     record["attempt"] = json!(3);
@@ -199,7 +264,7 @@ fn an_answer_belongs_to_the_attempt_of_its_deliberation_or_job() {
 }
 
 #[test]
-fn a_message_that_says_nothing_of_whom_it_is_about_is_rejected() {
+fn c2_1_consuming_a_message_that_says_nothing_of_whom_it_is_about_is_rejected() {
     for data in ["", "[]", "{\"task_id\": ", "{\"agent_id\": \"a\"}", "{\"task_id\": \"derive-\"}"] {
         for subject in [COMPLETED, FAILED] {
             let run = host().run(handle, event(subject, data));

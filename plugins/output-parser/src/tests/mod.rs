@@ -1,5 +1,3 @@
-//! Whole answers through `parse` and whole events through `handle`: what a user of the plugin sees.
+//! Whole events through `handle`: what a user of the plugin sees.
 
-mod answers;
 mod events;
-mod hostile;

@@ -5,3 +5,5 @@ mod opening;
 mod prompts;
 mod retrying;
 mod support;
+mod timing;
+mod turns;

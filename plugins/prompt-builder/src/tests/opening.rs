@@ -2,13 +2,11 @@
 
 use cofferdam_sdk::{
     Event, Failure,
-    testing::{Host, Run, event},
+    testing::{Host, event},
 };
 use serde_json::{Value, json};
 
 use super::support::*;
-
-const SECOND: u64 = 1_000_000_000;
 
 /// Opens a derivation; when that was.
 fn open_at(host: &mut Host) -> u64 {
@@ -23,13 +21,8 @@ fn later(at: u64, seconds: u64, data: Value) -> Event {
     Event { timestamp: at + seconds * SECOND, ..event(REQUESTED, data) }
 }
 
-/// Another request within the time of an attempt that was submitted then.
-fn run_again(host: &mut Host, at: u64, number: usize) -> Run {
-    run(host, later(at, 100, json!({"plan_id": "plan-1", "soon": number})))
-}
-
 #[test]
-fn an_approved_plan_becomes_one_job() {
+fn c4_config_an_approved_plan_becomes_one_job() {
     let mut host = host();
     let run = run(&mut host, event(APPROVED, json!({"plan_id": "plan-1", "approved_by": "po"})));
     assert_eq!(run.result, Ok(()));
@@ -49,7 +42,7 @@ fn an_approved_plan_becomes_one_job() {
 }
 
 #[test]
-fn a_request_opens_one_too_enveloped_or_bare() {
+fn c2_3_a_request_opens_one_too_enveloped_or_bare() {
     for (mode, message) in [
         ("bare", json!({"plan_id": "plan-1", "story_id": "story-1", "roles": "dev", "correlation_id": "c"})),
         (
@@ -68,7 +61,7 @@ fn a_request_opens_one_too_enveloped_or_bare() {
 }
 
 #[test]
-fn a_second_trigger_while_one_is_open_has_no_effect() {
+fn c9_a_second_trigger_while_one_is_open_has_no_effect() {
     let mut host = host();
     let opened = open_at(&mut host);
     let second = run(&mut host, later(opened, 150, json!({"plan_id": "plan-1"})));
@@ -79,54 +72,34 @@ fn a_second_trigger_while_one_is_open_has_no_effect() {
 }
 
 #[test]
-fn a_trigger_after_the_time_out_is_taken_for_it() {
-    let mut host = host();
-    let mut at = open_at(&mut host);
-    for attempt in 2..=4 {
-        let run = run(&mut host, later(at, 152, json!({"plan_id": "plan-1", "n": attempt})));
-        assert_eq!((run.result.clone(), run.jobs.len()), (Ok(()), 1), "attempt {attempt}");
-        assert_eq!((metadata(&run, "attempt"), metadata(&run, "run")), (attempt.to_string().as_str(), "1"));
-        assert!(run.published.is_empty());
-        let rejected = record(&host)["attempts"][attempt - 2]["rejected"].clone();
-        assert!(rejected.as_str().unwrap().starts_with("timeout: no answer for 15"), "{rejected}");
-        at += 152 * SECOND;
-        let soon = run_again(&mut host, at, attempt);
-        assert!(soon.jobs.is_empty() && soon.published.is_empty(), "the next attempt has its own time");
+fn c9_both_triggers_in_any_order_open_one_derivation() {
+    for (first, second) in [(APPROVED, REQUESTED), (REQUESTED, APPROVED)] {
+        let mut host = host();
+        assert_eq!(run(&mut host, event(first, json!({"plan_id": "plan-1"}))).jobs.len(), 1);
+        for n in 0..3 {
+            let again = run(&mut host, event(second, json!({"plan_id": "plan-1", "n": n})));
+            assert_eq!((again.result.clone(), again.jobs.len(), again.timers.len()), (Ok(()), 0, 0));
+            assert!(again.published.is_empty() && again.cancelled.is_empty() && again.calls.is_empty());
+        }
+        assert_eq!(record(&host)["run"], 1, "{first}");
     }
-    let last = run(&mut host, later(at, 152, json!({"plan_id": "plan-1", "n": 5})));
-    assert_eq!((last.subjects(), last.jobs.len()), (vec![FAILED], 0));
-    let message = last.published[0].json();
-    assert!(message["reason"].as_str().unwrap().starts_with("timeout: "), "{message}");
-    assert_eq!(last.metric("task_derivation_failed"), 1.0);
-    let anew = run(&mut host, later(at, 153, json!({"plan_id": "plan-1", "n": 6})));
-    assert_eq!((anew.jobs.len(), metadata(&anew, "run")), (1, "2"));
 }
 
 #[test]
-fn the_time_out_is_configuration() {
-    let mut host = host().config("timeout_seconds", 10);
-    let at = open_at(&mut host);
-    assert!(run(&mut host, later(at, 40, json!({"plan_id": "plan-1"}))).jobs.is_empty());
-    assert_eq!(run(&mut host, later(at, 42, json!({"plan_id": "plan-1", "n": 1}))).jobs.len(), 1);
-    let mut host = self::host().config("timeout_seconds", 0);
-    let at = open_at(&mut host);
-    assert!(run(&mut host, later(at, 330, json!({"plan_id": "plan-1"}))).jobs.is_empty());
-}
-
-#[test]
-fn a_record_without_a_job_times_out_from_its_opening() {
+fn c9_a_trigger_that_is_read_late_belongs_to_the_derivation_that_was_open_when_it_was_made() {
     let mut host = host();
     let at = open_at(&mut host);
-    let mut record = record(&host);
-    record["attempts"] = json!([]);
-    host.set_value("derivation/plan-1", "record", &record);
-    assert!(run(&mut host, later(at, 100, json!({"plan_id": "plan-1"}))).jobs.is_empty());
-    let run = run(&mut host, later(at, 152, json!({"plan_id": "plan-1", "n": 1})));
-    assert_eq!((run.jobs.len(), metadata(&run, "attempt")), (1, "2"));
+    change(&mut host, |record| {
+        record["status"] = "completed".into();
+        record["outcome"] = json!({"at": (at + 10 * SECOND) as f64 / 1e9, "task_count": 3});
+    });
+    let meanwhile = run(&mut host, later(at, 9, json!({"plan_id": "plan-1"})));
+    assert_eq!((meanwhile.result.clone(), meanwhile.jobs.len()), (Ok(()), 0));
+    assert_eq!(run(&mut host, later(at, 11, json!({"plan_id": "plan-1", "n": 1}))).jobs.len(), 1);
 }
 
 #[test]
-fn the_same_message_again_has_no_effect_even_after_the_end() {
+fn c2_1_dedupe_the_same_message_again_has_no_effect_even_after_the_end() {
     let mut host = host();
     let mut approval = event(APPROVED, json!({"plan_id": "plan-1", "timestamp": "2026-01-01T00:00:00Z"}));
     let mut request = event(REQUESTED, json!({"plan_id": "plan-1"}));
@@ -141,7 +114,7 @@ fn the_same_message_again_has_no_effect_even_after_the_end() {
 }
 
 #[test]
-fn a_new_request_after_the_end_reopens() {
+fn c4_persist_a_new_request_after_the_end_reopens() {
     let mut host = host();
     open(&mut host);
     complete(&mut host);
@@ -170,7 +143,7 @@ fn roles_come_from_the_request_else_from_the_plan_else_a_developer() {
 }
 
 #[test]
-fn a_message_without_identity_is_rejected() {
+fn c2_1_consuming_a_message_without_identity_is_rejected() {
     for (subject, message) in [
         (APPROVED, json!("not an object").to_string()),
         (APPROVED, "{".to_owned()),
@@ -186,7 +159,7 @@ fn a_message_without_identity_is_rejected() {
 }
 
 #[test]
-fn a_request_counts_whichever_attempt_follows_it() {
+fn c7_metrics_a_request_counts_whichever_attempt_follows_it() {
     let mut host = host().attempt(2, false);
     let run = run(&mut host, event(APPROVED, json!({"plan_id": "plan-1"})));
     assert_eq!((run.jobs.len(), run.metric("task_derivation_requests_received")), (1, 1.0));

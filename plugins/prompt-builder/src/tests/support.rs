@@ -3,7 +3,7 @@
 use cofferdam_sdk::{
     Event,
     rpc::{Code, Status},
-    testing::{Host, Run, event},
+    testing::{Host, Run, Scheduled, event},
 };
 use fleet_proto::{
     context::v1::{GetContextRequest, GetContextResponse},
@@ -14,9 +14,14 @@ use serde_json::{Value, json};
 pub(super) const APPROVED: &str = "planning.plan.approved";
 pub(super) const REQUESTED: &str = "task.derivation.requested";
 pub(super) const REJECTED: &str = "cofferdam.derivation.rejected";
+pub(super) const TIMEOUT: &str = "cofferdam.derivation.timeout";
+pub(super) const DUE: &str = "cofferdam.derivation.due";
+pub(super) const QUEUED: &str = "cofferdam.derivation.queued";
 pub(super) const FAILED: &str = "task.derivation.failed";
 pub(super) const GET_PLAN: &str = "fleet.task_derivation.v1.TaskDerivationPlanningService/GetPlanContext";
 pub(super) const GET_CONTEXT: &str = "fleet.context.v1.ContextService/GetContext";
+
+pub(super) const SECOND: u64 = 1_000_000_000;
 
 pub(super) fn plan() -> PlanContext {
     PlanContext {
@@ -34,7 +39,13 @@ pub(super) fn host() -> Host {
     host_with(plan())
 }
 
+/// Asks again at once: the pause has tests of its own.
 pub(super) fn host_with(plan: PlanContext) -> Host {
+    patient_host(plan).config("backoff_seconds", 0)
+}
+
+/// With the manifest's own pause.
+pub(super) fn patient_host(plan: PlanContext) -> Host {
     Host::from_manifest(include_str!("../../plugin.toml"))
         .answers("planning", GET_PLAN, move |request: GetPlanContextRequest| {
             if request.plan_id == plan.plan_id {
@@ -62,11 +73,29 @@ pub(super) fn open(host: &mut Host) -> Run {
     run
 }
 
+/// The event of a timer that fires `late` seconds after its time.
+pub(super) fn fired(timer: &Scheduled, late: u64) -> Event {
+    Event { timestamp: timer.at + late * SECOND, ..event(&timer.subject, timer.json()) }
+}
+
+/// The only timer that a run has set.
+#[track_caller]
+pub(super) fn timer<'a>(run: &'a Run, subject: &str) -> &'a Scheduled {
+    let [timer] = run.timers.as_slice() else { panic!("one timer, not {:?}", run.timers) };
+    assert_eq!(timer.subject, subject);
+    timer
+}
+
+/// Writes into the record as another plugin would.
+pub(super) fn change(host: &mut Host, change: impl FnOnce(&mut Value)) {
+    let mut record = record(host);
+    change(&mut record);
+    host.set_value("derivation/plan-1", "record", &record);
+}
+
 /// Ends the open derivation as dependency-analyzer would.
 pub(super) fn complete(host: &mut Host) {
-    let mut record = record(host);
-    record["status"] = "completed".into();
-    host.set_value("derivation/plan-1", "record", &record);
+    change(host, |record| record["status"] = "completed".into());
 }
 
 pub(super) fn record(host: &Host) -> Value {

@@ -72,6 +72,21 @@ impl Writer {
         message: &M,
         operation: &str,
     ) -> Result<String, EmitError> {
+        publish::emit(M::SUBJECT, self.body(cause, message, operation)?)
+    }
+
+    /// As [`Writer::emit`], at `at` or soon after. Returns the timer's id, for [`publish::cancel`].
+    pub fn schedule<M: Outgoing>(
+        &self,
+        at: Timestamp,
+        cause: &Cause,
+        message: &M,
+        operation: &str,
+    ) -> Result<String, EmitError> {
+        publish::schedule(at.nanos(), M::SUBJECT, self.body(cause, message, operation)?)
+    }
+
+    fn body<M: Outgoing>(&self, cause: &Cause, message: &M, operation: &str) -> Result<String, EmitError> {
         let mode = config::get("wire.envelope").unwrap_or_else(|error| {
             crate::warn!("{error}; writing both shapes");
             None
@@ -86,7 +101,7 @@ impl Writer {
                 mirror
             }
         };
-        publish::emit(M::SUBJECT, Value::Object(body).to_string())
+        Ok(Value::Object(body).to_string())
     }
 
     fn envelope<M: Outgoing>(
@@ -164,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mirror_holds_both_shapes_and_the_envelope_wins() {
+    fn c2_1_writing_the_mirror_holds_both_shapes_and_the_envelope_wins() {
         let cause = json!({"event_type": "x", "idempotency_key": "k", "correlation_id": "c", "payload": {}});
         let message = written("mirror", cause);
         assert_eq!(message["plan_id"], "p");
@@ -180,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_modes_write_one_shape() {
+    fn c2_1_writing_the_other_modes_write_one_shape() {
         let envelope = written("envelope", json!({"correlation_id": "c"}));
         assert_eq!(envelope.get("plan_id"), None);
         assert_eq!(envelope["payload"]["plan_id"], "p");
@@ -193,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn an_uncorrelated_cause_correlates_by_its_event() {
+    fn c2_1_writing_an_uncorrelated_cause_correlates_by_its_event() {
         assert!(written("mirror", json!({}))["correlation_id"].as_str().unwrap().starts_with("test."));
     }
 
     #[test]
-    fn an_answer_continues_the_correlation_of_its_record() {
+    fn c2_1_writing_an_answer_continues_the_correlation_of_its_record() {
         let record = Cause { correlation_id: Some("c".into()), ..Cause::default() };
         let answer = Cause { correlation_id: Some("the executor's".into()), ..Cause::default() };
         assert_eq!(answer.continuing(&record).correlation_id.as_deref(), Some("c"));

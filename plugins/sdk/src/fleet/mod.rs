@@ -14,6 +14,7 @@ mod record;
 mod role;
 mod seen;
 mod stages;
+mod story;
 mod time;
 mod work;
 mod workflow;
@@ -22,13 +23,16 @@ pub use agent::{AgentAnswer, AgentResponse};
 pub use derivation::{DerivationCompleted, DerivationFailed, DerivationRequested, PlanApproved};
 pub use envelope::{Cause, Outgoing, Writer};
 pub use incoming::{Envelope, Incoming, Malformed};
-pub use record::{Attempt, Outcome, Record, RecordStatus};
+pub use record::{Attempt, Outcome, Record, RecordStatus, Timer};
 pub use role::{Role, requested_roles};
 pub use seen::Seen;
-pub use stages::{DerivationParsed, DerivationRejected, Dropped, ParsedTask, Rejection, Stage};
+pub use stages::{
+    DerivationParsed, DerivationRejected, DerivationTimeout, Dropped, ParsedTask, Rejection, Stage,
+};
+pub use story::{StoryCreated, StoryStep};
 pub use time::Timestamp;
-pub use work::{AgentWork, StoryTasksCompleted, TaskCompleted, ValidationRequired};
-pub use workflow::{StateChanged, StoryTransitioned, TaskAssigned, TaskCreated};
+pub use work::{AgentWork, Artifacts, StoryTasksCompleted, TaskCompleted, ValidationRequired};
+pub use workflow::{StateChanged, StoryTransitioned, TaskAssigned, TaskCreated, TaskWaiting};
 
 /// What a derivation's task ids begin with on their way through the executor.
 pub const DERIVE_PREFIX: &str = "derive-";

@@ -14,6 +14,8 @@ const SCHEMA: u32 = 1;
 /// The record rides in a cell of bounded size.
 const WARNINGS: usize = 50;
 const WARNING_CHARS: usize = 300;
+/// A message of an earlier derivation that does not say so is older than this one by more than the streams' clocks differ.
+const CLOCKS_DIFFER_MS: u64 = 60_000;
 
 /// Where a derivation stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,8 +37,21 @@ pub struct Attempt {
     /// Once it is known.
     pub deliberation_id: Option<String>,
     pub submitted_at: Timestamp,
-    /// `<kind>: <detail>` of its rejection.
+    /// When its answer was read, whatever was in it: what follows is no longer the executor's business.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answered_at: Option<Timestamp>,
+    /// `<kind>: <detail>` of its rejection: it has come to nothing.
     pub rejected: Option<String>,
+}
+
+/// A timer that is set for a derivation.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Timer {
+    pub id: String,
+    pub at: Timestamp,
+    /// The plugin that set it, which alone may take it back.
+    pub by: String,
 }
 
 /// How a derivation ended.
@@ -49,8 +64,8 @@ pub struct Outcome {
     pub reason: String,
 }
 
-/// The state of one plan's derivation. prompt-builder opens it and counts attempts; dependency-analyzer completes it,
-/// prompt-builder fails it; all three may warn.
+/// The state of one plan's derivation. prompt-builder (or plan-reader, in its place) opens it, counts attempts and fails it;
+/// dependency-analyzer completes it; all may warn.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Record {
@@ -66,9 +81,13 @@ pub struct Record {
     pub status: RecordStatus,
     /// How often the derivation was opened, from 1: part of the idempotency keys of what ends it.
     pub run: u32,
-    /// The attempt that is out now, from 1.
+    /// The attempt that was submitted last, from 1; 0 before the first.
     pub attempt: u32,
     pub attempts: Vec<Attempt>,
+    /// What wakes the derivation up if nothing else does. Records of older versions, and those of answers that nobody here
+    /// asked for, have none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timer: Option<Timer>,
     pub opened_at: Timestamp,
     /// The trigger: answers that come back uncorrelated continue it.
     pub cause: Cause,
@@ -120,6 +139,32 @@ impl Record {
         self.status == RecordStatus::Open
     }
 
+    /// Whether this derivation has taken care of a trigger that was stored then: it was still open, or not even begun.
+    pub fn covers(&self, stored: Timestamp) -> bool {
+        let ended = self.outcome.as_ref().map(|outcome| outcome.at).unwrap_or_default();
+        self.is_open() || stored <= ended.max(self.opened_at)
+    }
+
+    /// Whether a message that was stored then is about this opening: it says so by `run`, or, if it says nothing, is not much
+    /// older than the opening.
+    pub fn concerns(&self, run: Option<u32>, stored: Timestamp) -> bool {
+        match run {
+            Some(run) => run == self.run,
+            None => self.opened_at.millis_since(stored) <= CLOCKS_DIFFER_MS,
+        }
+    }
+
+    /// Whether something is still to come of this attempt: it is the last that was submitted, and was not rejected.
+    pub fn is_out(&self, attempt: u32) -> bool {
+        let rejected = self.current_attempt().is_some_and(|attempt| attempt.rejected.is_some());
+        self.is_open() && self.attempt > 0 && attempt == self.attempt && !rejected
+    }
+
+    /// Whether no attempt is out, and the next one has to be submitted some day.
+    pub fn rests(&self) -> bool {
+        self.is_open() && !self.is_out(self.attempt)
+    }
+
     /// The prompt of the first attempt, kept for the next.
     pub fn prompt() -> Result<Option<String>, StateError> {
         Ok(state::get(PROMPT_KEY)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
@@ -138,6 +183,26 @@ impl Record {
             submitted_at: Timestamp::now(),
             ..Attempt::default()
         });
+    }
+
+    /// An answer to this attempt was read.
+    pub fn answered(&mut self, attempt: u32) {
+        let now = Timestamp::now();
+        if let Some(known) = self.attempt_mut(attempt) {
+            known.answered_at.get_or_insert(now);
+        }
+    }
+
+    /// The attempt that is out has come to nothing.
+    pub fn rejected(&mut self, reason: &str) {
+        let attempt = self.attempt;
+        if self.attempt_mut(attempt).is_none() {
+            // Of an answer that nobody here asked for.
+            self.attempts.push(Attempt { attempt, ..Attempt::default() });
+        }
+        if let Some(known) = self.attempt_mut(attempt) {
+            known.rejected = Some(reason.into());
+        }
     }
 
     /// The entry of an attempt.
@@ -164,6 +229,7 @@ impl Record {
             story_id: self.story_id.clone(),
             derivation_id: derivation_id(&self.plan_id),
             attempt,
+            run: Some(self.run),
         }
     }
 
@@ -235,6 +301,43 @@ mod tests {
         let mut host = Host::new().order_key("p");
         host.set_value("p", "record", &json!({"schema": 2}));
         assert!(matches!(host.run(complete, event("x", "{}")).result, Err(Failure::Retry { .. })));
+    }
+
+    #[test]
+    fn a_trigger_is_covered_by_the_derivation_that_was_open_when_it_was_stored() {
+        let at = |seconds| Timestamp::default().plus_seconds(seconds);
+        let mut record = Record { opened_at: at(100), ..Record::default() };
+        assert!(record.covers(at(500)), "it is open");
+        record.status = RecordStatus::Failed;
+        assert!(record.covers(at(100)) && !record.covers(at(101)));
+        record.outcome = Some(Outcome { at: at(120), ..Outcome::default() });
+        assert!(record.covers(at(90)) && record.covers(at(120)) && !record.covers(at(121)));
+    }
+
+    #[test]
+    fn a_message_of_an_earlier_opening_is_told_by_its_run_or_by_its_age() {
+        let at = |seconds| Timestamp::default().plus_seconds(seconds);
+        let record = Record { run: 2, opened_at: at(100), ..Record::default() };
+        assert!(record.concerns(Some(2), at(0)) && !record.concerns(Some(1), at(200)));
+        assert!(record.concerns(None, at(40)) && !record.concerns(None, at(39)));
+    }
+
+    #[test]
+    fn an_attempt_is_out_until_it_is_rejected_or_the_derivation_ends() {
+        let mut record = Record::default();
+        assert!(record.rests() && !record.is_out(0), "nothing was submitted");
+        record.submitted("j");
+        record.answered(1);
+        assert!(record.is_out(1) && !record.rests() && !record.is_out(2));
+        record.rejected("no_tasks: none");
+        assert!(record.rests() && !record.is_out(1));
+        record.submitted("k");
+        assert!(record.is_out(2) && !record.is_out(1));
+        record.fail("timeout");
+        assert!(!record.is_out(2) && !record.rests());
+        let mut unrequested = Record { attempt: 3, ..Record::default() };
+        unrequested.rejected("no_tasks: none");
+        assert!(unrequested.rests() && unrequested.attempts.len() == 1);
     }
 
     #[test]

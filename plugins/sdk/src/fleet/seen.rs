@@ -17,12 +17,19 @@ pub struct Seen(Vec<(String, Timestamp)>);
 impl Seen {
     /// True the first time; a message of the same subject, key and payload is not the first.
     pub fn first_time(&mut self, message: &Incoming) -> bool {
+        self.first_time_since(message, Timestamp::default())
+    }
+
+    /// As [`Seen::first_time`], but a message that was stored after `since` repeats none from before: for messages that are
+    /// alike whenever they are sent, and can only be told apart by what happened between them.
+    pub fn first_time_since(&mut self, message: &Incoming, since: Timestamp) -> bool {
         let mut digest = message.digest();
         // 128 bits are as good here, and half the size.
         digest.truncate(32);
         let now = message.arrival();
         self.0.retain(|(_, at)| now.millis_since(*at) < KEPT_MS);
-        if self.0.iter().any(|(known, _)| *known == digest) {
+        let is_same = |known: &(String, Timestamp)| known.0 == digest && (known.1 > since || now <= since);
+        if self.0.iter().any(is_same) {
             return false;
         }
         if self.0.len() == MOST {
@@ -45,11 +52,22 @@ mod tests {
     }
 
     #[test]
-    fn a_repeat_is_noticed_for_a_day() {
+    fn c2_1_dedupe_a_repeat_is_noticed_for_a_day() {
         let mut seen = Seen::default();
         assert!(seen.first_time(&message(1, 0)));
         assert!(!seen.first_time(&message(1, 80_000)));
         assert!(seen.first_time(&message(1, 87_000)));
+    }
+
+    #[test]
+    fn what_happened_between_two_messages_tells_them_apart() {
+        let mut seen = Seen::default();
+        let between = message(2, 10).arrival();
+        let (first, early, late) = (message(1, 5), message(1, 8), message(1, 15));
+        assert!(seen.first_time_since(&first, Timestamp::default()));
+        assert!(!seen.first_time_since(&early, between), "delivered late");
+        assert!(seen.first_time_since(&late, between));
+        assert!(!seen.first_time_since(&late, between));
     }
 
     #[test]

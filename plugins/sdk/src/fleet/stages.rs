@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::{Incoming, Malformed, Outgoing, derivation_id, lenient};
+use super::{Incoming, Malformed, Outgoing, Timestamp, derivation_id, lenient};
 
 const TOP_PRIORITY: i32 = 1;
 const LAST_PRIORITY: i32 = 10;
@@ -19,15 +19,20 @@ pub struct Stage {
     pub derivation_id: String,
     /// From 1.
     pub attempt: u32,
+    /// Which opening of the plan's derivation it belongs to, from 1, if its sender knows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<u32>,
 }
 
 impl Stage {
-    fn read(message: &Incoming) -> Result<Self, Malformed> {
+    /// As every message between stages has it, also one that a plugin adds to those of this module.
+    pub fn read(message: &Incoming) -> Result<Self, Malformed> {
         let plan_id = message.required(&["plan_id"])?;
         Ok(Self {
             story_id: message.text(&["story_id"]).unwrap_or_default(),
             derivation_id: message.text(&["derivation_id"]).unwrap_or_else(|| derivation_id(&plan_id)),
             attempt: message.int("attempt").and_then(|attempt| attempt.try_into().ok()).unwrap_or(1).max(1),
+            run: message.int("run").and_then(|run| run.try_into().ok()),
             plan_id,
         })
     }
@@ -246,6 +251,35 @@ impl Outgoing for DerivationRejected {
     }
 }
 
+/// `cofferdam.derivation.timeout`: an attempt has had its time. Published when that is over, by a timer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct DerivationTimeout {
+    #[serde(flatten)]
+    pub stage: Stage,
+    /// As far as it was known when the timer was set.
+    pub deliberation_id: Option<String>,
+    /// When the time is over.
+    pub timestamp: Timestamp,
+}
+
+impl DerivationTimeout {
+    pub fn read(message: &Incoming) -> Result<Self, Malformed> {
+        Ok(Self {
+            stage: Stage::read(message)?,
+            deliberation_id: message.text(&["deliberation_id"]),
+            timestamp: message.time("timestamp"),
+        })
+    }
+}
+
+impl Outgoing for DerivationTimeout {
+    const SUBJECT: &'static str = "cofferdam.derivation.timeout";
+
+    fn entity(&self) -> &str {
+        &self.stage.plan_id
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -254,7 +288,7 @@ mod tests {
     use crate::testing::{Host, event};
 
     #[test]
-    fn parsed_tasks_of_a_third_party_are_read_tolerantly() {
+    fn c9_parsed_tasks_of_a_third_party_are_read_tolerantly() {
         let message = Incoming::read(&event(
             DerivationParsed::SUBJECT,
             json!({"plan_id": "p", "attempt": "2", "tasks": [
@@ -310,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_of_an_unknown_kind_keeps_its_name() {
+    fn c9_rejected_an_unknown_kind_keeps_its_name() {
         let message =
             Incoming::read(&event(DerivationRejected::SUBJECT, json!({"plan_id": "p", "kind": "moon"})));
         assert_eq!(

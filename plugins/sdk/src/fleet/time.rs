@@ -31,6 +31,18 @@ impl Timestamp {
         self.0.div_euclid(1_000_000_000)
     }
 
+    /// Nanoseconds since 1970-01-01T00:00:00Z; 0 for what lies before.
+    pub fn nanos(self) -> u64 {
+        u64::try_from(self.0).unwrap_or(0)
+    }
+
+    /// That many seconds later.
+    #[must_use]
+    pub fn plus_seconds(self, seconds: u64) -> Self {
+        let nanos = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000_000_000);
+        Self(self.0.saturating_add(nanos))
+    }
+
     /// Milliseconds from `earlier` to here; 0 if it is later.
     pub fn millis_since(self, earlier: Self) -> u64 {
         u64::try_from(self.0.saturating_sub(earlier.0) / 1_000_000).unwrap_or(0)
@@ -152,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_the_contract_is_read() {
+    fn c2_1_times_every_form_is_read() {
         let half = "2025-11-06T10:30:00.500000Z";
         check(json!("2025-11-06T10:30:00Z"), "2025-11-06T10:30:00.000000Z");
         check(json!("2025-11-06T10:30:00.5Z"), half);
@@ -173,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_not_a_time() {
+    fn c2_1_times_nonsense_is_none() {
         for input in [
             json!("yesterday"),
             json!(""),

@@ -141,6 +141,30 @@ impl Outgoing for TaskAssigned {
     }
 }
 
+/// `cofferdam.workflow.waiting`: a task has waited for somebody for long. Scheduled, and taken back if it moves on before.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskWaiting {
+    pub task_id: String,
+    pub story_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan_id: Option<String>,
+    pub state: String,
+    /// Lower case; empty if nobody is.
+    pub role_in_charge: String,
+    /// For how long it has been in this state.
+    pub waiting_seconds: u64,
+    /// When that was.
+    pub timestamp: Timestamp,
+}
+
+impl Outgoing for TaskWaiting {
+    const SUBJECT: &'static str = "cofferdam.workflow.waiting";
+
+    fn entity(&self) -> &str {
+        &self.task_id
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};

@@ -88,8 +88,31 @@ pub(crate) fn call(
     })
 }
 
-fn code(code: host::rpc::Code) -> Code {
-    use host::rpc::Code as Wire;
+pub(crate) fn wire(code: Code) -> host::types::Code {
+    use host::types::Code as Wire;
+    match code {
+        Code::Ok => Wire::Ok,
+        Code::Cancelled => Wire::Cancelled,
+        Code::Unknown => Wire::Unknown,
+        Code::InvalidArgument => Wire::InvalidArgument,
+        Code::DeadlineExceeded => Wire::DeadlineExceeded,
+        Code::NotFound => Wire::NotFound,
+        Code::AlreadyExists => Wire::AlreadyExists,
+        Code::PermissionDenied => Wire::PermissionDenied,
+        Code::ResourceExhausted => Wire::ResourceExhausted,
+        Code::FailedPrecondition => Wire::FailedPrecondition,
+        Code::Aborted => Wire::Aborted,
+        Code::OutOfRange => Wire::OutOfRange,
+        Code::Unimplemented => Wire::Unimplemented,
+        Code::Internal => Wire::Internal,
+        Code::Unavailable => Wire::Unavailable,
+        Code::DataLoss => Wire::DataLoss,
+        Code::Unauthenticated => Wire::Unauthenticated,
+    }
+}
+
+fn code(code: host::types::Code) -> Code {
+    use host::types::Code as Wire;
     match code {
         Wire::Ok => Code::Ok,
         Wire::Cancelled => Code::Cancelled,

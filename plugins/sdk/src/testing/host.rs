@@ -7,7 +7,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    Cells, Run,
+    Cells, Request, Run, Served,
     manifest::Manifest,
     script::Rpc,
     sys::{self, Current},
@@ -17,6 +17,7 @@ use crate::{
     executor::{ExecutorError, JobStatus},
     publish::EmitError,
     rpc::{Code, Status},
+    service,
 };
 
 /// An in-memory host. Without a manifest everything is granted, every metric is declared, and the order key is what the
@@ -60,7 +61,7 @@ impl Host {
         self
     }
 
-    /// The order key and cell of every event, for a host without a manifest.
+    /// The order key and cell of every event, for a host without a manifest. So they are for a call without a key of its own.
     #[must_use]
     pub fn order_key(mut self, key: &str) -> Self {
         self.order_key = Some(key.into());
@@ -164,10 +165,59 @@ impl Host {
             },
             None => self.order_key.clone().map(|key| (key.clone(), key)),
         };
-        let cell = place.as_ref().map(|(_, cell)| cell.clone());
-        let current = Current::new(self.clone(), place, &event);
-        let (result, done) = sys::with(current, || handler(event));
-        let ok = result.is_ok();
+        let stateless = self.manifest.as_ref().is_some_and(|manifest| manifest.commits_by_publish(&event));
+        let mut current = Current::new(self.clone(), place, &event.id, event.timestamp);
+        current.stateless = stateless;
+        self.keep(current, || handler(event), Clone::clone).1
+    }
+
+    /// Answers a call, and keeps its effects and writes if the answer is a message. A method that the manifest calls `read` is
+    /// denied effects; one that the manifest does not list is answered without the plugin, as by the real host.
+    pub fn serve(
+        &mut self,
+        server: impl FnOnce(service::Call) -> Result<Vec<u8>, service::Status>,
+        request: impl Into<Request>,
+    ) -> Served {
+        let Request { call, key } = request.into();
+        let mut reads = false;
+        let place = match &self.manifest {
+            Some(manifest) => match manifest.method(&call.method) {
+                Some(method) => {
+                    reads = method.reads();
+                    key.and_then(|key| method.cell(key))
+                }
+                None => {
+                    let status = service::Status::new(
+                        Code::Unimplemented,
+                        format!("[services] of {} does not list {}", manifest.plugin.name, call.method),
+                    );
+                    let nothing = Run::nothing(Err(Failure::reject(status.to_string())));
+                    return Served { answer: Err(status), run: nothing };
+                }
+            },
+            None => key.or_else(|| self.order_key.clone()).map(|key| (key.clone(), key)),
+        };
+        let mut current = Current::new(self.clone(), place, &call.id, call.timestamp).once();
+        current.reads = reads.then(|| call.method.clone());
+        let told = |answer: &Result<_, service::Status>| match answer {
+            Ok(_) => Ok(()),
+            Err(status) => Err(Failure::reject(status.to_string())),
+        };
+        let (answer, run) = self.keep(current, || server(call), told);
+        Served { answer, run }
+    }
+
+    /// Runs in `current`, and keeps what was done if the result is good.
+    fn keep<R>(
+        &mut self,
+        current: Current,
+        run: impl FnOnce() -> R,
+        told: impl FnOnce(&R) -> Result<(), Failure>,
+    ) -> (R, Run) {
+        let cell = current.own_cell();
+        let (result, done) = sys::with(current, run);
+        let outcome = told(&result);
+        let ok = outcome.is_ok();
         let mut wrote = false;
         if let (true, Some(cell)) = (ok, cell) {
             wrote = self.cells.read(&cell) != done.cell;
@@ -177,8 +227,8 @@ impl Host {
             wrote |= self.cells.read(&cell) != state;
             self.cells.write(&cell, state);
         }
-        Run {
-            result,
+        let run = Run {
+            result: outcome,
             published: if ok { done.published } else { Vec::new() },
             timers: if ok { done.timers } else { Vec::new() },
             cancelled: if ok { done.cancelled } else { Vec::new() },
@@ -188,6 +238,7 @@ impl Host {
             logs: done.logs,
             logs_dropped: done.logs_dropped,
             metrics: done.metrics,
-        }
+        };
+        (result, run)
     }
 }

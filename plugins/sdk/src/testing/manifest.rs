@@ -21,6 +21,29 @@ pub(super) struct Manifest {
     config: BTreeMap<String, Setting>,
     #[serde(default)]
     metrics: BTreeMap<String, Declared>,
+    #[serde(default)]
+    services: Vec<Service>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Service {
+    name: String,
+    #[serde(default)]
+    methods: BTreeMap<String, Method>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Method {
+    kind: MethodKind,
+    key: Option<String>,
+    cell: Option<String>,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum MethodKind {
+    Read,
+    Write,
 }
 
 #[derive(Debug, Deserialize)]
@@ -90,9 +113,15 @@ impl Manifest {
         let body: Value = serde_json::from_slice(&event.data).unwrap_or(Value::Null);
         let key = subscription.order_key.iter().find_map(|source| source.find(event, &body));
         Ok(key.filter(|_| class == "cell").map(|key| {
-            let cell = subscription.cell.as_deref().unwrap_or("{key}").replace("{key}", &key);
+            let cell = cell_of(subscription.cell.as_deref(), &key);
             (key, cell)
         }))
+    }
+
+    /// The method of this name (`package.Service/Method`), if it is served.
+    pub(super) fn method(&self, name: &str) -> Option<&Method> {
+        let (service, method) = name.rsplit_once('/')?;
+        self.services.iter().find(|s| s.name == service)?.methods.get(method)
     }
 
     pub(super) fn commits_by_publish(&self, event: &Event) -> bool {
@@ -138,6 +167,24 @@ impl Manifest {
                 && labels.iter().all(|(label, _)| declared.labels.iter().any(|l| l == label))
         })
     }
+}
+
+impl Method {
+    pub(super) fn reads(&self) -> bool {
+        self.kind == MethodKind::Read
+    }
+
+    /// Key and cell of a call with this key; none if the method has no key.
+    pub(super) fn cell(&self, key: String) -> Option<(String, String)> {
+        self.key.as_ref()?;
+        let cell = cell_of(self.cell.as_deref(), &key);
+        Some((key, cell))
+    }
+}
+
+/// The name of a key's cell, from the manifest's pattern.
+fn cell_of(pattern: Option<&str>, key: &str) -> String {
+    pattern.unwrap_or("{key}").replace("{key}", key)
 }
 
 impl Source {

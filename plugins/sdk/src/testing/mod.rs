@@ -21,8 +21,12 @@ mod cells;
 mod host;
 mod limits;
 mod manifest;
+mod request;
 mod run;
 mod script;
+mod served;
+#[cfg(test)]
+mod serving;
 pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
@@ -31,8 +35,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 pub use cells::Cells;
 pub use host::Host;
+pub use request::{Request, call};
 pub use run::{Call, LogLine, Metric, Published, Run, Scheduled, Submitted};
 pub use script::Rpc;
+pub use served::Served;
 
 use crate::{Event, rpc::Code, rpc::Status};
 
@@ -41,15 +47,15 @@ pub const EPOCH: u64 = 1_767_225_600_000_000_000;
 
 /// An event as the host would hand it over, with an id and a second of its own.
 pub fn event(subject: &str, data: impl ToString) -> Event {
+    let (id, timestamp) = next();
+    Event { id, subject: subject.into(), headers: Vec::new(), data: data.to_string().into_bytes(), timestamp }
+}
+
+/// An id and a second that no other event and no call of the test has.
+fn next() -> (String, u64) {
     static NEXT: AtomicU64 = AtomicU64::new(1);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
-    Event {
-        id: format!("test.{number}"),
-        subject: subject.into(),
-        headers: Vec::new(),
-        data: data.to_string().into_bytes(),
-        timestamp: EPOCH + number * 1_000_000_000,
-    }
+    (format!("test.{number}"), EPOCH + number * 1_000_000_000)
 }
 
 /// What a host answers to a call that it refuses itself.

@@ -97,6 +97,22 @@ pub struct Run {
 }
 
 impl Run {
+    /// Nothing was run.
+    pub(super) fn nothing(result: Result<(), Failure>) -> Self {
+        Self {
+            result,
+            published: Vec::new(),
+            timers: Vec::new(),
+            cancelled: Vec::new(),
+            jobs: Vec::new(),
+            wrote: false,
+            calls: Vec::new(),
+            logs: Vec::new(),
+            logs_dropped: 0,
+            metrics: Vec::new(),
+        }
+    }
+
     /// The handler succeeded and did nothing that anybody could see.
     pub fn acked_without_effect(&self) -> bool {
         let Self { result, published, timers, cancelled, jobs, wrote, .. } = self;

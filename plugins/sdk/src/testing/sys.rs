@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{Call, Host, LogLine, Metric, Published, Scheduled, Submitted, cells::Cell, limits, refused};
 use crate::{
-    Event, Pairs,
+    Pairs,
     executor::{ExecutorError, Job, JobStatus, Phase},
     log::Level,
     metrics::MetricError,
@@ -29,7 +29,9 @@ pub(super) struct Current {
     /// Other cells that were reached, by name.
     pub(super) others: BTreeMap<String, Cell>,
     /// The event commits by `publish`.
-    stateless: bool,
+    pub(super) stateless: bool,
+    /// The method that is called, if it only reads.
+    pub(super) reads: Option<String>,
     pub(super) published: Vec<Published>,
     pub(super) timers: Vec<Scheduled>,
     timers_given: usize,
@@ -43,18 +45,18 @@ pub(super) struct Current {
 }
 
 impl Current {
-    pub(super) fn new(host: Host, place: Option<(String, String)>, event: &Event) -> Self {
+    pub(super) fn new(host: Host, place: Option<(String, String)>, id: &str, timestamp: u64) -> Self {
         let cell = place.as_ref().map(|(_, cell)| host.cells.read(cell)).unwrap_or_default();
-        let stateless = host.manifest.as_ref().is_some_and(|manifest| manifest.commits_by_publish(event));
         Self {
             host,
             place,
-            event_id: event.id.clone(),
-            clock: event.timestamp,
+            event_id: id.to_owned(),
+            clock: timestamp,
             random: 0,
             cell,
             others: BTreeMap::new(),
-            stateless,
+            stateless: false,
+            reads: None,
             published: Vec::new(),
             timers: Vec::new(),
             timers_given: 0,
@@ -69,11 +71,30 @@ impl Current {
     }
 
     fn idle() -> Self {
-        Self::new(Host::new(), None, &super::event("none", ""))
+        Self::new(Host::new(), None, "none", super::EPOCH)
+    }
+
+    /// The only attempt there is: that of a call.
+    pub(super) fn once(mut self) -> Self {
+        (self.host.attempt, self.host.last_attempt) = (1, true);
+        self
+    }
+
+    pub(super) fn own_cell(&self) -> Option<String> {
+        self.place.as_ref().map(|(_, cell)| cell.clone())
+    }
+
+    /// Why there is no effect, if there is to be none.
+    fn denied(&self) -> Result<(), String> {
+        match &self.reads {
+            Some(method) => Err(format!("{method} is a method of kind \"read\", which has no effects")),
+            None => Ok(()),
+        }
     }
 
     /// May this be published, now or later?
     fn publishable(&self, subject: &str, headers: &Pairs, data: &[u8]) -> Result<(), EmitError> {
+        self.denied().map_err(EmitError::Denied)?;
         limits::subject(subject)?;
         limits::headers(headers)?;
         if self.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_publish(subject)) {
@@ -120,6 +141,12 @@ impl Current {
             (Some(name), Some((_, own))) if name == own => Ok(&mut self.cell),
             (Some(name), _) => self.other(name),
         }
+    }
+
+    /// The same, to write to.
+    fn writable(&mut self, name: Option<&str>) -> Result<&mut Cell, StateError> {
+        self.denied().map_err(StateError::Denied)?;
+        self.state(name)
     }
 
     fn other(&mut self, name: &str) -> Result<&mut Cell, StateError> {
@@ -214,6 +241,7 @@ pub(crate) fn schedule(
 
 pub(crate) fn cancel(timer_id: &str) -> Result<(), EmitError> {
     current(|c| {
+        c.denied().map_err(EmitError::Denied)?;
         let plugin = c.plugin();
         if !timer_id.starts_with(&plugin) {
             return Err(EmitError::Denied(format!(
@@ -268,6 +296,7 @@ pub(crate) fn call(
 
 pub(crate) fn submit(job: &Job) -> Result<String, ExecutorError> {
     current(|c| {
+        c.denied().map_err(ExecutorError::Denied)?;
         limits::job(job)?;
         if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_submit(job)) {
             return Err(ExecutorError::Denied(format!("[asks] executor does not name {:?}", job.model)));
@@ -295,7 +324,7 @@ pub(crate) fn state_get(cell: Option<&str>, key: &str) -> Result<Option<Vec<u8>>
 
 pub(crate) fn state_put(cell: Option<&str>, key: &str, value: &[u8]) -> Result<(), StateError> {
     current(|c| {
-        let cell = c.state(cell)?;
+        let cell = c.writable(cell)?;
         if key.len() > limits::KEY {
             return Err(StateError::Limit(format!("a key of {} bytes", key.len())));
         }
@@ -313,7 +342,7 @@ pub(crate) fn state_put(cell: Option<&str>, key: &str, value: &[u8]) -> Result<(
 
 pub(crate) fn state_delete(cell: Option<&str>, key: &str) -> Result<(), StateError> {
     current(|c| {
-        c.state(cell)?.remove(key);
+        c.writable(cell)?.remove(key);
         Ok(())
     })
 }

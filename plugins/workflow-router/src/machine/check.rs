@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ANY, End, Machine};
+use super::{ANY, ASSIGN, End, Machine, SYSTEM, Step};
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Fault {
@@ -18,6 +18,8 @@ pub(crate) enum Fault {
     UnknownRole { place: String, name: String },
     #[error("{place} names the action {name:?}, which no move has; add a move, or correct the name")]
     UnknownAction { place: String, name: String },
+    #[error("{place} needs {action:?} by \"system\" in the state {state:?}, which no move allows; add one")]
+    NotPossible { place: String, action: String, state: String },
     #[error("no move leads to the state {0:?}; add one, or remove the state")]
     Unreachable(String),
     #[error("the state {0:?} is no end, and no moves lead from it to one; add a move, or say how it ends")]
@@ -110,11 +112,16 @@ impl Machine {
         if !self.states.iter().any(|state| state.ends == Some(End::Done)) {
             faults.push(Fault::NothingDone);
         }
+        self.possible("`initial`".to_owned(), ASSIGN, &self.initial, faults);
+        for row in &self.moves {
+            if let Some(then) = &row.then {
+                self.possible(format!("the move {:?}", row.action), then, &row.to, faults);
+            }
+        }
+        let reached = self.closure(&self.initial, |_| true);
         for state in &self.states {
             let name = &state.name;
-            if *name != self.initial
-                && !self.moves.iter().any(|row| row.to == *name && !self.only_from(row, name))
-            {
+            if !reached.contains(name.as_str()) {
                 faults.push(Fault::Unreachable(name.clone()));
             }
             if state.ends.is_some() {
@@ -128,22 +135,13 @@ impl Machine {
                 faults.push(Fault::Restless(name.clone()));
             }
         }
-        self.reachable(faults);
     }
 
-    /// A move of a state to itself brings nobody there.
-    fn only_from(&self, row: &super::Move, state: &str) -> bool {
-        row.from.iter().all(|from| from == state)
-    }
-
-    /// States that moves lead to, but none from where a task begins.
-    fn reachable(&self, faults: &mut Vec<Fault>) {
-        let reached = self.closure(&self.initial, |_| true);
-        for state in &self.states {
-            let told = faults.iter().any(|fault| *fault == Fault::Unreachable(state.name.clone()));
-            if !told && !reached.contains(state.name.as_str()) {
-                faults.push(Fault::Unreachable(state.name.clone()));
-            }
+    /// What the plugin does as the system has to lead somewhere.
+    fn possible(&self, place: String, action: &str, state: &str, faults: &mut Vec<Fault>) {
+        if !matches!(self.step(state, action, SYSTEM), Step::Moves(_)) {
+            let (action, state) = (action.to_owned(), state.to_owned());
+            faults.push(Fault::NotPossible { place, action, state });
         }
     }
 

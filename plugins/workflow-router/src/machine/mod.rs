@@ -11,6 +11,10 @@ pub(crate) use check::Fault;
 const STANDARD: &str = include_str!("standard.json");
 /// As a move's `from`: every state that is no end.
 const ANY: &str = "*";
+/// What brings a task to its first owner. Every table has it.
+pub(crate) const ASSIGN: &str = "assign_to_developer";
+/// Who moves a task where nobody does.
+pub(crate) const SYSTEM: &str = "system";
 
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +49,7 @@ pub(crate) struct State {
     pub(crate) rework: bool,
     /// What is to be validated here: `design`, `tests`, `story`.
     pub(crate) validates: Option<String>,
+    /// A task that rests here for so long is told of.
     pub(crate) alert_after_seconds: Option<u64>,
     /// The task is over here.
     pub(crate) ends: Option<End>,
@@ -97,7 +102,7 @@ pub(crate) struct Move {
     #[serde(default)]
     pub(crate) retries: bool,
     /// What the system does after it.
-    pub(crate) then: Option<String>,
+    then: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -127,10 +132,19 @@ pub(crate) enum Step<'a> {
     NotHere,
 }
 
+impl<'a> Step<'a> {
+    fn moves(self) -> Option<Vec<&'a Move>> {
+        match self {
+            Self::Moves(moves) => Some(moves),
+            Self::NotTheirs | Self::NotHere => None,
+        }
+    }
+}
+
 impl Machine {
-    /// The fleet's own.
+    /// The fleet's own. It is not looked through for faults: a test does that once.
     pub(crate) fn standard() -> Result<Self, Vec<Fault>> {
-        Self::read(STANDARD)
+        serde_json::from_str(STANDARD).map_err(|error| vec![Fault::Unreadable(error.to_string())])
     }
 
     pub(crate) fn read(text: &str) -> Result<Self, Vec<Fault>> {
@@ -146,6 +160,26 @@ impl Machine {
 
     pub(crate) fn state(&self, name: &str) -> Option<&State> {
         self.states.iter().find(|state| state.name == name)
+    }
+
+    /// What somebody owes a task in a state.
+    pub(crate) fn duty(&self, state: &str) -> Option<&Duty> {
+        self.state(state)?.duty.as_ref()
+    }
+
+    /// Who is in charge of a state, if anybody is.
+    pub(crate) fn in_charge(&self, state: &str) -> Option<&str> {
+        Some(&self.duty(state)?.role)
+    }
+
+    /// How a task in a state has ended, if it has.
+    pub(crate) fn end(&self, state: &str) -> Option<End> {
+        self.state(state)?.ends
+    }
+
+    /// Their names.
+    pub(crate) fn roles(&self) -> impl Iterator<Item = &str> {
+        self.roles.iter().map(|role| role.name.as_str())
     }
 
     /// The role of this name or alias.
@@ -192,10 +226,22 @@ impl Machine {
         Step::NotHere
     }
 
+    /// What the system does after a move, where the table says that it does something.
+    pub(crate) fn after(&self, row: &Move) -> Vec<&Move> {
+        let step = row.then.as_ref().map(|then| self.step(&row.to, then, SYSTEM));
+        step.and_then(Step::moves).unwrap_or_default()
+    }
+
+    /// How a role takes a task of a state for one of its own, where that is a move.
+    pub(crate) fn claim(&self, state: &str, role: &str) -> Option<&Move> {
+        let claims = |row: &&Move| row.claims && row.by.iter().any(|by| by == role);
+        self.moves.iter().filter(claims).find(|row| self.leaves(row, state))
+    }
+
     /// Whose a task is as soon as it is assigned.
     pub(crate) fn first_owner(&self) -> Option<&str> {
-        let assigned = self.moves.iter().find(|row| row.assigns)?;
-        Some(&self.state(&assigned.to)?.duty.as_ref()?.role)
+        let moves = self.step(&self.initial, ASSIGN, SYSTEM).moves()?;
+        self.in_charge(&moves.last()?.to)
     }
 
     /// What happens by itself in a state.

@@ -3,7 +3,8 @@
 use super::*;
 
 fn standard() -> Machine {
-    Machine::standard().expect("a table without faults")
+    assert_eq!(Machine::standard(), Machine::read(STANDARD), "it has no faults");
+    Machine::standard().expect("a table")
 }
 
 /// The states that a step goes through, or why it does not.
@@ -198,6 +199,21 @@ fn a_fault_of_a_table_is_named_with_what_to_do() {
             "the state \"done\" is an end",
         ),
         ("\"initial\"", "\"begin\"", "can't be read"),
+        (
+            "\"action\": \"assign_to_developer\", \"by\": [\"system\"]",
+            "\"action\": \"assign_to_developer\", \"by\": [\"po\"]",
+            "`initial` needs \"assign_to_developer\" by \"system\" in the state \"todo\", which no move allows; add one",
+        ),
+        (
+            "\"then\": \"assign_to_developer\"",
+            "\"then\": \"auto_complete\"",
+            "the move \"retry\" needs \"auto_complete\" by \"system\" in the state \"todo\", which no move allows",
+        ),
+        (
+            "{\"from\": [\"qa_passed\"], \"action\": \"auto_route_to_po\"",
+            "{\"from\": [\"pending_po_approval\"], \"action\": \"auto_route_to_po\"",
+            "no move leads to the state \"pending_po_approval\"",
+        ),
     ] {
         let faults = broken(from, to);
         assert!(faults.iter().any(|fault| fault.contains(told)), "{told}: {faults:?}");

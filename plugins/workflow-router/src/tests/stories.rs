@@ -1,97 +1,121 @@
-//! Stories that become ready for execution.
+//! Stories that are through: the last rule of section 5.5 of the fleet's contract.
 
-use cofferdam_sdk::{Failure, rpc::Code};
 use serde_json::{Value, json};
 
 use super::support::*;
 
+fn completions(subjects: &[String]) -> usize {
+    subjects.iter().filter(|subject| *subject == STORY_COMPLETED).count()
+}
+
+fn create(host: &mut cofferdam_sdk::testing::Host, task: &str) {
+    settle(host, CREATED, json!({"task_id": task, "story_id": "S"}));
+}
+
+fn derived(count: u32) -> Value {
+    json!({"plan_id": "P", "story_id": "S", "task_count": count, "status": "success"})
+}
+
 fn ready(tasks: Value) -> Value {
-    json!({"story_id": "S-1", "from_state": "PLANNED", "to_state": "READY_FOR_EXECUTION", "tasks": tasks})
+    json!({"story_id": "S", "to_state": "READY_FOR_EXECUTION", "tasks": tasks})
 }
 
 #[test]
-fn the_first_task_is_assigned_and_the_others_wait() {
+fn contract_5_5_a_story_is_complete_once_all_known_tasks_are_over() {
     let mut host = host();
-    let published = settle(&mut host, TRANSITIONED, ready(json!(["A", "", "B", "A", "C"])));
-    assert_eq!(assigned(&published), ["A"]);
-    for (task, expect) in [("A", "implementing"), ("B", "todo"), ("C", "todo")] {
-        assert_eq!(state(&host, task), expect, "{task}");
-    }
-    let story: Value = host.value("story/S-1", "story").unwrap();
-    assert_eq!(story["planned"], json!(["A", "B", "C"]));
-    assert_eq!(story["tasks"].as_array().unwrap().len(), 3);
-}
-
-#[test]
-fn all_are_assigned_where_the_operator_says_so() {
-    let mut host = host().config("assign_policy", "all");
-    let published = settle(&mut host, TRANSITIONED, ready(json!(["A", "B"])));
-    assert_eq!(assigned(&published), ["A", "B"]);
-}
-
-#[test]
-fn a_task_that_exists_is_left_alone() {
-    let mut host = host();
-    settle(&mut host, CREATED, json!({"task_id": "A", "story_id": "S-1"}));
-    let published = settle(&mut host, TRANSITIONED, ready(json!(["A", "B"])));
-    assert_eq!(assigned(&published), [] as [&str; 0]);
-    assert_eq!(state(&host, "B"), "todo");
-    assert!(published.iter().all(|message| message.json()["task_id"] == "B"));
-}
-
-#[test]
-fn every_spelling_of_the_target_is_understood_and_other_targets_are_ignored() {
-    for data in [
-        json!({"story_id": "S-1", "to_phase": "READY_FOR_EXECUTION", "tasks": ["A"]}),
-        json!({"story_id": "S-1", "to": "ready_for_execution", "tasks": ["A"]}),
-        json!({"story_id": "S-1", "to_state": "READY_FOR_EXECUTION", "to_phase": "BUILD", "tasks": ["A"]}),
+    create(&mut host, "A");
+    create(&mut host, "B");
+    assert_eq!(completions(&finish(&mut host, "A")), 0);
+    let message = json!({"task_id": "B", "action": "cancel", "actor_role": "po"});
+    let completed = settle(&mut host, WORK, message);
+    let told: Vec<Value> =
+        completed.iter().filter(|message| message.subject == STORY_COMPLETED).map(|m| m.json()).collect();
+    assert_eq!(told.len(), 1);
+    for (key, value) in [
+        ("story_id", json!("S")),
+        ("all_tasks_status", json!("done")),
+        ("task_count", json!(2)),
+        ("cancelled_count", json!(1)),
     ] {
-        assert_eq!(assigned(&settle(&mut host(), TRANSITIONED, &data)), ["A"], "{data}");
+        assert_eq!(told[0][key], value, "{key}");
     }
-    for target in ["PLANNED", "IN_PROGRESS", "BUILD"] {
-        let data = json!({"story_id": "S-1", "to_state": target, "tasks": ["A"]});
-        assert!(run(&mut host(), TRANSITIONED, data).acked_without_effect(), "{target}");
-    }
+    assert_eq!(told[0].get("task_id"), None);
 }
 
 #[test]
-fn a_repeated_transition_has_no_effect() {
+fn contract_5_5_cancelled_tasks_do_not_block_a_story() {
     let mut host = host();
-    assert_eq!(run(&mut host, TRANSITIONED, ready(json!(["A"]))).subjects(), [OPEN]);
-    let again = run(&mut host, TRANSITIONED, ready(json!(["A"])));
-    assert!(again.acked_without_effect());
-    assert_eq!(again.metric("workflow_dropped"), 1.0);
+    create(&mut host, "A");
+    create(&mut host, "B");
+    assert_eq!(completions(&settle_work(&mut host, "B", "cancel", "po")), 0);
+    assert_eq!(completions(&finish(&mut host, "A")), 1);
 }
 
 #[test]
-fn without_a_list_the_known_tasks_are_taken_else_those_that_planning_stores() {
-    let mut knowing = host();
-    settle(&mut knowing, CREATED, json!({"task_id": "A", "story_id": "S-1"}));
-    let known = run(&mut knowing, TRANSITIONED, ready(json!(null)));
-    assert_eq!(known.result, Ok(()));
-    assert!(known.published.is_empty() && known.calls.is_empty(), "all are open");
-
-    let mut asking = host_storing(&["X", "", "Y"]);
-    let published = settle(&mut asking, TRANSITIONED, ready(json!(null)));
-    assert_eq!(assigned(&published), ["X"]);
-    assert_eq!(state(&asking, "Y"), "todo");
+fn contract_5_5_a_story_of_which_nothing_was_done_is_not_complete() {
+    let mut host = host();
+    create(&mut host, "A");
+    assert_eq!(completions(&settle_work(&mut host, "A", "cancel", "po")), 0);
+    create(&mut host, "B");
+    assert_eq!(completions(&finish(&mut host, "B")), 1);
 }
 
 #[test]
-fn an_empty_list_opens_nothing() {
-    let run = run(&mut host(), TRANSITIONED, ready(json!([])));
-    assert_eq!(run.result, Ok(()));
-    assert!(run.published.is_empty() && run.calls.is_empty());
+fn contract_5_5_a_story_is_complete_once_for_each_set_of_tasks() {
+    let mut host = host();
+    create(&mut host, "A");
+    assert_eq!(completions(&finish(&mut host, "A")), 1);
+    for repeated in [ready(json!(["A"])), ready(json!(null)), derived(1)] {
+        let subject = if repeated.get("plan_id").is_some() { DERIVED } else { TRANSITIONED };
+        let again = settle(&mut host, subject, repeated);
+        assert!(again.iter().all(|message| message.subject != STORY_COMPLETED));
+    }
+    create(&mut host, "B");
+    assert_eq!(completions(&finish(&mut host, "B")), 1, "another set");
 }
 
 #[test]
-fn planning_out_of_reach_is_a_retry_and_an_unknown_story_is_not() {
-    let mut down = host().fails("planning", LIST_TASKS, Code::Unavailable, "down");
-    let failed = run(&mut down, TRANSITIONED, ready(json!(null)));
-    assert!(matches!(failed.result, Err(Failure::Retry { .. })));
-    let mut unknown = host().fails("planning", LIST_TASKS, Code::NotFound, "no story");
-    let run = run(&mut unknown, TRANSITIONED, ready(json!(null)));
-    assert_eq!((run.result, run.published.len()), (Ok(()), 0));
+fn contract_5_5_a_story_waits_for_the_tasks_that_its_plan_has() {
+    let mut host = host();
+    settle(&mut host, DERIVED, derived(2));
+    create(&mut host, "A");
+    assert_eq!(completions(&finish(&mut host, "A")), 0);
+    create(&mut host, "B");
+    assert_eq!(completions(&finish(&mut host, "B")), 1);
+}
+
+#[test]
+fn contract_5_5_a_plan_that_is_told_late_completes_its_story() {
+    let mut host = host();
+    settle(&mut host, DERIVED, derived(2));
+    create(&mut host, "A");
+    finish(&mut host, "A");
+    let completed = settle(&mut host, DERIVED, derived(1));
+    assert_eq!(completed.iter().filter(|message| message.subject == STORY_COMPLETED).count(), 1);
+}
+
+#[test]
+fn contract_5_5_a_story_waits_for_the_tasks_of_its_list_and_for_no_others() {
+    let mut host = host();
+    settle(&mut host, DERIVED, derived(3));
+    // B can't be opened yet, for its event is still on its way.
+    run(&mut host, TRANSITIONED, ready(json!(["A", "B"])));
+    create(&mut host, "A");
+    assert_eq!(completions(&finish(&mut host, "A")), 0);
+    create(&mut host, "B");
+    assert_eq!(completions(&finish(&mut host, "B")), 1);
+}
+
+/// A transition without a list says nothing of how many there will be.
+#[test]
+fn contract_5_5_without_a_list_the_plans_count_holds() {
+    let mut host = host();
+    settle(&mut host, DERIVED, derived(2));
+    create(&mut host, "A");
+    settle(&mut host, TRANSITIONED, ready(json!(null)));
+    assert_eq!(completions(&finish(&mut host, "A")), 0);
+    create(&mut host, "B");
+    assert_eq!(completions(&finish(&mut host, "B")), 1);
 }
 
 #[test]

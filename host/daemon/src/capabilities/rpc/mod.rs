@@ -64,6 +64,13 @@ impl Run {
             self.services.upstreams.config(&request.upstream).and_then(|upstream| {
                 upstream.once.covers(&request.method).then_some(upstream.unknown_outcome)
             });
+        if once.is_some() {
+            // What is recorded of such a call is kept with an event.
+            self.may_have_effects().map_err(|why| {
+                let call = format!("{}/{}", request.upstream, request.method);
+                refusal(Code::PermissionDenied, format!("{why}; {call} is called once, which is one"))
+            })?;
+        }
         let answer = match once {
             Some(unknown) => self.once(&request, &identity.key, unknown == UnknownOutcome::Ask).await,
             None => {

@@ -13,6 +13,7 @@ use crate::{
     grants::Kind,
     observe::metrics::Metrics,
     plugins::{self, PluginError},
+    serve::Tls,
 };
 
 #[derive(Debug, Default)]
@@ -51,6 +52,8 @@ pub(super) async fn examine(location: &Location, reading: &Reading) -> Report {
     for (plugin, (shape, error)) in reading.config.plugins.iter().zip(components) {
         let table = format!("plugins.{}", plugin.name);
         found.extend(error.map(|error| place.fault(&table, "component", error.to_string())));
+        let promises = shape.as_ref().and_then(|shape| plugins::serves_nothing(plugin, shape));
+        found.extend(promises.map(|error| place.fault(&table, "component", error.to_string())));
         if let Some(lacking) = place.lacking(plugin, shape.as_ref()) {
             // It tells the same with more around it.
             let told = crate::config::trespass(plugin);
@@ -69,6 +72,10 @@ pub(super) async fn examine(location: &Location, reading: &Reading) -> Report {
         if let Err(error) = Upstreams::connect(&reading.config.upstreams) {
             found.push(place.fault("upstreams", "", format!("{error:#}")));
         }
+        if let Err(error) = Tls::read(&reading.config.grpc) {
+            found.push(place.fault("grpc", "certificate", format!("{error:#}")));
+        }
+        found.extend(place.unheard());
         let metrics = reading.config.plugins.iter().flat_map(|plugin| &plugin.manifest.metrics);
         if let Err(error) = Metrics::new(metrics) {
             found.push(place.fault(
@@ -200,6 +207,20 @@ impl Place<'_> {
         (!entries.is_empty()).then(|| format!("{kind} = [{}]", entries.join(", ")))
     }
 
+    /// Methods that are granted to be served, where nothing listens.
+    fn unheard(&self) -> Option<Finding> {
+        let config = &self.reading.config;
+        let plugin = config.plugins.iter().find(|plugin| plugin.served().next().is_some())?;
+        let message = format!(
+            "plugin {:?} is granted to serve methods, and nothing listens for calls; add listen = [\"127.0.0.1:50056\"] to \
+             [grpc]",
+            plugin.name
+        );
+        let table = format!("plugins.{}.grants", plugin.name);
+        let found = self.finding(Severity::Note, self.line(&table, "serve"), message);
+        config.grpc.listen.is_empty().then_some(found)
+    }
+
     /// Grants that the plugin never asked for.
     fn idle(&self, plugin: &PluginConfig) -> Vec<Finding> {
         let table = format!("plugins.{}.grants", plugin.name);
@@ -230,6 +251,7 @@ fn unasked(kind: Kind, plugin: &PluginConfig) -> String {
 fn asked_in(kind: Kind) -> &'static str {
     match kind {
         Kind::State => "with [state]",
+        Kind::Serve => "with [[services]]",
         Kind::Publish | Kind::Rpc | Kind::Executor => "in [asks]",
     }
 }

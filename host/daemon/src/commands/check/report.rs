@@ -8,7 +8,9 @@ use super::{
     examine::Report,
     finding::{Finding, Severity},
 };
-use crate::config::{Backend, BusKind, Config, Location, PluginConfig, isolation_text};
+use crate::config::{
+    Backend, BusKind, Config, GrpcConfig, Location, MethodKind, PluginConfig, isolation_text,
+};
 
 /// Digits of a digest that people compare.
 const DIGITS: usize = 12;
@@ -58,6 +60,9 @@ fn summary(report: &Report, config: &Config) -> String {
     if !upstreams.is_empty() {
         text.push_str(&format!("upstreams  {}\n", upstreams.join(", ")));
     }
+    if !config.grpc.listen.is_empty() {
+        text.push_str(&format!("grpc       {}\n", grpc(&config.grpc)));
+    }
     let mut rows = vec![["plugin", "version", "digest", "isolation", "subscriptions"].map(str::to_owned)];
     for plugin in &config.plugins {
         let digest = report.digests.get(&plugin.name).map(ToString::to_string).unwrap_or_default();
@@ -80,7 +85,31 @@ fn summary(report: &Report, config: &Config) -> String {
         text.push('\n');
         text.push_str(&table(&rows));
     }
+    let served = config.plugins.iter().flat_map(|plugin| plugin.served().map(move |method| (plugin, method)));
+    let served: Vec<String> = served
+        .map(|(plugin, method)| format!("{}, by {}: {}\n", kind(method.kind), plugin.name, method.path))
+        .collect();
+    if !served.is_empty() {
+        text.push_str(&format!("\nserves\n  {}", served.join("  ")));
+    }
     text
+}
+
+fn grpc(grpc: &GrpcConfig) -> String {
+    let addresses: Vec<String> = grpc.listen.iter().map(ToString::to_string).collect();
+    let tls = match (&grpc.certificate, &grpc.client_ca) {
+        (None, _) => "",
+        (Some(_), None) => ", with TLS",
+        (Some(_), Some(_)) => ", with TLS, for clients with a certificate",
+    };
+    format!("{}{tls}", addresses.join(", "))
+}
+
+fn kind(kind: MethodKind) -> &'static str {
+    match kind {
+        MethodKind::Read => "read",
+        MethodKind::Write => "write",
+    }
 }
 
 fn subjects(plugin: &PluginConfig) -> impl Iterator<Item = &str> {
@@ -134,10 +163,19 @@ pub(super) fn json(location: &Location, report: &Report, config: Option<&Config>
                 "digest": report.digests.get(&plugin.name).map(ToString::to_string),
                 "isolation": isolation_text(plugin.isolation),
                 "subscriptions": subjects(plugin).collect::<Vec<_>>(),
+                "serves": plugin
+                    .served()
+                    .map(|method| json!({ "method": method.path, "kind": kind(method.kind) }))
+                    .collect::<Vec<_>>(),
             })
         });
         all["plugins"] = plugins.collect();
         all["admin"] = config.admin.listen.to_string().into();
+        all["grpc"] = json!({
+            "listen": config.grpc.listen,
+            "tls": config.grpc.certificate.is_some(),
+            "client_certificates": config.grpc.client_ca.is_some(),
+        });
         all["bus"] = match &config.bus.kind {
             BusKind::Local { directory } => {
                 json!({ "kind": "local", "directory": absolute(directory) })

@@ -1,0 +1,368 @@
+//! From a request to its answer: which plugin serves the method, whether the request is one, and what is told of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    extract::Request as HttpRequest,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response as HttpResponse},
+};
+use bytes::Bytes;
+use cofferdam_bus::Bus;
+use futures_util::future::BoxFuture;
+use prost_reflect::DynamicMessage;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{
+    Code, Request, Response, Status,
+    body::Body,
+    server::{Grpc, UnaryService},
+};
+
+use super::{
+    answers::Answers,
+    codec::Plain,
+    identity,
+    incoming::Incoming,
+    read, status, write,
+    write::{Asked, Written},
+};
+use crate::{
+    config::{GrpcConfig, Method, MethodKind},
+    dispatch::{self, Dispatch, Outcome},
+    fault::Fault,
+    observe::text,
+    plugins::Plugin,
+};
+
+/// Of a status's message, in bytes, in a line of the log.
+const MAX_REASON: usize = 512;
+/// How much later than its deadline a call is cut off that did not see to that itself.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A method and who serves it.
+pub(super) struct Target {
+    pub(super) plugin: Arc<Plugin>,
+    pub(super) method: Arc<Method>,
+}
+
+/// What ends a host's serving, step by step.
+#[derive(Debug, Clone, Default)]
+pub struct Tokens {
+    /// No more calls are taken.
+    pub stop: CancellationToken,
+    /// What runs is ended.
+    pub abort: CancellationToken,
+    /// Answers are waited for no more.
+    pub give_up: CancellationToken,
+}
+
+/// All that this host serves.
+pub struct Front {
+    dispatch: Arc<Dispatch>,
+    /// By path.
+    targets: BTreeMap<String, Arc<Target>>,
+    answers: Answers,
+    config: GrpcConfig,
+    room: Semaphore,
+    tokens: Tokens,
+    /// Calls that are not answered.
+    calls: TaskTracker,
+}
+
+impl Front {
+    pub fn new(dispatch: Arc<Dispatch>, plugins: &[Arc<Plugin>], config: GrpcConfig, tokens: Tokens) -> Self {
+        let methods =
+            plugins.iter().flat_map(|plugin| plugin.methods.iter().map(move |method| (plugin, method)));
+        let targets = methods.map(|(plugin, method)| {
+            let target = Target { plugin: plugin.clone(), method: method.clone() };
+            (method.path.clone(), Arc::new(target))
+        });
+        Self {
+            answers: Answers::new(dispatch.services.bus.clone()),
+            targets: targets.collect(),
+            room: Semaphore::new(config.max_calls as usize),
+            dispatch,
+            config,
+            tokens,
+            calls: TaskTracker::new(),
+        }
+    }
+
+    pub(super) fn dispatch(&self) -> &Arc<Dispatch> {
+        &self.dispatch
+    }
+
+    pub(super) fn bus(&self) -> &dyn Bus {
+        self.dispatch.services.bus.as_ref()
+    }
+
+    pub(super) fn answers(&self) -> &Answers {
+        &self.answers
+    }
+
+    pub(super) fn given_up(&self) -> &CancellationToken {
+        &self.tokens.give_up
+    }
+
+    /// The names of the services.
+    pub(super) fn services(&self) -> BTreeSet<&str> {
+        self.targets.keys().filter_map(|path| Some(path.split_once('/')?.0)).collect()
+    }
+
+    /// Plugins whose answers come by the bus.
+    fn writers(&self) -> BTreeSet<&str> {
+        let writes = |target: &&Arc<Target>| target.method.kind == MethodKind::Write;
+        self.targets.values().filter(writes).map(|target| target.plugin.name.as_str()).collect()
+    }
+
+    /// Hears the answers of all plugins until the end. `listening` is called once it does.
+    pub async fn listen(&self, listening: impl FnOnce(), end: CancellationToken) {
+        let all: Vec<_> =
+            self.writers().into_iter().map(|plugin| (plugin, CancellationToken::new())).collect();
+        let listen =
+            all.iter().map(|(plugin, begun)| self.answers.listen(plugin, begun.clone(), end.clone()));
+        let begun = async {
+            for (_, begun) in &all {
+                begun.cancelled().await;
+            }
+            listening();
+        };
+        tokio::join!(futures_util::future::join_all(listen), async {
+            tokio::select! {
+                () = begun => {}
+                () = end.cancelled() => {}
+            }
+        });
+    }
+
+    /// Waits until every call is answered that was taken before the stop.
+    pub async fn answered(&self) {
+        self.calls.close();
+        self.calls.wait().await;
+    }
+
+    /// What is told of a run that failed, and of which no event tells.
+    pub(super) fn tell_of_failure(&self, target: &Target, call: &str, failure: &Outcome) {
+        // A status of the guest is told as any answer.
+        if let (Some(fault), Some(reason)) = (failure.fault(), failure.reason()) {
+            let (plugin, method, outcome) = (&target.plugin.name, &target.method.path, failure.name());
+            tracing::error!(
+                plugin,
+                method,
+                call,
+                outcome,
+                fault = Fault::name(fault),
+                "a call failed: {reason}"
+            );
+        }
+    }
+
+    async fn serve(
+        &self,
+        target: &Target,
+        incoming: &Incoming,
+        request: Bytes,
+        told: &Told,
+    ) -> Result<Bytes, Status> {
+        let method = &target.method;
+        let message = DynamicMessage::decode(method.input.clone(), request.clone()).map_err(|error| {
+            Status::invalid_argument(format!("the request is no {}: {error}", method.input.full_name()))
+        })?;
+        let order_key = method.key.as_ref().and_then(|key| key.of(&message));
+        let asked = Asked {
+            request,
+            identity: identity::of(&message),
+            cell: order_key.as_ref().map(|key| dispatch::cell(&method.cell, key)),
+            order_key,
+        };
+        drop(message);
+        let (call, reply) = match method.kind {
+            MethodKind::Read => tokio::select! {
+                read = read::read(self, target, incoming, asked) => read,
+                () = self.tokens.abort.cancelled() => {
+                    return Err(Status::unavailable("the host stops, and the call took longer than it waits; ask another"));
+                }
+            },
+            MethodKind::Write => {
+                let Written { call, reply } = write::write(self, target, incoming, asked).await;
+                (call, reply)
+            }
+        };
+        told.end().call = call;
+        reply?.map_err(status::of)
+    }
+
+    fn target(&self, path: &str) -> Result<&Arc<Target>, Status> {
+        let path = path.trim_start_matches('/');
+        if let Some(target) = self.targets.get(path) {
+            return Ok(target);
+        }
+        let service = path.split_once('/').map_or(path, |(service, _)| service);
+        let methods: Vec<&str> =
+            self.targets.keys().filter_map(|known| known.strip_prefix(service)?.strip_prefix('/')).collect();
+        Err(Status::unimplemented(if methods.is_empty() {
+            let services: Vec<&str> = self.services().into_iter().collect();
+            let served = if services.is_empty() { "nothing".to_owned() } else { services.join(", ") };
+            format!("{service:?} is not served here; what is: {served}, health and server reflection")
+        } else {
+            format!("{path:?} is not served here; of this service these are: {}", methods.join(", "))
+        }))
+    }
+}
+
+/// Whatever is no health check and no reflection.
+pub(super) async fn answer(front: Arc<Front>, request: HttpRequest) -> HttpResponse {
+    let began = Instant::now();
+    let kind = request.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    if !kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        return (StatusCode::UNSUPPORTED_MEDIA_TYPE, "this port speaks gRPC\n").into_response();
+    }
+    let _answered_by_then = front.calls.token();
+    let target = match front.target(request.uri().path()) {
+        Ok(target) => target.clone(),
+        Err(status) => {
+            // The name is the client's: no label, and no line that somebody could repeat for ever.
+            let number = (status.code() as i32).to_string();
+            front.dispatch.services.metrics.served.with_label_values(&["", "", &number]).inc();
+            tracing::debug!(path = request.uri().path(), "a call of what is not served");
+            return status.into_http();
+        }
+    };
+    let told = Arc::new(Told { front: front.clone(), target, began, end: Mutex::default() });
+    let incoming = match taken(&front, request.headers(), began) {
+        Ok(incoming) => incoming,
+        Err(status) => return told.with(status),
+    };
+    let Ok(_room) = front.room.try_acquire() else {
+        let most = front.config.max_calls;
+        return told.with(Status::unavailable(format!(
+            "the host answers {most} calls already, its [grpc] max-calls; call again, or another"
+        )));
+    };
+    let latest = incoming.deadline + GRACE;
+    let unary = Unary { told: told.clone(), incoming };
+    let mut grpc = Grpc::new(Plain)
+        .max_decoding_message_size(front.config.max_request)
+        .max_encoding_message_size(usize::MAX);
+    let answer = tokio::time::timeout_at(latest.into(), grpc.unary(unary, request.map(Body::new))).await;
+    match answer {
+        Ok(response) => told.checked(response),
+        // A client that does not send what it announced; else the time has been kept.
+        Err(_) => told.with(Status::deadline_exceeded("the request did not come in its time")),
+    }
+}
+
+/// Whether one more is taken.
+fn taken(front: &Front, headers: &http::HeaderMap, began: Instant) -> Result<Incoming, Status> {
+    if front.tokens.stop.is_cancelled() {
+        return Err(Status::unavailable(
+            "the host stops, and takes no more calls; ask another, or this one once it is back",
+        ));
+    }
+    Incoming::new(headers, began, front.config.timeout)
+}
+
+/// One call of one method, once its request is there.
+struct Unary {
+    told: Arc<Told>,
+    incoming: Incoming,
+}
+
+impl UnaryService<Bytes> for Unary {
+    type Response = Bytes;
+    type Future = BoxFuture<'static, Result<Response<Bytes>, Status>>;
+
+    fn call(&mut self, request: Request<Bytes>) -> Self::Future {
+        let (told, incoming) = (self.told.clone(), self.incoming.clone());
+        Box::pin(async move {
+            let answer = told.front.serve(&told.target, &incoming, request.into_inner(), &told).await;
+            told.note(answer.as_ref().err());
+            answer.map(Response::new)
+        })
+    }
+}
+
+/// What is told of a call when it is over.
+struct Told {
+    front: Arc<Front>,
+    target: Arc<Target>,
+    began: Instant,
+    end: Mutex<End>,
+}
+
+#[derive(Default)]
+struct End {
+    /// `None`: its client did not wait for the answer.
+    code: Option<Code>,
+    why: String,
+    call: String,
+}
+
+impl Told {
+    fn end(&self) -> MutexGuard<'_, End> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How it ended; none is well.
+    fn note(&self, status: Option<&Status>) {
+        let mut end = self.end();
+        end.code = Some(status.map_or(Code::Ok, Status::code));
+        end.why =
+            status.map(|status| text::excerpt(status.message(), MAX_REASON).into_owned()).unwrap_or_default();
+    }
+
+    /// The answer that there is no answer.
+    fn with(&self, status: Status) -> HttpResponse {
+        self.note(Some(&status));
+        status.into_http()
+    }
+
+    /// What did not come as far as the method has a status by itself.
+    fn checked(&self, response: http::Response<Body>) -> HttpResponse {
+        if self.end().code.is_none()
+            && let Some(status) = Status::from_header_map(response.headers())
+        {
+            // What tonic says of a message over the limit.
+            if status.code() == Code::OutOfRange {
+                let most = self.front.config.max_request;
+                return self.with(Status::resource_exhausted(format!(
+                    "the request has more than {most} bytes, the host's [grpc] max-request"
+                )));
+            }
+            self.note(Some(&status));
+        }
+        response.map(axum::body::Body::new)
+    }
+}
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        let (plugin, method) = (self.target.plugin.name.as_str(), self.target.method.path.as_str());
+        let End { code, why, call } = std::mem::take(&mut *self.end());
+        let took = self.began.elapsed();
+        let metrics = &self.front.dispatch.services.metrics;
+        let number = (code.unwrap_or(Code::Cancelled) as i32).to_string();
+        metrics.served.with_label_values(&[plugin, method, &number]).inc();
+        metrics.served_seconds.with_label_values(&[plugin, method]).observe(took.as_secs_f64());
+        let ms = took.as_millis() as u64;
+        match code {
+            None => tracing::info!(plugin, method, call, ms, "a call's client did not wait for the answer"),
+            Some(Code::Ok) => tracing::info!(plugin, method, call, code = 0, ms, "a call was answered"),
+            Some(code) => {
+                tracing::info!(
+                    plugin,
+                    method,
+                    call,
+                    code = code as i32,
+                    ms,
+                    "a call was answered: {code:?}: {why}"
+                );
+            }
+        }
+    }
+}
