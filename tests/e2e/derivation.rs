@@ -50,7 +50,7 @@ async fn count(world: &World) -> (usize, usize) {
 }
 
 #[tokio::test]
-async fn c4_failure_an_attempt_without_an_answer_times_out_and_is_asked_again() {
+async fn contract_4_failure_an_attempt_without_an_answer_times_out_and_is_asked_again() {
     let world = World::start().await;
     let planning = Planning::start().await;
     let executor = Executor::start(&world, |request| {
@@ -80,7 +80,7 @@ async fn c4_failure_an_attempt_without_an_answer_times_out_and_is_asked_again() 
 }
 
 #[tokio::test]
-async fn c4_failure_after_the_last_time_out_a_person_has_to_look() {
+async fn contract_4_failure_after_the_last_time_out_a_person_has_to_look() {
     let world = World::start().await;
     let fleet = Fleet::start(&world).await;
     let executor = silent(&world).await;
@@ -115,7 +115,7 @@ async fn c4_failure_after_the_last_time_out_a_person_has_to_look() {
 }
 
 #[tokio::test]
-async fn c4_persist_a_late_answer_is_as_good_as_any_and_only_one_counts() {
+async fn contract_4_persist_a_late_answer_is_as_good_as_any_and_only_one_counts() {
     let world = World::start().await;
     let planning = Planning::start().await;
     let executor = silent(&world).await;
@@ -134,7 +134,7 @@ async fn c4_persist_a_late_answer_is_as_good_as_any_and_only_one_counts() {
 }
 
 #[tokio::test]
-async fn c4_persist_answers_that_race_the_time_out_end_each_derivation_once() {
+async fn contract_4_persist_answers_that_race_the_time_out_end_each_derivation_once() {
     let world = World::start().await;
     let planning = Planning::start().await;
     let executor = silent(&world).await;
@@ -168,7 +168,7 @@ async fn c4_persist_answers_that_race_the_time_out_end_each_derivation_once() {
 }
 
 #[tokio::test]
-async fn c4_failure_a_failed_agent_that_answers_after_all_leads_to_one_end() {
+async fn contract_4_failure_a_failed_agent_that_answers_after_all_leads_to_one_end() {
     let world = World::start().await;
     let planning = Planning::start().await;
     let executor = silent(&world).await;
@@ -189,7 +189,7 @@ async fn c4_failure_a_failed_agent_that_answers_after_all_leads_to_one_end() {
 }
 
 #[tokio::test]
-async fn c9_triggers_of_both_kinds_in_any_order_open_one_derivation() {
+async fn contract_9_triggers_of_both_kinds_in_any_order_open_one_derivation() {
     let world = World::start().await;
     let planning = Planning::start().await;
     let executor = silent(&world).await;
@@ -219,7 +219,7 @@ async fn c9_triggers_of_both_kinds_in_any_order_open_one_derivation() {
 }
 
 #[tokio::test]
-async fn c2_4_ours_foreign_answers_leave_no_trace() {
+async fn contract_2_4_ours_foreign_answers_leave_no_trace() {
     let world = World::start().await;
     let planning = Planning::start().await;
     let executor = silent(&world).await;
@@ -274,7 +274,7 @@ async fn a_time_out_outlives_the_daemon_on_the_embedded_bus() {
 }
 
 #[tokio::test]
-async fn c7_requests_over_the_limit_of_their_requester_wait_and_none_is_lost() {
+async fn contract_7_requests_over_the_limit_of_their_requester_wait_and_none_is_lost() {
     let world = World::start().await;
     let planning = Planning::start().await;
     let executor =
@@ -322,7 +322,7 @@ async fn structured(fleet: &Fleet, description: &str, notes: &str) -> String {
 }
 
 #[tokio::test]
-async fn c9_a_structured_plan_becomes_tasks_without_a_model() {
+async fn contract_9_a_structured_plan_becomes_tasks_without_a_model() {
     let world = World::start().await;
     let fleet = Fleet::start(&world).await;
     let daemon = reading(&world, &fleet).start().await;
@@ -358,7 +358,7 @@ async fn c9_a_structured_plan_becomes_tasks_without_a_model() {
 }
 
 #[tokio::test]
-async fn c9_a_plan_that_lists_no_tasks_or_wrong_ones_fails_once() {
+async fn contract_9_a_plan_that_lists_no_tasks_or_wrong_ones_fails_once() {
     let world = World::start().await;
     let fleet = Fleet::start(&world).await;
     let daemon = reading(&world, &fleet).start().await;

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_d_declared_dependencies_are_the_only_ones() {
+    fn contract_4_batch_d_declared_dependencies_are_the_only_ones() {
         check(
             &[
                 task("T1", "Use api", &["db"], &["t3"]),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_d_references_may_be_titles_and_unknown_ones_are_ignored() {
+    fn contract_4_batch_d_references_may_be_titles_and_unknown_ones_are_ignored() {
         check(
             &[task("T1", "Build it", &[], &["T1", "T9"]), task("T2", "Test it", &[], &["build IT.", "T1"])],
             "T1 T2",
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_c_equal_references_mean_the_first() {
+    fn contract_4_batch_c_equal_references_mean_the_first() {
         check(
             &[task("T1", "A", &[], &[]), task("T1", "B", &[], &[]), task("T2", "C", &[], &["T1"])],
             "T1 T1 T2",
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_a_a_reference_to_a_repeat_means_the_first_of_its_title() {
+    fn contract_4_batch_a_a_reference_to_a_repeat_means_the_first_of_its_title() {
         check(
             &[task("T1", "A", &[], &[]), task("T2", "a.", &[], &["T3"]), task("T3", "B", &[], &["T2"])],
             "T1 T3",
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_e_without_declarations_keywords_decide() {
+    fn contract_4_batch_e_without_declarations_keywords_decide() {
         let mut tasks = [task("T1", "Test the api", &[], &[]), task("T2", "Build", &["api"], &["none"])];
         check(&tasks, "T2 T1", &["T1>T2"], 0);
         tasks[0].depends_on = None;
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_d_declared_cycles_are_rejected_by_name() {
+    fn contract_4_batch_d_declared_cycles_are_rejected_by_name() {
         let tasks =
             [task("T1", "A", &[], &["T2"]), task("T2", "B", &[], &["T3"]), task("T3", "C", &[], &["T1"])];
         let rejection = analyze(&tasks, &[], &Settings::default()).unwrap_err();

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_a_repeats_drop_to_the_first_and_references_follow() {
+    fn contract_4_batch_a_repeats_drop_to_the_first_and_references_follow() {
         let batch =
             batch(&[task("T1", "Add it"), task("T2", "ADD  it."), task("T2", "B"), task("T3", "C")]).unwrap();
         let titles: Vec<&str> = batch.tasks.iter().map(|task| task.title.as_str()).collect();
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_b_a_batch_out_of_bounds_is_rejected() {
+    fn contract_4_batch_b_a_batch_out_of_bounds_is_rejected() {
         let check = |count: usize, expect: Option<Kind>| {
             let tasks: Vec<ParsedTask> = (0..count).map(|n| task("", &format!("task no {n}"))).collect();
             assert_eq!(batch(&tasks).err().map(|rejection| rejection.kind), expect, "{count} tasks");

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_f_prerequisites_come_first_and_ties_keep_the_order() {
+    fn contract_4_batch_f_prerequisites_come_first_and_ties_keep_the_order() {
         check(3, &[(0, 2)], Ok(&[1, 2, 0]));
         check(4, &[(0, 3), (1, 0)], Ok(&[2, 3, 0, 1]));
         check(4, &[(1, 0), (2, 0), (3, 1), (3, 2)], Ok(&[0, 1, 2, 3]));

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_e_words_are_whole_words() {
+    fn contract_4_batch_e_words_are_whole_words() {
         let check = |text: &str, word: &str, expect: bool| {
             assert_eq!(has_word(text, word), expect, "{word} in {text}")
         };
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_e_a_later_title_that_speaks_of_an_earlier_keyword_waits() {
+    fn contract_4_batch_e_a_later_title_that_speaks_of_an_earlier_keyword_waits() {
         check(
             &[("Design schema", "schema"), ("Build API", "api"), ("Test the API on the Schema", "tests")],
             &[(2, 0), (2, 1)],
@@ -107,21 +107,21 @@ mod tests {
     }
 
     #[test]
-    fn c4_batch_e_a_shared_keyword_makes_no_cycle() {
+    fn contract_4_batch_e_a_shared_keyword_makes_no_cycle() {
         check(&[("Add login form", "login"), ("Add login service", "login")], &[(1, 0)]);
         check(&[("Add form", "login"), ("Add service", "login")], &[]);
         check(&[("Add login form", "form, login"), ("Add service", "login")], &[]);
     }
 
     #[test]
-    fn c4_batch_e_an_earlier_title_waits_for_a_later_keyword_if_nothing_says_otherwise() {
+    fn contract_4_batch_e_an_earlier_title_waits_for_a_later_keyword_if_nothing_says_otherwise() {
         check(&[("Deploy the service", "deploy"), ("Write it", "service")], &[(0, 1)]);
         // The forward edge of the pair goes first.
         check(&[("Deploy the service", "it"), ("Write it", "service")], &[(1, 0)]);
     }
 
     #[test]
-    fn c4_batch_e_a_backward_edge_that_would_close_a_cycle_is_left_out() {
+    fn contract_4_batch_e_a_backward_edge_that_would_close_a_cycle_is_left_out() {
         // 1 waits for 0 and 2 for 1; that 0 speaks of 2's keyword must not close the ring.
         check(&[("Use c", "a"), ("Use a", "b"), ("Use b", "c")], &[(1, 0), (2, 1)]);
         // Forward edges all come first, so an early backward one can't push them out.

@@ -343,7 +343,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn c9_every_derivation_ends_by_exactly_one_event(setup in setups(), steps in steps()) {
+    fn contract_9_every_derivation_ends_by_exactly_one_event(setup in setups(), steps in steps()) {
         let mut world = World::new(&setup);
         for step in &steps {
             world.step(step);

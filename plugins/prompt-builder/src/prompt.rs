@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_prompt_placeholders_are_substituted_once() {
+    fn contract_4_prompt_placeholders_are_substituted_once() {
         assert_eq!(substitute("<{{a}}|{{ b }}>", values), "<{{b}} --- TITLE: x|B>");
     }
 

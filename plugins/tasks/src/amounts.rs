@@ -107,7 +107,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn c4_per_task_hours_in_every_spelling() {
+    fn contract_4_per_task_hours_in_every_spelling() {
         let check = |value: Value, expect: i32| assert_eq!(hours(&value, 40), expect, "{value}");
         for (value, expect) in [
             (json!(4), 4),
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_per_task_priorities_in_every_spelling() {
+    fn contract_4_per_task_priorities_in_every_spelling() {
         let check = |value: Value, expect: i32| assert_eq!(priority(&value), expect, "{value}");
         for (value, expect) in [
             (json!(3), 3),

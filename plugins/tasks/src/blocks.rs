@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_3_blocks_divided_by_blank_lines() {
+    fn contract_4_parsing_3_blocks_divided_by_blank_lines() {
         check(
             "Here you go:\n\nTASK_ID: TASK-001\nTITLE: A\nDESCRIPTION: do a\nROLE: DEV\nESTIMATED_HOURS: 4\nPRIORITY: 1\nKEYWORDS: x, y\n\nTASK_ID: TASK-002\nTITLE: B\nDEPENDS_ON: TASK-001\n",
             json!([["TASK-001", "A", "do a", "DEV", "4", "1", "x, y"], ["TASK-002", "B", "TASK-001"]]),
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_3_blocks_divided_by_rules() {
+    fn contract_4_parsing_3_blocks_divided_by_rules() {
         check(
             "TITLE: A\nROLE: QA\n---\nTITLE: B\n=====\nTITLE: C\n***\n",
             json!([["A", "QA"], ["B"], ["C"]]),
@@ -186,23 +186,23 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_3_dashes_inside_a_line_never_split() {
+    fn contract_4_parsing_3_dashes_inside_a_line_never_split() {
         check("TITLE: A --- B\nDESCRIPTION: x --- y\nROLE: QA", json!([["A --- B", "x --- y", "QA"]]));
     }
 
     #[test]
-    fn c4_parsing_3_a_title_after_a_title_starts_a_task() {
+    fn contract_4_parsing_3_a_title_after_a_title_starts_a_task() {
         check("TITLE: A\nTITLE: B\nName: C", json!([["A"], ["B"], ["C"]]));
         check("ROLE: DEV\nTITLE: A\nROLE: QA", json!([["A", "DEV"]]));
     }
 
     #[test]
-    fn c4_parsing_3_a_task_id_after_any_field_starts_a_task() {
+    fn contract_4_parsing_3_a_task_id_after_any_field_starts_a_task() {
         check("ROLE: DEV\nTASK_ID: 1\nTITLE: A\nID: 2", json!([["DEV"], ["1", "A"], ["2"]]));
     }
 
     #[test]
-    fn c4_parsing_3_a_description_runs_to_the_next_key_or_task() {
+    fn contract_4_parsing_3_a_description_runs_to_the_next_key_or_task() {
         check(
             "TITLE: A\nDESCRIPTION: one\n\n  - two\nthree\n\nROLE: QA",
             json!([["A", "one\n\n  - two\nthree", "QA"]]),
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_3_an_empty_key_takes_the_next_line_that_is_not_blank() {
+    fn contract_4_parsing_3_an_empty_key_takes_the_next_line_that_is_not_blank() {
         check("TITLE:\n\n  A\nignored\nROLE:\nPRIORITY:\n\n2", json!([["A", "2"]]));
         check("TITLE: A\nKEYWORDS:\n- x\n- y\nDEPENDS_ON:\n- TASK-1", json!([["A", ["x", "y"], ["TASK-1"]]]));
     }
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_3_fences_are_dropped_and_markers_tolerated() {
+    fn contract_4_parsing_3_fences_are_dropped_and_markers_tolerated() {
         check(
             "```text\n- **TITLE:** **A**\n- **ROLE**: DEV\n```\n2. TITLE: B\n## TITLE: C",
             json!([["A", "DEV"], ["B"], ["C"]]),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_3_prose_before_the_first_key_is_ignored() {
+    fn contract_4_parsing_3_prose_before_the_first_key_is_ignored() {
         check("Sure.\n\n---\nI thought of three.\n", json!([]));
     }
 }

@@ -112,17 +112,17 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_1_invisible_characters_are_dropped() {
+    fn contract_4_parsing_1_invisible_characters_are_dropped() {
         check("\u{feff}TI\u{200b}TLE\u{2060}: a\u{200c}b\u{200d}", "TITLE: ab");
     }
 
     #[test]
-    fn c4_parsing_1_every_line_end_becomes_a_newline() {
+    fn contract_4_parsing_1_every_line_end_becomes_a_newline() {
         check("a\r\nb\rc\nd\r\r\ne", "a\nb\nc\nd\n\ne");
     }
 
     #[test]
-    fn c4_parsing_1_a_json_string_around_the_whole_text_is_decoded() {
+    fn contract_4_parsing_1_a_json_string_around_the_whole_text_is_decoded() {
         check(r#" "TITLE: a\r\nROLE: \u0044EV" "#, "TITLE: a\nROLE: DEV");
         check(r#""\"twice\"""#, "twice");
         check(r#""one" and "two""#, r#""one" and "two""#);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_1_thinking_is_dropped() {
+    fn contract_4_parsing_1_thinking_is_dropped() {
         check("<think>a</think>b", "b");
         check("x<thinking>a\nb</thinking>y<THINK>c</Think>z", "xyz");
         check("<think>a<think>b</think>c</think>d", "d");
@@ -139,13 +139,13 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_1_a_lone_closing_tag_drops_all_before_it() {
+    fn contract_4_parsing_1_a_lone_closing_tag_drops_all_before_it() {
         check("a\nb</think>\nc", "\nc");
         check("a<think>b</think>c</think>d", "d");
     }
 
     #[test]
-    fn c4_parsing_1_a_lone_opening_tag_drops_all_after_it() {
+    fn contract_4_parsing_1_a_lone_opening_tag_drops_all_after_it() {
         check("a<think>b", "a");
         check("<think>b", "");
     }

@@ -107,7 +107,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn c4_parsing_2_keys_are_known_by_every_spelling() {
+    fn contract_4_parsing_2_keys_are_known_by_every_spelling() {
         let check = |name: &str, expect: Option<Key>| assert_eq!(Key::from_name(name), expect, "{name}");
         check("TASK_ID", Some(Key::TaskId));
         check("Task ID", Some(Key::TaskId));

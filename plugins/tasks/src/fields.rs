@@ -124,7 +124,7 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn c4_per_task_titles_are_collapsed_and_cut() {
+    fn contract_4_per_task_titles_are_collapsed_and_cut() {
         let check = |value: Value, expect: Option<&str>| {
             assert_eq!(full_title(&value).as_deref().map(titles::cut), expect, "{value}");
         };
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_per_task_descriptions_default_to_the_title() {
+    fn contract_4_per_task_descriptions_default_to_the_title() {
         let long = "word ".repeat(20).trim().to_owned();
         let check = |value: Value, title: &str, expect: &str| {
             assert_eq!(description(&value, title), expect, "{value}");
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_per_task_roles_by_alias_in_any_case() {
+    fn contract_4_per_task_roles_by_alias_in_any_case() {
         let check = |value: Value, expect: Option<&str>| assert_eq!(role(&value), expect, "{value}");
         check(json!("dev"), Some("DEVELOPER"));
         check(json!(" Developer "), Some("DEVELOPER"));
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_per_task_keywords_are_lowered_trimmed_and_single() {
+    fn contract_4_per_task_keywords_are_lowered_trimmed_and_single() {
         let check = |value: Value, expect: &[&str]| assert_eq!(keywords(&value), expect, "{value}");
         check(json!("JWT, login ,, jwt; Ünder score"), &["jwt", "login", "ünder score"]);
         check(json!("[\"JWT\", 'login']"), &["jwt", "login"]);

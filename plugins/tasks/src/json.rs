@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_2_the_whole_text_in_each_shape() {
+    fn contract_4_parsing_2_the_whole_text_in_each_shape() {
         check(r#"[{"title": "A"}, {"name": "B"},]"#, &["A", "B"]);
         check(r#"{"tasks": [{"title": "A"}]}"#, &["A"]);
         check(r#"{"title": "Plan", "Sub-Tasks": [{"title": "A"}]}"#, &["A"]);
@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_2_fenced_values_add_up() {
+    fn contract_4_parsing_2_fenced_values_add_up() {
         check(
             "First:\n```json\n[{\"title\": \"A\"}]\n```\nthen\n~~~\n{\"title\": \"B\"}\n~~~\n[{\"title\": \"not this\"}]",
             &["A", "B"],
@@ -353,13 +353,13 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_2_balanced_values_in_prose_count() {
+    fn contract_4_parsing_2_balanced_values_in_prose_count() {
         check("On [0, 1) and [x]: [{\"title\": \"A\"}, {\"title\": \"B\"}] {done}", &["A", "B"]);
         check("{\"title\": \"A\"}\n{\"title\": \"B\"}", &["A", "B"]);
     }
 
     #[test]
-    fn c4_parsing_5_nothing_inside_a_spoilt_or_unclosed_value_counts() {
+    fn contract_4_parsing_5_nothing_inside_a_spoilt_or_unclosed_value_counts() {
         check("[{\"title\": \"A\"}, {\"title\": \"B\"}, {\"tit", &[]);
         check("[{\"title\": \"A\"}, {\"title\": B}]", &[]);
         check("[{\"title\": \"A\"}, {\"title\": B}] but [{\"title\": \"C\"}]", &["C"]);
@@ -408,7 +408,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_5_an_unclosed_value_with_a_quoted_title_is_truncated() {
+    fn contract_4_parsing_5_an_unclosed_value_with_a_quoted_title_is_truncated() {
         let check = |text: &str, expect: bool| assert_eq!(is_truncated(text), expect, "{text}");
         check("[{\"title\": \"A\"}, {\"ti", true);
         check("Sure: {\"tasks\": [{\"Title\" : \"A", true);

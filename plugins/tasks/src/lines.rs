@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c4_parsing_3_field_lines_carry_any_marker() {
+    fn contract_4_parsing_3_field_lines_carry_any_marker() {
         let check = |line: &str, expect: Option<(Key, &str)>| {
             assert_eq!(Line::read(line).field(), expect, "line {line:?}");
         };

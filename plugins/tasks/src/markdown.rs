@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_4_a_check_list_under_role_headings() {
+    fn contract_4_parsing_4_a_check_list_under_role_headings() {
         check(
             "# Plan\n\n## DEV Tasks\n- [ ] TASK-001: Implement login endpoint\n  - Depends on: TASK-000\n  - Priority: HIGH\n- [x] **TASK-002**: Store tokens\n\n## QA Tasks\n- [ ] TASK-003: Test login\n  - Role: architect\n\n## Other\n* TASK-004: Write docs\n",
             json!([
@@ -307,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_4_numbered_items_with_labelled_lines() {
+    fn contract_4_parsing_4_numbered_items_with_labelled_lines() {
         check(
             "Steps:\n\n1. **Add login**:\n   - Priority: 2\n2. Add logout\n- Estimate: 4h\n3) Plain\nHours: 2\n4. Only prose\n",
             json!([["Add login", "2"], ["Add logout", "4h"], ["Plain", "2"]]),
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_4_headings_with_labelled_lines() {
+    fn contract_4_parsing_4_headings_with_labelled_lines() {
         check(
             "## QA tasks\n### Task 1: Add login\nsome prose\n- Description: one\n  two\n    - three\n- Role: DEV\n\n### Task 2: Add logout\n\n**Priority**: low\n\n### Notes\n- Priority: none of a task\n",
             json!([["Task 1", "Add login", "one\ntwo\nthree", "DEV"], ["Task 2", "Add logout", "QA", "low"]]),
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_4_plain_prose_lists_are_no_tasks() {
+    fn contract_4_parsing_4_plain_prose_lists_are_no_tasks() {
         check("- one\n- two\n\n1. three\n2. four\n\n### Task 5: five\n\nTASK-006: six is prose", json!([]));
         check("- TASK-002 depends on TASK-001", json!([]));
     }

@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_parsing_2_trailing_commas_are_forgiven() {
+    fn contract_4_parsing_2_trailing_commas_are_forgiven() {
         check("[1, 2, ]", json!([1, 2]));
         check("{\"a\": [ {\"b\": 1,}, ],\n}", json!({"a": [{"b": 1}]}));
         assert!(matches!(read("[,]", 0), Reading::Malformed { .. }));

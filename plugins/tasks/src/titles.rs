@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c4_batch_a_title_keys_forgive_case_space_and_end_marks() {
+    fn contract_4_batch_a_title_keys_forgive_case_space_and_end_marks() {
         let check = |title: &str, expect: &str| assert_eq!(key(title), expect, "{title:?}");
         check(" Add  LOGIN. ", "add login");
         check("Add login!:; .", "add login");
@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_per_task_a_long_title_is_cut_and_leads_the_description() {
+    fn contract_4_per_task_a_long_title_is_cut_and_leads_the_description() {
         let check = |title: &str, description: &str, expect: (&str, &str)| {
             let full = collapse(title);
             assert_eq!((cut(&full), described(&full, description).as_str()), expect);

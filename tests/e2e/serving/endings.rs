@@ -58,18 +58,25 @@ async fn an_answer_that_does_not_fit_is_told_and_leaves_nothing(ground: Ground) 
     assert_eq!(client.sum("a").await, 1);
 }
 
-async fn a_client_waits_no_longer_than_it_says_and_the_call_goes_on(ground: Ground) {
+async fn a_client_waits_no_longer_than_it_says_and_the_call_goes_on(mut ground: Ground) {
     ground.upstream.next("Hold", [Reply::Hold]);
+    // What it says by saying nothing; a client that says so itself may be the first to know.
+    ground.setup.set("grpc.timeout", "2s");
     let daemon = ground.start().await;
     let client = Ledger::of(&daemon);
-    let held = || add_calling("a", "Hold");
-    let mut request = keyed("k", held());
-    request.set_timeout(Duration::from_secs(2));
-    let status = client.add(request).await.unwrap_err();
+    let held = || keyed("k", add_calling("a", "Hold"));
+    let status = client.add(held()).await.unwrap_err();
     assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    assert!(status.message().contains("it still runs: repeat it with its idempotency key"), "{status}");
     ground.upstream.wait_calls("Hold", 1).await;
+    let mut impatient = held();
+    impatient.set_timeout(Duration::from_millis(500));
+    let status = client.add(impatient).await.unwrap_err();
+    assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
     ground.upstream.release();
-    assert_eq!(client.add(keyed("k", held())).await.unwrap().sum, 1);
+    let mut patient = held();
+    patient.set_timeout(Duration::from_secs(80));
+    assert_eq!(client.add(patient).await.unwrap().sum, 1);
     assert_eq!(client.sum("a").await, 1);
     assert_eq!(ground.upstream.calls("Hold").len(), 1);
 }

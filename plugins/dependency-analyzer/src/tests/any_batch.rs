@@ -63,7 +63,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn c4_batch_f_any_batch_is_ordered_or_named_as_wrong(tasks in tasks(true)) {
+    fn contract_4_batch_f_any_batch_is_ordered_or_named_as_wrong(tasks in tasks(true)) {
         match analyze(&tasks, &[], &Settings::default()) {
             Ok(analysis) => {
                 let places = places(&analysis);
@@ -85,14 +85,14 @@ proptest! {
     }
 
     #[test]
-    fn c4_batch_e_inference_never_fails_a_batch(tasks in tasks(false)) {
+    fn contract_4_batch_e_inference_never_fails_a_batch(tasks in tasks(false)) {
         let outcome = analyze(&tasks, &[], &Settings::default());
         let titled = tasks.iter().any(|task| !task.title.trim().is_empty());
         prop_assert_eq!(outcome.is_ok(), titled);
     }
 
     #[test]
-    fn c4_batch_e_inference_follows_its_rule(tasks in tasks(false)) {
+    fn contract_4_batch_e_inference_follows_its_rule(tasks in tasks(false)) {
         let tasks: Vec<Task> = tasks
             .into_iter()
             .map(|task| Task { title: task.title, keywords: task.keywords, ..Task::default() })

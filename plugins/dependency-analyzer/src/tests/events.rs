@@ -61,7 +61,7 @@ fn record(host: &Host) -> Value {
 }
 
 #[test]
-fn c4_persist_tasks_are_stored_in_order_and_the_derivation_ends() {
+fn contract_4_persist_tasks_are_stored_in_order_and_the_derivation_ends() {
     let mut host = with_record(host(&[]), "open");
     let run = run(&mut host, parsed());
     assert_eq!(run.result, Ok(()));
@@ -93,7 +93,7 @@ fn c4_persist_tasks_are_stored_in_order_and_the_derivation_ends() {
 }
 
 #[test]
-fn c4_persist_an_ended_derivation_takes_no_more_tasks() {
+fn contract_4_persist_an_ended_derivation_takes_no_more_tasks() {
     for status in ["completed", "failed"] {
         let run = run(&mut with_record(host(&[]), status), parsed());
         assert!(run.acked_without_effect() && run.calls.is_empty(), "{status}");
@@ -106,7 +106,7 @@ fn c4_persist_an_ended_derivation_takes_no_more_tasks() {
 }
 
 #[test]
-fn c4_persist_titles_that_the_story_has_are_not_created_again() {
+fn contract_4_persist_titles_that_the_story_has_are_not_created_again() {
     let mut host =
         with_record(host(&[("old-1", "MAKE  it."), ("old-2", "make it"), ("old-3", "other")]), "open");
     let run = run(&mut host, parsed());
@@ -117,7 +117,7 @@ fn c4_persist_titles_that_the_story_has_are_not_created_again() {
 }
 
 #[test]
-fn c4_persist_create_is_never_called_with_nothing_nor_save_without_edges() {
+fn contract_4_persist_create_is_never_called_with_nothing_nor_save_without_edges() {
     let all = &[("a", "Use it"), ("b", "Make it"), ("c", "Tell of it")];
     let first = run(&mut with_record(host(all), "open"), parsed());
     assert_eq!(called(&first), ["ListStoryTasks", "SaveTaskDependencies"]);
@@ -129,7 +129,7 @@ fn c4_persist_create_is_never_called_with_nothing_nor_save_without_edges() {
 }
 
 #[test]
-fn c9_parsed_messages_of_third_parties_are_taken() {
+fn contract_9_parsed_messages_of_third_parties_are_taken() {
     for data in [
         json!({"plan_id": "p", "tasks": [{"title": "A"}, {"title": "B", "depends_on": ["a"]}]}),
         json!({"event_type": "x", "producer": "other", "payload": {"plan_id": "p", "roles": "dev",
@@ -152,7 +152,7 @@ fn c9_parsed_messages_of_third_parties_are_taken() {
 }
 
 #[test]
-fn c9_rejected_what_can_t_be_stored_before_planning_is_asked() {
+fn contract_9_rejected_what_can_t_be_stored_before_planning_is_asked() {
     let tasks =
         |tasks: Value| json!({"plan_id": "p", "attempt": 2, "deliberation_id": "mine", "tasks": tasks});
     let nine: Vec<Value> = (0..9).map(|n| json!({"title": format!("task no {n}")})).collect();
@@ -180,7 +180,7 @@ fn c9_rejected_what_can_t_be_stored_before_planning_is_asked() {
 }
 
 #[test]
-fn c2_1_consuming_passing_trouble_is_tried_again_and_told_in_the_end() {
+fn contract_2_1_consuming_passing_trouble_is_tried_again_and_told_in_the_end() {
     for name in ["ListStoryTasks", "CreateTasks", "SaveTaskDependencies"] {
         let down = || with_record(fails(host(&[]), name, Code::Unavailable), "open");
         let early = run(&mut down(), parsed());
@@ -218,7 +218,7 @@ fn a_story_that_is_not_found_has_no_tasks_yet() {
 }
 
 #[test]
-fn c3_create_tasks_answers_that_can_t_be_right_are_errors() {
+fn contract_3_create_tasks_answers_that_can_t_be_right_are_errors() {
     let wrong: [&'static [&'static str]; 4] = [&[], &["a", "b"], &["a", "b", "c", "d"], &["a", "b", "a"]];
     for ids in wrong {
         let open = || with_record(creates(host(&[]), ids), "open");
@@ -233,7 +233,7 @@ fn c3_create_tasks_answers_that_can_t_be_right_are_errors() {
 }
 
 #[test]
-fn c4_persist_a_retry_after_the_tasks_were_created_creates_none_twice() {
+fn contract_4_persist_a_retry_after_the_tasks_were_created_creates_none_twice() {
     let created = &[("a", "Make it"), ("b", "Use it"), ("c", "Tell of it")];
     let run = run(&mut with_record(host(created), "open").attempt(2, false), parsed());
     assert_eq!(called(&run), ["ListStoryTasks", "SaveTaskDependencies"]);

@@ -41,7 +41,7 @@ fn run(host: &mut Host, subject: &str, data: Value) -> Run {
 }
 
 #[test]
-fn c9_an_answer_becomes_parsed() {
+fn contract_9_an_answer_becomes_parsed() {
     let run = run(&mut host(), COMPLETED, answer());
     assert_eq!(run.result, Ok(()));
     assert_eq!(run.subjects(), [PARSED]);
@@ -65,7 +65,7 @@ fn c9_an_answer_becomes_parsed() {
 }
 
 #[test]
-fn c2_4_ours_every_shape_of_response() {
+fn contract_2_4_ours_every_shape_of_response() {
     for data in [
         json!({"plan_id": "p", "story_id": "s2", "role": "developer", "result": {"proposal": ANSWER}}),
         json!({"task_id": "derive-p", "agent_id": "a", "output": {"content": ANSWER}, "checks_passed": true}),
@@ -84,7 +84,7 @@ fn c2_4_ours_every_shape_of_response() {
 }
 
 #[test]
-fn c2_4_story_id_is_the_answers_else_the_records() {
+fn contract_2_4_story_id_is_the_answers_else_the_records() {
     let story = |data: Value| run(&mut host(), COMPLETED, data).on(PARSED)[0]["story_id"].clone();
     let mut told = answer();
     told["constraints"] = json!({"story_id": "told"});
@@ -92,14 +92,14 @@ fn c2_4_story_id_is_the_answers_else_the_records() {
 }
 
 #[test]
-fn c2_4_only_the_exact_subjects_are_read() {
+fn contract_2_4_only_the_exact_subjects_are_read() {
     let manifest = include_str!("../../plugin.toml");
     let subjects: Vec<&str> = manifest.lines().filter_map(|line| line.strip_prefix("subject = ")).collect();
     assert_eq!(subjects, ["\"agent.response.completed\"", "\"agent.response.failed\""]);
 }
 
 #[test]
-fn c2_4_ours_answers_to_others_leave_no_trace() {
+fn contract_2_4_ours_answers_to_others_leave_no_trace() {
     for data in [
         json!({"task_id": "TASK-001", "proposal": ANSWER}),
         json!({"task_id": "TASK-001", "plan_id": "p", "result": {"proposal": ANSWER}}),
@@ -117,7 +117,7 @@ fn c2_4_ours_answers_to_others_leave_no_trace() {
 }
 
 #[test]
-fn c9_a_text_without_tasks_becomes_rejected() {
+fn contract_9_a_text_without_tasks_becomes_rejected() {
     for (text, kind) in [
         ("", "no_tasks"),
         ("Sorry.", "no_tasks"),
@@ -136,7 +136,7 @@ fn c9_a_text_without_tasks_becomes_rejected() {
 }
 
 #[test]
-fn c9_a_failed_agent_becomes_rejected() {
+fn contract_9_a_failed_agent_becomes_rejected() {
     let data = json!({
         "task_id": "derive-p", "error": "out of memory", "error_type": "RuntimeError",
         "constraints": {"metadata": {"attempt": "2", "run": "2"}}
@@ -151,7 +151,7 @@ fn c9_a_failed_agent_becomes_rejected() {
 }
 
 #[test]
-fn c2_1_dedupe_the_same_answer_twice_counts_once() {
+fn contract_2_1_dedupe_the_same_answer_twice_counts_once() {
     let mut host = host();
     assert_eq!(run(&mut host, COMPLETED, answer()).subjects(), [PARSED]);
     assert!(run(&mut host, COMPLETED, answer()).acked_without_effect());
@@ -161,7 +161,7 @@ fn c2_1_dedupe_the_same_answer_twice_counts_once() {
 }
 
 #[test]
-fn c4_persist_an_answer_that_no_derivation_waits_for_has_no_effect() {
+fn contract_4_persist_an_answer_that_no_derivation_waits_for_has_no_effect() {
     let mut completed = record();
     completed["status"] = json!("completed");
     let mut failed = record();
@@ -264,7 +264,7 @@ fn an_answer_belongs_to_the_attempt_of_its_deliberation_or_job() {
 }
 
 #[test]
-fn c2_1_consuming_a_message_that_says_nothing_of_whom_it_is_about_is_rejected() {
+fn contract_2_1_consuming_a_message_that_says_nothing_of_whom_it_is_about_is_rejected() {
     for data in ["", "[]", "{\"task_id\": ", "{\"agent_id\": \"a\"}", "{\"task_id\": \"derive-\"}"] {
         for subject in [COMPLETED, FAILED] {
             let run = host().run(handle, event(subject, data));

@@ -83,7 +83,7 @@ fn failure(run: &Run, kind: &str) -> String {
 }
 
 #[test]
-fn c9_a_structured_plan_becomes_parsed_without_a_model() {
+fn contract_9_a_structured_plan_becomes_parsed_without_a_model() {
     for text in [MARKDOWN, YAML, JSON] {
         for (description, notes) in [(text, ""), ("Log in, log out.", text)] {
             let mut host = host(description, notes);
@@ -133,7 +133,7 @@ fn tasks_of_description_and_notes_add_up_and_repeats_drop() {
 }
 
 #[test]
-fn c9_one_derivation_is_open_whichever_trigger_comes() {
+fn contract_9_one_derivation_is_open_whichever_trigger_comes() {
     for (first, second) in [(APPROVED, REQUESTED), (REQUESTED, APPROVED)] {
         let mut host = host(MARKDOWN, "");
         assert_eq!(run(&mut host, event(first, json!({"plan_id": "p"}))).subjects(), [PARSED]);
@@ -144,7 +144,7 @@ fn c9_one_derivation_is_open_whichever_trigger_comes() {
 }
 
 #[test]
-fn c9_a_plan_without_tasks_fails_at_once() {
+fn contract_9_a_plan_without_tasks_fails_at_once() {
     let reason = failure(&approve(&mut host("Log in, log out.", "- one\n- two")), "no_tasks");
     assert!(reason.contains("technical notes"), "{reason}");
     let reason = failure(&approve(&mut host("", "Why:\n\ntasks:\n - id: a\n  b: c\n")), "no_tasks");
@@ -156,7 +156,7 @@ fn c9_a_plan_without_tasks_fails_at_once() {
 }
 
 #[test]
-fn c9_what_planning_does_not_have_fails_as_ever() {
+fn contract_9_what_planning_does_not_have_fails_as_ever() {
     let unknown = run(&mut host(MARKDOWN, ""), event(REQUESTED, json!({"plan_id": "q", "story_id": "s"})));
     failure(&unknown, "plan_not_found");
     failure(
@@ -171,7 +171,7 @@ fn c9_what_planning_does_not_have_fails_as_ever() {
 }
 
 #[test]
-fn c9_a_rejected_plan_fails_for_nothing_would_change_if_it_were_read_again() {
+fn contract_9_a_rejected_plan_fails_for_nothing_would_change_if_it_were_read_again() {
     let mut host = host(MARKDOWN, "");
     let first = approve(&mut host);
     let told = json!({"plan_id": "p", "attempt": 1, "kind": "circular_dependency", "detail": "A -> B -> A"});
@@ -187,7 +187,7 @@ fn c9_a_rejected_plan_fails_for_nothing_would_change_if_it_were_read_again() {
 }
 
 #[test]
-fn c9_tasks_that_nobody_stores_time_out() {
+fn contract_9_tasks_that_nobody_stores_time_out() {
     let mut host = host(MARKDOWN, "");
     let parsed = approve(&mut host);
     let [timer] = parsed.timers.as_slice() else { panic!("{parsed:?}") };

@@ -81,7 +81,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn c9_any_text_gives_tasks_or_a_named_error(text in text()) {
+    fn contract_9_any_text_gives_tasks_or_a_named_error(text in text()) {
         let settings = Settings::default();
         let outcome = entries(&text).and_then(|found| settle(found, &settings));
         match outcome {

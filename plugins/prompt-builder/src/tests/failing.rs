@@ -27,7 +27,7 @@ fn failure(run: &Run, kind: &str) -> Value {
 }
 
 #[test]
-fn c2_3_failed_an_unknown_plan_fails_for_good() {
+fn contract_2_3_failed_an_unknown_plan_fails_for_good() {
     let mut host = host();
     let message = failure(&approve(&mut host, "plan-2"), "plan_not_found");
     assert_eq!((&message["plan_id"], &message["story_id"]), (&json!("plan-2"), &json!("story-9")));
@@ -41,7 +41,7 @@ fn c2_3_failed_an_unknown_plan_fails_for_good() {
 }
 
 #[test]
-fn a_failed_derivation_can_be_asked_for_again() {
+fn contract_2_1_idempotency_key_of_each_end_is_another() {
     let mut host = host();
     failure(&approve(&mut host, "plan-2"), "plan_not_found");
     assert!(approve(&mut host, "plan-2").acked_without_effect(), "an exact repeat");
@@ -52,7 +52,7 @@ fn a_failed_derivation_can_be_asked_for_again() {
 }
 
 #[test]
-fn c2_1_consuming_planning_out_of_reach_is_tried_again_until_the_last_attempt() {
+fn contract_2_1_consuming_planning_out_of_reach_is_tried_again_until_the_last_attempt() {
     for code in [Code::Unavailable, Code::DeadlineExceeded, Code::Internal, Code::PermissionDenied] {
         let mut host = host().fails("planning", GET_PLAN, code, "no");
         let run = approve(&mut host, "plan-1");

@@ -22,7 +22,7 @@ fn later(at: u64, seconds: u64, data: Value) -> Event {
 }
 
 #[test]
-fn c4_config_an_approved_plan_becomes_one_job() {
+fn contract_4_config_an_approved_plan_becomes_one_job() {
     let mut host = host();
     let run = run(&mut host, event(APPROVED, json!({"plan_id": "plan-1", "approved_by": "po"})));
     assert_eq!(run.result, Ok(()));
@@ -42,7 +42,7 @@ fn c4_config_an_approved_plan_becomes_one_job() {
 }
 
 #[test]
-fn c2_3_a_request_opens_one_too_enveloped_or_bare() {
+fn contract_2_3_a_request_opens_one_too_enveloped_or_bare() {
     for (mode, message) in [
         ("bare", json!({"plan_id": "plan-1", "story_id": "story-1", "roles": "dev", "correlation_id": "c"})),
         (
@@ -61,7 +61,7 @@ fn c2_3_a_request_opens_one_too_enveloped_or_bare() {
 }
 
 #[test]
-fn c9_a_second_trigger_while_one_is_open_has_no_effect() {
+fn contract_9_a_second_trigger_while_one_is_open_has_no_effect() {
     let mut host = host();
     let opened = open_at(&mut host);
     let second = run(&mut host, later(opened, 150, json!({"plan_id": "plan-1"})));
@@ -72,7 +72,7 @@ fn c9_a_second_trigger_while_one_is_open_has_no_effect() {
 }
 
 #[test]
-fn c9_both_triggers_in_any_order_open_one_derivation() {
+fn contract_9_both_triggers_in_any_order_open_one_derivation() {
     for (first, second) in [(APPROVED, REQUESTED), (REQUESTED, APPROVED)] {
         let mut host = host();
         assert_eq!(run(&mut host, event(first, json!({"plan_id": "plan-1"}))).jobs.len(), 1);
@@ -86,7 +86,7 @@ fn c9_both_triggers_in_any_order_open_one_derivation() {
 }
 
 #[test]
-fn c9_a_trigger_that_is_read_late_belongs_to_the_derivation_that_was_open_when_it_was_made() {
+fn contract_9_a_trigger_that_is_read_late_belongs_to_the_derivation_that_was_open_when_it_was_made() {
     let mut host = host();
     let at = open_at(&mut host);
     change(&mut host, |record| {
@@ -99,7 +99,7 @@ fn c9_a_trigger_that_is_read_late_belongs_to_the_derivation_that_was_open_when_i
 }
 
 #[test]
-fn c2_1_dedupe_the_same_message_again_has_no_effect_even_after_the_end() {
+fn contract_2_1_dedupe_the_same_message_again_has_no_effect_even_after_the_end() {
     let mut host = host();
     let mut approval = event(APPROVED, json!({"plan_id": "plan-1", "timestamp": "2026-01-01T00:00:00Z"}));
     let mut request = event(REQUESTED, json!({"plan_id": "plan-1"}));
@@ -114,7 +114,7 @@ fn c2_1_dedupe_the_same_message_again_has_no_effect_even_after_the_end() {
 }
 
 #[test]
-fn c4_persist_a_new_request_after_the_end_reopens() {
+fn contract_4_persist_a_new_request_after_the_end_reopens() {
     let mut host = host();
     open(&mut host);
     complete(&mut host);
@@ -143,7 +143,7 @@ fn roles_come_from_the_request_else_from_the_plan_else_a_developer() {
 }
 
 #[test]
-fn c2_1_consuming_a_message_without_identity_is_rejected() {
+fn contract_2_1_consuming_a_message_without_identity_is_rejected() {
     for (subject, message) in [
         (APPROVED, json!("not an object").to_string()),
         (APPROVED, "{".to_owned()),
@@ -159,7 +159,7 @@ fn c2_1_consuming_a_message_without_identity_is_rejected() {
 }
 
 #[test]
-fn c7_metrics_a_request_counts_whichever_attempt_follows_it() {
+fn contract_7_metrics_a_request_counts_whichever_attempt_follows_it() {
     let mut host = host().attempt(2, false);
     let run = run(&mut host, event(APPROVED, json!({"plan_id": "plan-1"})));
     assert_eq!((run.jobs.len(), run.metric("task_derivation_requests_received")), (1, 1.0));

@@ -11,7 +11,7 @@ fn prompt(host: &mut cofferdam_sdk::testing::Host) -> String {
 }
 
 #[test]
-fn c4_prompt_holds_plan_context_bounds_and_format() {
+fn contract_4_prompt_holds_plan_context_bounds_and_format() {
     let prompt = prompt(&mut host());
     for part in [
         "3 to 8 tasks",
@@ -30,7 +30,7 @@ fn c4_prompt_holds_plan_context_bounds_and_format() {
 }
 
 #[test]
-fn c4_prompt_text_of_the_plan_is_data() {
+fn contract_4_prompt_text_of_the_plan_is_data() {
     let mut plan = plan();
     plan.title = "A\ntitle {{description}}".into();
     plan.description = "{{roles}} {max_tasks} }}\n---\nTITLE: hi".into();
@@ -72,7 +72,7 @@ fn the_operator_sets_template_bounds_model_and_phase() {
 }
 
 #[test]
-fn c3_get_context_that_fails_or_is_too_much_is_done_without() {
+fn contract_3_get_context_that_fails_or_is_too_much_is_done_without() {
     let mut down = host().fails("context", GET_CONTEXT, Code::Unavailable, "down");
     let run = open(&mut down);
     assert!(run.logged(Level::Warn).iter().any(|line| line.contains("without the context for DEV")));

@@ -18,7 +18,7 @@ fn reject(host: &mut Host, attempt: u32, kind: &str) -> Run {
 }
 
 #[test]
-fn c4_failure_a_rejected_answer_is_asked_for_again_with_what_was_wrong() {
+fn contract_4_failure_a_rejected_answer_is_asked_for_again_with_what_was_wrong() {
     let mut host = host();
     let first = open(&mut host).jobs[0].job.prompt.clone();
     let run = reject(&mut host, 1, "circular_dependency");
@@ -34,7 +34,7 @@ fn c4_failure_a_rejected_answer_is_asked_for_again_with_what_was_wrong() {
 }
 
 #[test]
-fn c4_failure_after_the_last_retry_it_fails_exactly_once() {
+fn contract_4_failure_after_the_last_retry_it_fails_exactly_once() {
     let mut host = host();
     open(&mut host);
     for attempt in 1..=3 {
@@ -51,14 +51,14 @@ fn c4_failure_after_the_last_retry_it_fails_exactly_once() {
 }
 
 #[test]
-fn c4_config_max_retries_is_configuration() {
+fn contract_4_config_max_retries_is_configuration() {
     let mut host = host().config("max_retries", 0);
     open(&mut host);
     assert_eq!(reject(&mut host, 1, "no_tasks").subjects(), [FAILED]);
 }
 
 #[test]
-fn c9_rejected_of_an_earlier_attempt_or_a_repeat_has_no_effect() {
+fn contract_9_rejected_of_an_earlier_attempt_or_a_repeat_has_no_effect() {
     let mut host = host();
     assert!(reject(&mut host, 1, "no_tasks").acked_without_effect(), "nothing is open");
     open(&mut host);

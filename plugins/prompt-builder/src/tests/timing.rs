@@ -20,7 +20,7 @@ fn attempt(host: &Host, number: usize) -> Value {
 }
 
 #[test]
-fn c9_a_submitted_attempt_has_its_time_out_scheduled() {
+fn contract_9_a_submitted_attempt_has_its_time_out_scheduled() {
     let (host, run) = opened();
     let timer = timer(&run, TIMEOUT);
     let opened = record(&host)["attempts"][0]["submitted_at"].clone();
@@ -39,7 +39,7 @@ fn c9_a_submitted_attempt_has_its_time_out_scheduled() {
 }
 
 #[test]
-fn c4_failure_the_time_out_resubmits_up_to_max_retries_and_then_fails() {
+fn contract_4_failure_the_time_out_resubmits_up_to_max_retries_and_then_fails() {
     let (mut host, mut last) = opened();
     for number in 2..=4 {
         let fire = fired(timer(&last, TIMEOUT), 0);
@@ -60,7 +60,7 @@ fn c4_failure_the_time_out_resubmits_up_to_max_retries_and_then_fails() {
 }
 
 #[test]
-fn c4_config_the_time_out_is_configuration() {
+fn contract_4_config_the_time_out_is_configuration() {
     for (seconds, expected) in [(10, 10), (0, 300)] {
         let mut host = host().config("timeout_seconds", seconds);
         let run = open(&mut host);
@@ -74,7 +74,7 @@ fn c4_config_the_time_out_is_configuration() {
 }
 
 #[test]
-fn c9_a_time_out_of_an_attempt_that_is_no_longer_out_has_no_effect() {
+fn contract_9_a_time_out_of_an_attempt_that_is_no_longer_out_has_no_effect() {
     let rejected = |host: &mut Host| {
         let run = run(host, event(REJECTED, json!({"plan_id": "plan-1", "attempt": 1, "kind": "no_tasks"})));
         assert_eq!(run.result, Ok(()));
@@ -96,7 +96,7 @@ fn c9_a_time_out_of_an_attempt_that_is_no_longer_out_has_no_effect() {
 }
 
 #[test]
-fn c9_a_time_out_of_a_third_party_counts_if_it_is_about_the_attempt_that_is_out() {
+fn contract_9_a_time_out_of_a_third_party_counts_if_it_is_about_the_attempt_that_is_out() {
     let told = |attempt: u32, id: Value| {
         event(TIMEOUT, json!({"plan_id": "plan-1", "attempt": attempt, "deliberation_id": id}))
     };
@@ -109,7 +109,7 @@ fn c9_a_time_out_of_a_third_party_counts_if_it_is_about_the_attempt_that_is_out(
 }
 
 #[test]
-fn c9_a_derivation_that_ends_takes_its_timer_back() {
+fn contract_9_a_derivation_that_ends_takes_its_timer_back() {
     let (mut host, first) = opened();
     let failed = run(&mut host, event(REJECTED, json!({"plan_id": "plan-1", "kind": "planning_error"})));
     assert_eq!(failed.subjects(), [FAILED]);
@@ -151,7 +151,7 @@ fn a_time_out_that_found_no_host_gives_the_attempt_its_time_anew() {
 }
 
 #[test]
-fn c4_config_a_model_is_asked_again_after_a_pause() {
+fn contract_4_config_a_model_is_asked_again_after_a_pause() {
     let mut host = patient_host(plan());
     let first = open(&mut host);
     let rejection =
@@ -183,7 +183,7 @@ fn c4_config_a_model_is_asked_again_after_a_pause() {
 }
 
 #[test]
-fn c9_an_answer_that_comes_during_the_pause_ends_it() {
+fn contract_9_an_answer_that_comes_during_the_pause_ends_it() {
     let mut host = patient_host(plan());
     open(&mut host);
     let resting = run(&mut host, event(REJECTED, json!({"plan_id": "plan-1", "kind": "no_tasks"})));

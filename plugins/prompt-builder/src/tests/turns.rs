@@ -34,7 +34,7 @@ fn begin(host: &mut Host, due: Event) -> Run {
 }
 
 #[test]
-fn c7_requests_within_the_limit_begin_at_once() {
+fn contract_7_requests_within_the_limit_begin_at_once() {
     let mut host = limited();
     for plan in ["a", "b"] {
         let answer = ask(&mut host, plan, "ann");
@@ -49,7 +49,7 @@ fn c7_requests_within_the_limit_begin_at_once() {
 }
 
 #[test]
-fn c7_what_is_over_the_limit_waits_for_its_turn() {
+fn contract_7_what_is_over_the_limit_waits_for_its_turn() {
     let mut host = limited();
     ask(&mut host, "a", "ann");
     ask(&mut host, "b", "ann");
@@ -65,7 +65,7 @@ fn c7_what_is_over_the_limit_waits_for_its_turn() {
 }
 
 #[test]
-fn c7_requesters_without_a_name_share_their_turns() {
+fn contract_7_requesters_without_a_name_share_their_turns() {
     let mut host = limited();
     for (plan, named) in [("a", json!(null)), ("b", json!("  "))] {
         let asked = run(&mut host, event(REQUESTED, json!({"plan_id": plan, "requested_by": named})));
@@ -76,7 +76,7 @@ fn c7_requesters_without_a_name_share_their_turns() {
 }
 
 #[test]
-fn c7_without_a_limit_nobody_waits() {
+fn contract_7_without_a_limit_nobody_waits() {
     let mut host = limited();
     let asked = run(&mut host, event(REQUESTED, json!({"plan_id": "a"})));
     let mut host = host.config("rate_limit", 0);

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_4_text_is_found_in_every_shape() {
+    fn contract_2_4_text_is_found_in_every_shape() {
         check_text(json!({"result": {"proposal": "a"}, "proposal": "b"}), "a");
         check_text(json!({"result": {"proposal": " "}, "proposal": {"content": "b"}}), "b");
         check_text(json!({"proposal": {"author_id": "x", "content": "b", "text": "c"}}), "b");
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_4_plan_id_comes_from_the_first_place_that_names_it() {
+    fn contract_2_4_plan_id_comes_from_the_first_place_that_names_it() {
         let plan = |data| completed(data).plan_id;
         assert_eq!(plan(json!({"plan_id": "a", "task_id": "derive-b"})).as_deref(), Some("a"));
         assert_eq!(
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_4_story_id_comes_from_the_first_place_that_names_it() {
+    fn contract_2_4_story_id_comes_from_the_first_place_that_names_it() {
         let story = |data| completed(data).story_id;
         let all = json!({"story_id": "a", "constraints": {"story_id": "b", "metadata": {"story_id": "c"}}});
         assert_eq!(story(all).as_deref(), Some("a"));
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_4_ours_by_a_task_id_wherever_it_is() {
+    fn contract_2_4_ours_by_a_task_id_wherever_it_is() {
         let ours = completed(
             json!({"task_id": "T-1", "metadata": {"task_id": "derive-p"}, "proposal": {"content": "TITLE: A"}}),
         );
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_4_ours_answers_to_others_are_not() {
+    fn contract_2_4_ours_answers_to_others_are_not() {
         assert!(completed(json!({"task_id": "derive-p"})).is_ours(None));
         assert!(completed(json!({"plan_id": "p", "result": {"proposal": "x"}})).is_ours(None));
         assert!(!completed(json!({"plan_id": "p", "proposal": "x"})).is_ours(None));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_4_ours_by_an_open_deliberation_whatever_the_task_id() {
+    fn contract_2_4_ours_by_an_open_deliberation_whatever_the_task_id() {
         let mut record = Record { plan_id: "p".into(), ..Record::default() };
         record.attempts.push(super::super::Attempt {
             deliberation_id: Some("d".into()),

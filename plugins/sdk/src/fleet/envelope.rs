@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_writing_the_mirror_holds_both_shapes_and_the_envelope_wins() {
+    fn contract_2_1_writing_the_mirror_holds_both_shapes_and_the_envelope_wins() {
         let cause = json!({"event_type": "x", "idempotency_key": "k", "correlation_id": "c", "payload": {}});
         let message = written("mirror", cause);
         assert_eq!(message["plan_id"], "p");
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_writing_the_other_modes_write_one_shape() {
+    fn contract_2_1_writing_the_other_modes_write_one_shape() {
         let envelope = written("envelope", json!({"correlation_id": "c"}));
         assert_eq!(envelope.get("plan_id"), None);
         assert_eq!(envelope["payload"]["plan_id"], "p");
@@ -208,12 +208,12 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_writing_an_uncorrelated_cause_correlates_by_its_event() {
+    fn contract_2_1_writing_an_uncorrelated_cause_correlates_by_its_event() {
         assert!(written("mirror", json!({}))["correlation_id"].as_str().unwrap().starts_with("test."));
     }
 
     #[test]
-    fn c2_1_writing_an_answer_continues_the_correlation_of_its_record() {
+    fn contract_2_1_writing_an_answer_continues_the_correlation_of_its_record() {
         let record = Cause { correlation_id: Some("c".into()), ..Cause::default() };
         let answer = Cause { correlation_id: Some("the executor's".into()), ..Cause::default() };
         assert_eq!(answer.continuing(&record).correlation_id.as_deref(), Some("c"));

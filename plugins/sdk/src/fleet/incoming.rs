@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_envelope_bare_and_enveloped_messages_read_alike() {
+    fn contract_2_1_envelope_bare_and_enveloped_messages_read_alike() {
         let bare = read(json!({"plan_id": "p", "correlation_id": "c"}));
         let enveloped = read(json!({
             "event_type": "planning.plan.approved", "correlation_id": "c", "idempotency_key": "k",
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_envelope_a_payload_without_its_marks_is_bare() {
+    fn contract_2_1_envelope_a_payload_without_its_marks_is_bare() {
         assert!(read(json!({"payload": {"plan_id": "p"}, "event_type": "x"})).envelope().is_none());
         assert!(read(json!({"payload": "p", "event_type": "x", "producer": "y"})).envelope().is_none());
         assert!(read(json!({"payload": {}, "producer": "y"})).envelope().is_none());
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_consuming_what_is_no_object_is_malformed() {
+    fn contract_2_1_consuming_what_is_no_object_is_malformed() {
         for data in ["", "plan", "[]", "\"p\"", "{\"plan_id\":"] {
             let error = Incoming::read(&event("planning.plan.approved", data)).unwrap_err();
             assert!(matches!(Failure::from(error), Failure::Reject(_)), "{data:?}");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_dedupe_messages_are_equal_by_subject_key_and_payload() {
+    fn contract_2_1_dedupe_messages_are_equal_by_subject_key_and_payload() {
         let envelope = |key: &str, payload: Value| {
             read(json!({"event_type": "x", "idempotency_key": key, "timestamp": "any", "payload": payload}))
         };
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_times_one_that_is_missing_or_nonsense_is_the_arrival() {
+    fn contract_2_1_times_one_that_is_missing_or_nonsense_is_the_arrival() {
         let message = read(json!({"timestamp": "soon", "ok": 0}));
         assert_eq!(message.time("timestamp"), message.arrival());
         assert_eq!(message.time("missing"), message.arrival());

@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn c3_roles_every_alias_in_any_case_is_the_role() {
+    fn contract_3_roles_every_alias_in_any_case_is_the_role() {
         for (name, role) in [
             ("dev", Role::Developer),
             ("DEVELOPER", Role::Developer),
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn c3_roles_each_reader_gets_its_own_name() {
+    fn contract_3_roles_each_reader_gets_its_own_name() {
         assert_eq!(Role::Developer.workflow(), Some("developer"));
         assert_eq!(Role::Developer.wire(), "DEV");
         assert_eq!(Role::Developer.task(), Some("DEVELOPER"));

@@ -52,7 +52,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_dedupe_a_repeat_is_noticed_for_a_day() {
+    fn contract_2_1_dedupe_a_repeat_is_noticed_for_a_day() {
         let mut seen = Seen::default();
         assert!(seen.first_time(&message(1, 0)));
         assert!(!seen.first_time(&message(1, 80_000)));

@@ -288,7 +288,7 @@ mod tests {
     use crate::testing::{Host, event};
 
     #[test]
-    fn c9_parsed_tasks_of_a_third_party_are_read_tolerantly() {
+    fn contract_9_parsed_tasks_of_a_third_party_are_read_tolerantly() {
         let message = Incoming::read(&event(
             DerivationParsed::SUBJECT,
             json!({"plan_id": "p", "attempt": "2", "tasks": [
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn c9_rejected_an_unknown_kind_keeps_its_name() {
+    fn contract_9_rejected_an_unknown_kind_keeps_its_name() {
         let message =
             Incoming::read(&event(DerivationRejected::SUBJECT, json!({"plan_id": "p", "kind": "moon"})));
         assert_eq!(

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_times_every_form_is_read() {
+    fn contract_2_1_times_every_form_is_read() {
         let half = "2025-11-06T10:30:00.500000Z";
         check(json!("2025-11-06T10:30:00Z"), "2025-11-06T10:30:00.000000Z");
         check(json!("2025-11-06T10:30:00.5Z"), half);
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn c2_1_times_nonsense_is_none() {
+    fn contract_2_1_times_nonsense_is_none() {
         for input in [
             json!("yesterday"),
             json!(""),

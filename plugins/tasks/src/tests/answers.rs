@@ -45,7 +45,7 @@ fn check_rejected(text: &str, kind: Kind) {
 }
 
 #[test]
-fn c4_block_format_a_full_block_becomes_a_full_task() {
+fn contract_4_block_format_a_full_block_becomes_a_full_task() {
     check(
         "TASK_ID: TASK-001\nTITLE: Add  login endpoint\nDESCRIPTION: Accept a password,\nissue a token.\nROLE: dev\nESTIMATED_HOURS: 6h\nPRIORITY: HIGH\nKEYWORDS: Login, JWT, login\nDEPENDS_ON: none",
         json!([{
@@ -62,7 +62,7 @@ fn c4_block_format_a_full_block_becomes_a_full_task() {
 }
 
 #[test]
-fn c4_per_task_a_bare_title_becomes_a_task_with_defaults() {
+fn contract_4_per_task_a_bare_title_becomes_a_task_with_defaults() {
     check_with(
         &Settings { roles: vec!["SYSTEM".into(), "tester".into()], ..settings() },
         r#"[{"title": "A"}]"#,
@@ -100,7 +100,7 @@ fn yaml_reads_as_blocks() {
 }
 
 #[test]
-fn c4_per_task_what_a_model_says_of_plan_story_or_status_has_no_effect() {
+fn contract_4_per_task_what_a_model_says_of_plan_story_or_status_has_no_effect() {
     check(
         r#"{"plan_id": "evil", "tasks": [{"title": "A", "plan_id": "p", "story_id": "s", "status": "done"}]}"#,
         json!([{"title": "A", "description": "A"}]),
@@ -121,7 +121,7 @@ fn a_long_title_is_cut_and_leads_the_description() {
 }
 
 #[test]
-fn c4_batch_a_repeats_drop_to_the_first_before_tasks_are_counted() {
+fn contract_4_batch_a_repeats_drop_to_the_first_before_tasks_are_counted() {
     let mut tasks: Vec<Value> =
         (0..8).map(|n| json!({"id": format!("T{n}"), "title": format!("Task no {n}")})).collect();
     tasks.push(json!({"id": "T8", "title": " TASK  no 0. "}));
@@ -137,7 +137,7 @@ fn c4_batch_a_repeats_drop_to_the_first_before_tasks_are_counted() {
 }
 
 #[test]
-fn c4_batch_c_equal_ids_with_different_titles_are_kept() {
+fn contract_4_batch_c_equal_ids_with_different_titles_are_kept() {
     check(
         r#"[{"id": 1, "title": "A"}, {"id": 1, "title": "B"}, {"id": 2, "title": "C", "depends_on": 1}]"#,
         json!([{"ref": "1", "title": "A"}, {"ref": "1", "title": "B"}, {"depends_on": ["1"]}]),
@@ -168,7 +168,7 @@ fn references_by_title_survive_commas() {
 }
 
 #[test]
-fn c4_per_task_entries_without_a_title_are_dropped_by_name() {
+fn contract_4_per_task_entries_without_a_title_are_dropped_by_name() {
     check_with(
         &settings(),
         r#"[{"id": "T1"}, {"title": 5}, 7, {"title": "A"}, {"title": " "}]"#,
@@ -187,7 +187,7 @@ fn c4_per_task_entries_without_a_title_are_dropped_by_name() {
 }
 
 #[test]
-fn c4_batch_b_few_tasks_are_accepted_with_a_warning() {
+fn contract_4_batch_b_few_tasks_are_accepted_with_a_warning() {
     check_with(
         &Settings::default(),
         "TITLE: A\nTITLE: B",
@@ -210,7 +210,7 @@ fn an_unknown_role_is_told() {
 }
 
 #[test]
-fn c4_parsing_5_answers_without_tasks() {
+fn contract_4_parsing_5_answers_without_tasks() {
     for text in [
         "",
         "   \n",
@@ -228,7 +228,7 @@ fn c4_parsing_5_answers_without_tasks() {
 }
 
 #[test]
-fn c4_parsing_5_json_that_breaks_off_is_not_salvaged() {
+fn contract_4_parsing_5_json_that_breaks_off_is_not_salvaged() {
     for text in [
         "[{\"title\": \"A\"}, {\"title\": \"B\"}, {\"tit",
         "```json\n{\"tasks\": [{\"title\": \"A\", \"role\": \"DEV\"}, {\"title\": \"B\"\n```\n",
@@ -261,7 +261,7 @@ fn data_in_a_description_stays_there() {
 }
 
 #[test]
-fn c4_parsing_4_a_title_in_blocks_goes_before_lists() {
+fn contract_4_parsing_4_a_title_in_blocks_goes_before_lists() {
     check("1. first\n   - Priority: 1\nTITLE: A\n", json!([{"title": "A"}]));
 }
 

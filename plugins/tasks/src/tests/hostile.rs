@@ -81,7 +81,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn c4_parsing_any_text_gives_tasks_or_a_named_error(text in text()) {
+    fn contract_4_parsing_any_text_gives_tasks_or_a_named_error(text in text()) {
         let settings = Settings::default();
         match parse(&text, &settings) {
             Ok(parsed) => {

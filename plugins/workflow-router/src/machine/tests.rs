@@ -219,3 +219,23 @@ fn a_fault_of_a_table_is_named_with_what_to_do() {
         assert!(faults.iter().any(|fault| fault.contains(told)), "{told}: {faults:?}");
     }
 }
+
+/// Not even what is possible everywhere: nobody knows whether it is over.
+#[test]
+fn a_state_that_the_table_does_not_have_leads_nowhere() {
+    for (action, role) in [("cancel", "po"), ("retry", "system"), ("commit_code", "developer")] {
+        assert_eq!(way("gone", action, role), "not here", "{action}");
+    }
+    assert_eq!(standard().in_charge("gone"), None);
+}
+
+#[test]
+fn a_claim_may_be_of_several_roles() {
+    let by_two = STANDARD.replacen("\"by\": [\"architect\"]", "\"by\": [\"qa\", \"architect\"]", 1);
+    let machine = Machine::read(&by_two).expect("a table without faults");
+    for role in ["architect", "qa"] {
+        let claim = machine.claim("pending_arch_review", role).map(|row| row.action.as_str());
+        assert_eq!(claim, Some("claim_review"), "{role}");
+    }
+    assert_eq!(machine.claim("pending_arch_review", "developer"), None);
+}
