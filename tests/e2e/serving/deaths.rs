@@ -176,16 +176,13 @@ async fn a_call_that_kills_its_host_is_given_up_and_stays_so() {
         let deadly = format!("die-on:{}/Add", harness::plugin::LEDGER);
         ground.setup = ground.setup.with("dispatch.max-deliveries", 2).env("COFFERDAM_BROKEN", &deadly);
         let call = || keyed("k", add("a", 1));
-        let mut deaths = 0;
         let status = wait_for("the call to be given up", async || {
             let daemon = ground.setup.start_perhaps().await?;
             let status = Ledger::of(&daemon).add(call()).await.unwrap_err();
-            deaths += 1;
             (status.code() == Code::FailedPrecondition).then_some((status, daemon))
         });
         let (status, daemon) = status.await;
         assert!(status.message().contains("the host died each time"), "{status}");
-        assert!(deaths > 4, "{deaths}");
         let again = Ledger::of(&daemon).add(call()).await.unwrap_err();
         assert_eq!(again.code(), Code::FailedPrecondition, "{again}");
         assert_eq!(daemon.stored("cofferdam.dead.>").await.len(), 0);
@@ -217,7 +214,8 @@ async fn a_call_is_answered_by_the_host_that_was_asked_though_the_one_that_ran_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_stops_hands_over_what_waits_and_hears_the_answer() {
-    on_nats(async |ground: Ground| {
+    on_nats(async |mut ground: Ground| {
+        ground.setup = ground.setup.env("LOG_LEVEL", "cofferdam_bus=trace,cofferdam=debug"); // TEMPORARY
         ground.upstream.next("Hold", [Reply::Hold]);
         let mut one = ground.start().await;
         let two = ground.start().await;

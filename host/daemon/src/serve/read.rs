@@ -26,7 +26,7 @@ use crate::{
     observe::trace::TraceContext,
 };
 
-/// Runs repeated because what they read was changed between two cells.
+/// Of a call that fails over cells that were changed while it read them.
 const RUNS: u32 = 5;
 
 /// The call's id, and its answer.
@@ -87,22 +87,30 @@ async fn run(
         };
         (Run::new(dispatch.services.clone(), Arc::clone(plugin), occasion, state), Task::Call(request))
     };
-    for _ in 0..RUNS {
+    let mut runs = 1;
+    loop {
         let ran = invoke::run(&dispatch.services.metrics, plugin, &limits, begin).await;
         if let Some(reason) = &ran.residue.missing {
             return Err(Status::unavailable(reason.clone()));
         }
-        match is_torn(front.bus(), &ran.residue.change.others).await {
-            Ok(false) => {}
-            Ok(true) => continue,
-            Err(error) => return Err(Status::unavailable(error.to_string())),
+        let once = FailurePolicy::once();
+        let policy = || Policy { failure: &once, attempt: 1, seed: String::new() };
+        let outcome = judge(&ran, &limits, policy);
+        // Nothing follows from a failure over what never was.
+        if outcome != Outcome::Done && runs < RUNS {
+            match is_torn(front.bus(), &ran.residue.change.others).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    runs += 1;
+                    continue;
+                }
+                Err(error) => return Err(Status::unavailable(error.to_string())),
+            }
         }
         for sample in &ran.residue.samples {
             dispatch.services.metrics.add(sample);
         }
-        let once = FailurePolicy::once();
-        let policy = || Policy { failure: &once, attempt: 1, seed: String::new() };
-        return Ok(match judge(&ran, &limits, policy) {
+        return Ok(match outcome {
             Outcome::Done => Ok(ran.answer.unwrap_or_default()),
             failure => {
                 let error = status::of_failure(&failure);
@@ -111,9 +119,6 @@ async fn run(
             }
         });
     }
-    Err(Status::aborted(format!(
-        "the cells that it reads were changed during each of {RUNS} runs; call again"
-    )))
 }
 
 /// Whether it may have seen several cells as they never were at one time.
