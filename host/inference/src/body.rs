@@ -96,19 +96,6 @@ impl Body {
         }
         beginning.freeze()
     }
-
-    /// Reads what is left, so that the connection serves again. Beside the caller, who has its answer.
-    pub(crate) fn let_end(mut self) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            runtime.spawn(async move {
-                let until = Instant::now() + AFTER_THE_END;
-                // Bounded: whoever goes on sending after the end gets the connection closed.
-                for _ in 0..16 {
-                    let Ok(Some(Ok(_))) = timeout_at(until, self.bytes.next()).await else { return };
-                }
-            });
-        }
-    }
 }
 
 /// An error with what caused it.

@@ -249,6 +249,11 @@ impl Endpoint {
             headers.insert(name, value.clone());
         }
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if streamed {
+            // llama.cpp closes a connection behind a stream without a word, and what is sent on it at that moment is lost.
+            // A connection is cheap beside a stream.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         message
     }
 
@@ -346,6 +351,7 @@ impl Call {
             kind,
             work,
             status: None,
+            retry_after: None,
             endpoint: self.identity.shown.clone(),
             model: self.model.clone(),
             detail,
@@ -460,7 +466,7 @@ impl Call {
                     Some(wait) => format!("it wants to be left alone for {wait:?}"),
                     None => "ask it less at a time, or later".to_owned(),
                 };
-                (Kind::Overloaded { retry_after: wait }, Work::NotWorked, remedy)
+                (Kind::Overloaded, Work::NotWorked, remedy)
             }
             500.. => (Kind::ServerError, Work::Unknown, "see its log".to_owned()),
             401 | 403 | 407 => {
@@ -473,7 +479,8 @@ impl Call {
             _ => (Kind::Refused, Work::NotWorked, "see the request: prompt, parameters, size".to_owned()),
         };
         let detail = format!("it answered {status}: {said}; {remedy}");
-        Failure { status: Some(status.as_u16()), ..self.failure(kind, work, detail) }
+        let retry_after = wait.filter(|_| kind == Kind::Overloaded);
+        Failure { status: Some(status.as_u16()), retry_after, ..self.failure(kind, work, detail) }
     }
 
     /// An error in the place of an answer, or in the middle of one, which no status can tell.

@@ -13,6 +13,8 @@ pub struct Failure {
     pub work: Work,
     /// The status that the endpoint answered with.
     pub status: Option<u16>,
+    /// How long to leave it alone: the endpoint says so (`Retry-After`), or the pool knows.
+    pub retry_after: Option<Duration>,
     /// Name and address.
     pub endpoint: String,
     pub model: String,
@@ -30,10 +32,7 @@ pub enum Kind {
     Unreachable,
     Timeout(Late),
     /// Busy: 429, 503 and 529.
-    Overloaded {
-        /// How long the endpoint wants to be left alone.
-        retry_after: Option<Duration>,
-    },
+    Overloaded,
     /// Any other 5xx, or an error in the place of an answer.
     ServerError,
     /// The request is at fault.
@@ -85,7 +84,7 @@ impl Kind {
         match self {
             Self::Unreachable => "unreachable",
             Self::Timeout(_) => "timeout",
-            Self::Overloaded { .. } => "overloaded",
+            Self::Overloaded => "overloaded",
             Self::ServerError => "server_error",
             Self::Refused => "refused",
             Self::Unauthorized => "unauthorized",
@@ -110,7 +109,7 @@ impl Failure {
     /// Whether the same endpoint may answer the same request later.
     pub fn may_pass(&self) -> bool {
         match self.kind {
-            Kind::Unreachable | Kind::Overloaded { .. } | Kind::ServerError | Kind::Truncated => true,
+            Kind::Unreachable | Kind::Overloaded | Kind::ServerError | Kind::Truncated => true,
             Kind::Timeout(late) => late != Late::Deadline,
             _ => false,
         }
@@ -121,21 +120,13 @@ impl Failure {
         self.may_pass() || matches!(self.kind, Kind::Unauthorized | Kind::ModelMissing | Kind::Malformed)
     }
 
-    /// How long the endpoint wants to be left alone.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self.kind {
-            Kind::Overloaded { retry_after } => retry_after,
-            _ => None,
-        }
-    }
-
     /// Whether it says that the endpoint is out of order, rather than busy or asked for the wrong thing.
     pub(crate) fn is_breakdown(&self) -> bool {
         match self.kind {
             Kind::Unreachable | Kind::ServerError | Kind::Truncated | Kind::Malformed => true,
             Kind::Timeout(late) => matches!(late, Late::Answer | Late::Idle),
             // 503 is also what a proxy says that has nobody behind it.
-            Kind::Overloaded { .. } => self.status != Some(429),
+            Kind::Overloaded => self.status != Some(429),
             _ => false,
         }
     }
@@ -154,6 +145,7 @@ mod tests {
                 kind: Kind::ServerError,
                 work,
                 status: None,
+                retry_after: None,
                 endpoint: "e".into(),
                 model: "m".into(),
                 detail: "d".into(),

@@ -79,12 +79,7 @@ impl TokenStream {
     pub async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
         let next = self.step().await;
         if !matches!(next, Ok(Some(_))) {
-            // After a failure the connection is closed with its body; after the end it may serve again.
-            if let (Ok(_), Source::Events(body, _)) =
-                (&next, std::mem::replace(&mut self.source, Source::Over))
-            {
-                body.let_end();
-            }
+            self.source = Source::Over;
         }
         next.map_err(|failure| Failure { usage: self.gathered.usage, ..failure })
     }

@@ -147,6 +147,7 @@ impl Complaint {
                     None => Self::of(&Value::Object(object)),
                 }
             }
+            Ok(text @ Value::String(_)) => Self::of(&text),
             _ => Self {
                 status: None,
                 code: String::new(),
@@ -228,6 +229,7 @@ mod tests {
             (r#"{"detail": [{"msg": "field required"}]}"#, None, "", r#"[{"msg":"field required"}]"#),
             ("<html>Bad Gateway</html>", None, "", "<html>Bad Gateway</html>"),
             ("[1]", None, "", "[1]"),
+            (r#""no""#, None, "", "no"),
             ("", None, "", ""),
         ] {
             let complaint = Complaint { status, code: code.into(), message: message.into() };

@@ -20,6 +20,8 @@ pub struct PoolConfig {
     pub back_off: BackOff,
     pub breaker: Breaker,
     pub repeat: Repeat,
+    /// How long a request waits while every endpoint of its model is left alone.
+    pub patience: Duration,
     /// For a request without a deadline of its own: waiting, tries and pauses together.
     pub whole: Duration,
 }
@@ -33,6 +35,7 @@ impl Default for PoolConfig {
             back_off: BackOff::default(),
             breaker: Breaker::default(),
             repeat: Repeat::default(),
+            patience: Duration::from_secs(30),
             whole: Duration::from_secs(30 * 60),
         }
     }

@@ -71,7 +71,7 @@ pub(super) struct Past {
 pub(super) enum NoPlace {
     /// None by the deadline.
     Late,
-    /// No endpoint is asked before the deadline.
+    /// Every endpoint of the model is left alone for longer than there is patience, or time.
     AllRest,
     Closed,
 }
@@ -128,7 +128,9 @@ impl Gate {
         model: usize,
         past: &Past,
         deadline: Instant,
+        patience: Duration,
     ) -> Result<Place, NoPlace> {
+        let patient_until = deadline.min(Instant::now() + patience);
         let (granted, mut place) = oneshot::channel();
         let number = {
             let mut state = self.lock();
@@ -147,7 +149,7 @@ impl Gate {
             let changed = self.changed.notified();
             self.grant();
             let (wakes, all_rest) = self.lock().wakes(model, past);
-            if all_rest && wakes.is_some_and(|at| at > deadline) {
+            if all_rest && wakes.is_some_and(|at| at > patient_until) {
                 return place.try_recv().map_err(|_| NoPlace::AllRest);
             }
             tokio::select! {
@@ -388,12 +390,12 @@ mod tests {
     }
 
     async fn enter(gate: &Arc<Gate>, model: usize) -> Place {
-        gate.enter(model, &Past::default(), Instant::now() + LATER).await.unwrap()
+        gate.enter(model, &Past::default(), Instant::now() + LATER, LATER).await.unwrap()
     }
 
     fn waits(gate: &Arc<Gate>, model: usize, past: Past) -> tokio::task::JoinHandle<Result<Place, NoPlace>> {
         let gate = gate.clone();
-        tokio::spawn(async move { gate.enter(model, &past, Instant::now() + LATER).await })
+        tokio::spawn(async move { gate.enter(model, &past, Instant::now() + LATER, LATER).await })
     }
 
     async fn waiting(gate: &Arc<Gate>, model: usize, count: usize) {
@@ -500,17 +502,19 @@ mod tests {
         drop(first);
         let barred = Past { tried: vec![], barred: vec![0] };
         let start = Instant::now();
-        let granted = gate.enter(0, &barred, start + LATER).await.unwrap();
+        let granted = gate.enter(0, &barred, start + LATER, LATER).await.unwrap();
         assert_eq!((granted.endpoint, start.elapsed()), (1, PAUSE));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_rest_past_the_deadline_is_not_waited_for() {
+    async fn a_rest_past_the_deadline_or_all_patience_is_not_waited_for() {
         let gate = gate(&[1], &[9]);
         enter(&gate, 0).await.settle(Verdict::Nothing, Some(PAUSE));
         let start = Instant::now();
-        let refused = gate.enter(0, &Past::default(), start + PAUSE / 2).await;
-        assert_eq!((refused.unwrap_err(), start.elapsed()), (NoPlace::AllRest, Duration::ZERO));
+        for (deadline, patience) in [(PAUSE / 2, LATER), (LATER, PAUSE / 2)] {
+            let refused = gate.enter(0, &Past::default(), start + deadline, patience).await;
+            assert_eq!((refused.unwrap_err(), start.elapsed()), (NoPlace::AllRest, Duration::ZERO));
+        }
         assert_eq!(gate.loads().1[0].waiting, 0);
     }
 

@@ -41,6 +41,7 @@ struct Shared {
     attempts: u32,
     back_off: BackOff,
     repeat: Repeat,
+    patience: Duration,
     whole: Duration,
     counted: Mutex<Counted>,
 }
@@ -57,6 +58,8 @@ struct Model {
 struct Counted {
     endpoints: Vec<Counters>,
     models: Vec<Counters>,
+    /// For what each endpoint is left alone.
+    ails: Vec<Option<Failure>>,
 }
 
 impl Pool {
@@ -66,8 +69,16 @@ impl Pool {
     /// All that is wrong with `config`.
     pub fn new(config: PoolConfig) -> Result<Self, Faults> {
         let mut faults = config.faults();
-        let PoolConfig { endpoints: members, models: configs, attempts, back_off, breaker, repeat, whole } =
-            config;
+        let PoolConfig {
+            endpoints: members,
+            models: configs,
+            attempts,
+            back_off,
+            breaker,
+            repeat,
+            patience,
+            whole,
+        } = config;
         let concurrency: Vec<usize> = members.iter().map(|member| member.concurrency).collect();
         let mut endpoints = Vec::new();
         for member in members {
@@ -97,6 +108,7 @@ impl Pool {
         let counted = Counted {
             endpoints: vec![Counters::default(); endpoints.len()],
             models: vec![Counters::default(); models.len()],
+            ails: vec![None; endpoints.len()],
         };
         Ok(Self(Arc::new(Shared {
             gate: Gate::new(&concurrency, &breaker, queues),
@@ -106,6 +118,7 @@ impl Pool {
             attempts,
             back_off,
             repeat,
+            patience,
             whole,
             counted: Mutex::new(counted),
         })))
@@ -186,7 +199,7 @@ impl Pool {
         let mut pauses = shared.back_off.pauses();
         let mut last: Option<Failure> = None;
         for attempt in 1.. {
-            let place = match shared.gate.enter(model, &past, deadline).await {
+            let place = match shared.gate.enter(model, &past, deadline, shared.patience).await {
                 Ok(place) => place,
                 Err(no_place) => return Err(shared.without_place(request, model, no_place, last)),
             };
@@ -212,7 +225,7 @@ impl Pool {
             if !shared.gate.has_untried(model, &past) {
                 past.tried.clear();
                 // An endpoint that is too busy is left alone by all, so that a pause of ours would only come on top.
-                if !matches!(failure.kind, Kind::Overloaded { .. }) {
+                if failure.kind != Kind::Overloaded {
                     if Instant::now() + pause >= deadline {
                         return Err(failure);
                     }
@@ -251,30 +264,33 @@ impl Shared {
                     "no endpoint had a place for it by its deadline; add endpoints, or give it more time";
                 pool_failure(request, Kind::Timeout(Late::Deadline), detail.into())
             }
-            (NoPlace::AllRest, None) => {
-                let (loads, _) = self.gate.loads();
-                let rests = self.models[model].endpoints.iter().map(|at| {
-                    format!(
-                        "{} for {:.1?} ({:?})",
-                        self.endpoints[*at].0, loads[*at].rests_for, loads[*at].breaker
-                    )
-                });
-                let rests: Vec<String> = rests.collect();
-                let soonest = self.models[model].endpoints.iter().map(|at| loads[*at].rests_for).min();
-                let detail = format!(
-                    "all its endpoints are left alone past the request's deadline, after failures or as they asked: {}",
-                    rests.join(", ")
-                );
-                pool_failure(request, Kind::Overloaded { retry_after: soonest }, detail)
-            }
+            (NoPlace::AllRest, None) => self.all_rest(request, model),
         };
         self.counted().models[model].ended(failure.kind.as_str());
         failure
     }
 
+    /// Told by the endpoint that is asked again first.
+    fn all_rest(&self, request: &ChatRequest, model: usize) -> Failure {
+        let (loads, _) = self.gate.loads();
+        let first = self.models[model].endpoints.iter().copied().min_by_key(|at| loads[*at].rests_for);
+        let first = first.unwrap_or_default();
+        let rests_for = loads[first].rests_for;
+        let ail = self.counted().ails[first].clone();
+        let (kind, because) = match &ail {
+            Some(ail) => (ail.kind, ail.detail.as_str()),
+            None => (Kind::Overloaded, "it is being tried"),
+        };
+        let detail = format!(
+            "nothing was sent: all its endpoints are left alone, {} the shortest, for {rests_for:.1?}: {because}",
+            self.endpoints[first].0
+        );
+        Failure { retry_after: Some(rests_for), ..pool_failure(request, kind, detail) }
+    }
+
     fn count_retry(&self, place: &Place, failed: &Failure) {
         let mut counted = self.counted();
-        let Counted { endpoints, models } = &mut *counted;
+        let Counted { endpoints, models, .. } = &mut *counted;
         for counters in [&mut endpoints[place.endpoint], &mut models[place.model]] {
             counters.retries += 1;
             counters.repeats += u64::from(!failed.is_safe_to_retry());
@@ -291,6 +307,7 @@ fn pool_failure(request: &ChatRequest, kind: Kind, detail: String) -> Failure {
         kind,
         work: Work::NotSent,
         status: None,
+        retry_after: None,
         endpoint: "no endpoint".into(),
         model: request.model.clone(),
         detail,
@@ -333,10 +350,13 @@ impl Ticket {
             Kind::Empty | Kind::TooLarge | Kind::InvalidSchema => Verdict::Healthy,
             _ => Verdict::Nothing,
         };
-        let rest = match failure.kind {
-            Kind::Overloaded { retry_after } => Some(retry_after.unwrap_or(pause).min(MAX_REST)),
-            _ => None,
-        };
+        let overloaded = failure.kind == Kind::Overloaded;
+        let rest = overloaded.then(|| failure.retry_after.unwrap_or(pause).min(MAX_REST));
+        if let Some(place) = &self.place
+            && (rest.is_some() || verdict == Verdict::BrokeDown)
+        {
+            self.shared.counted().ails[place.endpoint] = Some(failure.clone());
+        }
         if let Some(place) = self.place.take() {
             place.settle(verdict, rest);
         }

@@ -185,22 +185,27 @@ async fn json_that_was_asked_for_is_taken_as_it_is() {
 }
 
 #[tokio::test]
-async fn connections_serve_again() {
-    let server = Server::start(|number, _| {
-        let body = [&piece("Hello."), STOP, DONE].concat();
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
-        match number % 2 {
-            0 => vec![answer("Hello.")],
-            _ => vec![send(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len()))],
+async fn a_connection_serves_again_but_not_after_a_stream() {
+    let server = Server::start(|_, seen| match seen.body["stream"].as_bool() {
+        Some(true) => {
+            let body = [&piece("Hello."), STOP, DONE].concat();
+            let head =
+                "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+            // As llama.cpp does it: it says nothing of the end of the connection, and closes it.
+            vec![send(format!("{head}{:x}\r\n{body}\r\n0\r\n\r\n", body.len())), Step::Close]
         }
+        _ => vec![answer("Hello.")],
     })
     .await;
     let endpoint = endpoint(&server);
+    let request = ChatRequest::new("m", "hello");
     for _ in 0..4 {
-        endpoint.complete(&ChatRequest::new("m", "hello")).await.unwrap();
-        // A connection is given back beside the answer.
-        tokio::task::yield_now().await;
+        endpoint.complete(&request).await.unwrap();
     }
-    assert_eq!(server.seen().len(), 4);
-    assert!(server.connections() < 4, "{}", server.connections());
+    assert_eq!(server.connections(), 1);
+    for _ in 0..4 {
+        endpoint.stream(&request).await.unwrap().finish().await.unwrap();
+        endpoint.complete(&request).await.unwrap();
+    }
+    assert_eq!(server.seen().len(), 12);
 }

@@ -1,9 +1,12 @@
 //! The client against a real HTTP server in this process, which behaves, or not.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod answers;
 mod failures;
 mod https;
 mod pool;
+mod real;
 mod server;
 
 use std::time::Duration;

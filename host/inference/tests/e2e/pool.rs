@@ -206,21 +206,45 @@ async fn whoever_can_get_no_answer_in_time_is_told_so_at_once() {
         Server::saying(vec![response("429 Too Many Requests", "retry-after: 500\r\n", "\"slow down\"")])
             .await;
     let pool = Pool::new(over(&[&busy], 1)).unwrap();
-    let soon = || ChatRequest { deadline: Some(Instant::now() + Duration::from_secs(100)), ..request() };
-    let failure = pool.complete(&soon()).await.unwrap_err();
-    assert_eq!(
-        failure.kind,
-        Kind::Overloaded { retry_after: Some(Duration::from_secs(500)) },
-        "its own try says more"
-    );
+    let failure = pool.complete(&request()).await.unwrap_err();
+    let own = (Kind::Overloaded, Work::NotWorked, Some(Duration::from_secs(500)));
+    assert_eq!((failure.kind, failure.work, failure.retry_after), own, "its own try says more");
 
-    let failure = pool.complete(&soon()).await.unwrap_err();
-    assert_eq!((failure.kind.as_str(), failure.work), ("overloaded", Work::NotSent));
-    assert!(failure.retry_after().unwrap() > Duration::from_secs(400));
+    let failure = pool.complete(&request()).await.unwrap_err();
+    assert_eq!((failure.kind, failure.work), (Kind::Overloaded, Work::NotSent));
+    assert!(failure.retry_after.is_some_and(|after| after > Duration::from_secs(400)), "{failure}");
     let told = failure.to_string();
-    assert!(told.contains("all its endpoints are left alone past the request's deadline"), "{told}");
-    assert!(told.contains("gpu-1 for "), "{told}");
+    let wanted = "no endpoint with model \"m\": nothing was sent: all its endpoints are left alone, gpu-1 the shortest, for ";
+    assert!(told.starts_with(wanted), "{told}");
+    assert!(
+        told.ends_with(
+            ": it answered 429 Too Many Requests: \"slow down\"; it wants to be left alone for 500s"
+        ),
+        "{told}"
+    );
     assert_eq!(busy.seen().len(), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_down_is_told_so_and_soon() {
+    let down = Server::saying(vec![]).await;
+    let mut config = over(&[&down], 10);
+    config.breaker = Breaker { failures: 5, pause: LONG, max_pause: LONG };
+    // Nobody listens at a port that was let go.
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    config.endpoints[0].endpoint.url = format!("http://{}/v1", listener.local_addr().unwrap());
+    drop(listener);
+    let pool = Pool::new(config).unwrap();
+    let mut asked = JoinSet::new();
+    for _ in 0..32 {
+        let pool = pool.clone();
+        asked.spawn(async move { pool.complete(&request()).await });
+    }
+    while let Some(told) = asked.join_next().await {
+        let failure = told.unwrap().unwrap_err();
+        assert_eq!((failure.kind, failure.work), (Kind::Unreachable, Work::NotSent), "{failure}");
+    }
+    assert_eq!(pool.statistics().endpoints[0].breaker, BreakerState::Open);
 }
 
 #[tokio::test]

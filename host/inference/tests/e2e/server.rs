@@ -23,6 +23,7 @@ pub(crate) enum Step {
     Send(Vec<u8>),
     /// Nothing more is said until the client has gone.
     Hold,
+    Close,
     /// Nothing is said until told.
     Await(Arc<Notify>),
 }
@@ -145,6 +146,7 @@ async fn serve(
                     // So that what is sent apart is mostly read apart.
                     tokio::task::yield_now().await;
                 }
+                Step::Close => closes = true,
                 Step::Await(told) => told.notified().await,
                 Step::Hold => {
                     let mut rest = [0; 64];
