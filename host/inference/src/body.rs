@@ -7,7 +7,7 @@ use futures_util::{Stream, StreamExt as _, stream::BoxStream};
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    endpoint::{Call, Clock},
+    call::{Call, Clock},
     failure::{Failure, Kind, Late, Work},
 };
 

@@ -3,6 +3,7 @@
 
 mod answer;
 mod body;
+mod call;
 mod connect;
 mod endpoint;
 mod failure;

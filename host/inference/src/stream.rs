@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::{
     answer::{Answer, Chunk, Finish},
     body::Body,
-    endpoint::{Call, Clock},
+    call::{Call, Clock},
     failure::{Failure, Kind, Late, Work},
     wire::{Choice, Frame},
 };
