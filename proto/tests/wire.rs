@@ -217,3 +217,53 @@ fn the_descriptor_set_names_every_service() {
         ]
     );
 }
+
+/// Each field's number is its place in the contract's list.
+#[test]
+fn contract_3_fields_of_what_we_serve_are_numbered_in_the_contracts_order() {
+    let files = prost_types::FileDescriptorSet::decode(fleet_proto::FILE_DESCRIPTOR_SET).unwrap();
+    for (package, name, fields) in [
+        ("fleet.workflow.v1", "GetWorkflowStateRequest", "task_id"),
+        (
+            "fleet.workflow.v1",
+            "WorkflowStateResponse",
+            "task_id current_state role_in_charge required_action history feedback updated_at retry_count",
+        ),
+        (
+            "fleet.workflow.v1",
+            "StateTransitionDTO",
+            "from_state to_state action actor_role timestamp feedback",
+        ),
+        ("fleet.workflow.v1", "RequestValidationRequest", "task_id role action result agent_id"),
+        ("fleet.workflow.v1", "WorkResult", "success artifacts reasoning operations_count feedback"),
+        ("fleet.workflow.v1", "GetPendingTasksRequest", "role limit offset"),
+        ("fleet.workflow.v1", "PendingTasksResponse", "tasks total_count"),
+        (
+            "fleet.workflow.v1",
+            "PendingTask",
+            "task_id story_id current_state required_action work waiting_since priority",
+        ),
+        ("fleet.workflow.v1", "ClaimTaskRequest", "task_id agent_id role"),
+        ("fleet.workflow.v1", "ClaimTaskResponse", "claimed message current_state claimed_at"),
+        ("fleet.planning.v2", "TransitionStoryRequest", "story_id target_state transitioned_by"),
+        ("fleet.planning.v2", "TransitionStoryResponse", "story success message"),
+        ("fleet.planning.v2", "GetStoryRequest", "story_id"),
+        (
+            "fleet.planning.v2",
+            "Story",
+            "story_id epic_id title brief state dor_score created_by created_at updated_at",
+        ),
+        ("fleet.task_derivation.v1", "ListStoryTasksRequest", "story_id"),
+        ("fleet.task_derivation.v1", "ListStoryTasksResponse", "tasks"),
+        ("fleet.task_derivation.v1", "TaskSummary", "task_id title priority assigned_role"),
+        ("fleet.task_derivation.v1", "SaveTaskDependenciesRequest", "plan_id story_id edges"),
+        ("fleet.task_derivation.v1", "CreateTasksResponse", "task_ids"),
+    ] {
+        let file = files.file.iter().find(|file| file.package() == package).unwrap();
+        let message = file.message_type.iter().find(|message| message.name() == name).unwrap();
+        let found: Vec<(&str, i32)> =
+            message.field.iter().map(|field| (field.name(), field.number())).collect();
+        let listed: Vec<(&str, i32)> = fields.split_whitespace().zip(1..).collect();
+        assert_eq!(found, listed, "{name}");
+    }
+}

@@ -8,6 +8,7 @@ mod bus;
 mod calls;
 mod cells;
 mod check;
+mod contract;
 mod derivation;
 mod dlq;
 mod executor;

@@ -1,9 +1,12 @@
 //! Starting: what is wrong is told at once, with the file, the line and the remedy, before anything is bound; and what
 //! stands in the way later is told with its address.
 
-use std::{net::TcpListener, path::PathBuf};
+use std::{net::TcpListener, path::PathBuf, time::Duration};
 
-use async_nats::jetstream::consumer;
+use async_nats::jetstream::{
+    consumer,
+    stream::{DiscardPolicy, RetentionPolicy, StorageType},
+};
 use harness::{nats::Server, plugin::Plugin, setup::Setup, world::World};
 
 /// Nobody listens there.
@@ -228,6 +231,38 @@ async fn a_stream_of_another_name_that_covers_the_subjects_is_used() {
         "cofferdam.x",
     ] {
         assert_eq!(world.count(subject).await, 0, "{subject}");
+    }
+}
+
+#[tokio::test]
+async fn contract_2_2_the_fleets_streams_are_created_with_its_names_subjects_and_limits() {
+    const HOURS: u64 = 3_600;
+    let world = World::start().await;
+    let _daemon = world.setup().plugin(echo()).start().await;
+    // Name, one subject of ours or all of theirs, seconds, messages; -1 is what the server says for no limit.
+    for (name, subject, age, most) in [
+        ("PLANNING_EVENTS", "planning.>", 30 * 24 * HOURS, 1_000_000),
+        ("CONTEXT", "context.>", 7 * 24 * HOURS, 100_000),
+        ("ORCHESTRATOR_EVENTS", "orchestration.>", 7 * 24 * HOURS, 50_000),
+        ("AGENT_COMMANDS", "agent.cmd.>", HOURS, 10_000),
+        ("AGENT_RESPONSES", "agent.response.>", HOURS, 10_000),
+        ("AGENT_WORK", "agent.work.>", 2 * HOURS, 50_000),
+        ("WORKFLOW_EVENTS", "workflow.>", 7 * 24 * HOURS, 100_000),
+        ("task_derivation", "task.derivation.>", 7 * 24 * HOURS, 100_000),
+        ("AGENT_RESULTS", "agent.results.>", HOURS, -1),
+        ("VLLM_STREAMING", "vllm.streaming.>", 600, -1),
+        ("COFFERDAM_EVENTS", "cofferdam.derivation.>", 7 * 24 * HOURS, -1),
+    ] {
+        let stream = world.jetstream.get_stream(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        let made = &stream.cached_info().config;
+        if name == "COFFERDAM_EVENTS" {
+            assert!(made.subjects.iter().any(|stored| stored == subject), "{made:?}");
+        } else {
+            assert_eq!(made.subjects, [subject], "{name}");
+        }
+        assert_eq!((made.max_age, made.max_messages), (Duration::from_secs(age), most), "{name}");
+        let kept = (made.retention, made.discard, made.storage, made.num_replicas);
+        assert_eq!(kept, (RetentionPolicy::Limits, DiscardPolicy::Old, StorageType::File, 1), "{name}");
     }
 }
 

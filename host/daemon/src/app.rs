@@ -27,8 +27,8 @@ const MAX_ACK_PENDING: u32 = 65_536;
 /// in flight, a few hundred; at the very worst so many of 1 MiB each.
 const MAX_ORDERED_PENDING: u32 = 4096;
 
-/// How long a host that stops waits for answers of other hosts: a turn is handed over in milliseconds.
-const LINGER: Duration = Duration::from_secs(2);
+/// How long a host that stops waits for answers of other hosts: a turn is mostly handed over in milliseconds.
+const LINGER: Duration = Duration::from_secs(5);
 
 /// A daemon that is ready to run.
 pub struct App {

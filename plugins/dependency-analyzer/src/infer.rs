@@ -129,6 +129,11 @@ mod tests {
     }
 
     #[test]
+    fn a_dependency_says_which_keyword_it_comes_of() {
+        assert!(reason("login form").contains("\"login form\""));
+    }
+
+    #[test]
     fn case_does_not_matter() {
         check(&[("Straße", "STRASSE"), ("Die straße bauen", "")], &[(1, 0)]);
     }

@@ -214,8 +214,7 @@ async fn a_call_is_answered_by_the_host_that_was_asked_though_the_one_that_ran_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_host_that_stops_hands_over_what_waits_and_hears_the_answer() {
-    on_nats(async |mut ground: Ground| {
-        ground.setup = ground.setup.env("LOG_LEVEL", "cofferdam_bus=trace,cofferdam=debug"); // TEMPORARY
+    on_nats(async |ground: Ground| {
         ground.upstream.next("Hold", [Reply::Hold]);
         let mut one = ground.start().await;
         let two = ground.start().await;
@@ -224,10 +223,10 @@ async fn a_host_that_stops_hands_over_what_waits_and_hears_the_answer() {
             let client = client.clone();
             tokio::spawn(async move { client.add(request).await })
         };
-        let held = call(add_calling("a", "Hold"));
+        let held = call(keyed("k", add_calling("a", "Hold")));
         ground.upstream.wait_calls("Hold", 1).await;
         // Behind it, in the same cell.
-        let parked = call(add("a", 5));
+        let parked = call(keyed("l", add("a", 5)));
         wait_for("both calls to be stored", async || {
             (one.stored("cd.in.ledger.>").await.len() == 2).then_some(())
         })
@@ -236,7 +235,14 @@ async fn a_host_that_stops_hands_over_what_waits_and_hears_the_answer() {
         one.says("draining").await;
         ground.upstream.release();
         assert_eq!(held.await.unwrap().unwrap().sum, 1);
-        assert_eq!(parked.await.unwrap().unwrap().sum, 6, "run by the other");
+        // Run by the other, and mostly heard here; where that takes long, its client is told to ask again.
+        let parked = match parked.await.unwrap() {
+            Err(status) if status.code() == Code::Unavailable => {
+                Ledger::of(&two).add(keyed("l", add("a", 5))).await.unwrap()
+            }
+            answer => answer.unwrap(),
+        };
+        assert_eq!(parked.sum, 6);
         assert!(one.end().await.success());
         assert_eq!(added(&two).await.len(), 2);
     })

@@ -6,6 +6,7 @@
 //! one lease L. What happens between two ticks has no age. Hosts are interchangeable, and a state keeps them sorted: in
 //! a trace, a host's number may change from step to step.
 
+pub mod calls;
 pub mod cells;
 pub mod faults;
 pub mod inbox;

@@ -51,7 +51,7 @@ fn an_empty_file_has_defaults_for_everything() {
     let local = file.with_file_name(".cofferdam");
     assert!(matches!(config.bus.kind, BusKind::Local { directory } if directory == local));
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.envelope, "mirror");
+    assert_eq!((config.envelope.as_str(), config.log.level.as_str()), ("mirror", "info"));
     assert!(config.executor.is_none() && config.plugins.is_empty());
 }
 
@@ -63,6 +63,7 @@ fn the_environment_overrides_the_file() {
     let environment = Environment::of([
         ("NATS_URL", "nats://b:2,nats://c:3"),
         ("PLANNING_SERVICE_ADDRESS", "q:2"),
+        ("CONTEXT_SERVICE_ADDRESS", "c:4"),
         ("RAY_EXECUTOR_ADDRESS", "r:3"),
         ("VLLM_MODEL", "n"),
         ("LOG_LEVEL", "WARNING"),
@@ -72,6 +73,8 @@ fn the_environment_overrides_the_file() {
     assert_eq!(nats(&config).urls, ["nats://b:2", "nats://c:3"].map(Url::new));
     let planning = &config.upstreams["planning"];
     assert_eq!((planning.address.as_str(), planning.timeout), ("http://q:2", Duration::from_secs(9)));
+    let context = &config.upstreams["context"];
+    assert_eq!((context.address.as_str(), context.timeout), ("http://c:4", Duration::from_secs(5)));
     let executor = config.executor.unwrap();
     assert_eq!(executor.backend, Backend::Fleet { upstream: "ray".into() });
     assert_eq!(
@@ -294,6 +297,8 @@ fn the_built_in_configuration_grants_what_the_bundled_plugins_ask_for() {
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8080");
     assert!(matches!(config.bus.kind, BusKind::Local { directory } if directory == Path::new(".cofferdam")));
     assert_eq!(config.executor.unwrap().backend, Backend::Offline);
+    let moved = Environment::of([("NATS_URL", "nats://a")]).with_program(folder.path().join("bin/cofferdam"));
+    assert_eq!(nats(&Config::load(&Location::BuiltIn, &moved).unwrap()).urls, [Url::new("nats://a")]);
 }
 
 #[test]
@@ -356,6 +361,41 @@ fn one_bus_is_meant_and_its_protection_is_not_lost() {
     assert!(matches!(load(&file, &none).unwrap().bus.kind, BusKind::Local { .. }));
     let moved = load(&file, &Environment::of([("NATS_URL", "nats://a")])).unwrap();
     assert_eq!(nats(&moved).urls, [Url::new("nats://a")]);
+}
+
+#[test]
+fn what_is_served_is_protected_as_it_is_configured_or_not_at_all() {
+    let (folder, file) =
+        write("[grpc]\nlisten = [\"127.0.0.1:1\", \"[::1]:2\"]\ncertificate = \"c\"\nkey = \"k\"\n");
+    for name in ["c", "k"] {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
+    let config = load(&file, &Environment::default()).unwrap().grpc;
+    assert_eq!(config.listen.iter().map(ToString::to_string).collect::<Vec<_>>(), ["127.0.0.1:1", "[::1]:2"]);
+    assert!(config.certificate.is_some() && config.client_ca.is_none());
+    let moved = Environment::of([("COFFERDAM_GRPC_LISTEN", "127.0.0.1:3, 127.0.0.1:4")]);
+    assert_eq!(load(&file, &moved).unwrap().grpc.listen.len(), 2);
+    let none = Environment::default();
+    for (text, says) in [
+        ("listen = [\"localhost\"]", "2: grpc.listen has \"localhost\", which is not an address with a port"),
+        (
+            "certificate = \"ca.pem\"\nkey = \"ca.pem\"",
+            "2: grpc.certificate is set, and nothing listens; add listen",
+        ),
+        (
+            "listen = [\"127.0.0.1:1\"]\nclient-ca = \"ca.pem\"",
+            "3: grpc.client-ca asks clients for certificates",
+        ),
+        ("listen = [\"127.0.0.1:1\"]\ncertificate = \"ca.pem\"", "certificate and key belong together"),
+    ] {
+        let told = faults(&format!("[grpc]\n{text}\n"), &none);
+        assert!(told.contains(says), "{told}");
+    }
+    let told = faults("", &Environment::of([("COFFERDAM_GRPC_LISTEN", "127.0.0.1:1,50056")]));
+    assert!(
+        told.contains("environment: COFFERDAM_GRPC_LISTEN has \"50056\", which is not an address"),
+        "{told}"
+    );
 }
 
 #[test]

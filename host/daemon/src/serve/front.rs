@@ -176,7 +176,7 @@ impl Front {
         let order_key = method.key.as_ref().and_then(|key| key.of(&message));
         let asked = Asked {
             request,
-            identity: identity::of(&message),
+            identity: incoming.key.as_ref().map_or([0; 32], |_| identity::of(&message)),
             cell: order_key.as_ref().map(|key| dispatch::cell(&method.cell, key)),
             order_key,
         };

@@ -25,7 +25,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What is asked, as far as the host knows it.
 pub(super) struct Asked {
     pub(super) request: Bytes,
-    /// What it says, hashed.
+    /// What it says, hashed, if it has a key.
     pub(super) identity: [u8; 32],
     pub(super) order_key: Option<String>,
     pub(super) cell: Option<String>,

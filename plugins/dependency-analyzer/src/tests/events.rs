@@ -247,3 +247,43 @@ fn a_message_without_a_plan_is_rejected() {
         assert!(matches!(run.result, Err(Failure::Reject(_))), "{data}: {:?}", run.result);
     }
 }
+
+#[test]
+fn contract_9_rejected_has_every_key_of_its_subject() {
+    let run = run(&mut with_record(host(&[]), "open"), json!({"plan_id": "p", "attempt": 1, "tasks": []}));
+    let rejected = &run.on(REJECTED)[0]["payload"];
+    for (key, value) in [
+        ("plan_id", json!("p")),
+        ("story_id", json!("s")),
+        ("derivation_id", json!("derive-p")),
+        ("attempt", json!(1)),
+        ("kind", json!("no_tasks")),
+    ] {
+        assert_eq!(rejected[key], value, "{key} of {rejected}");
+    }
+    assert!(!rejected["detail"].as_str().unwrap().is_empty(), "{rejected}");
+    assert!(rejected["timestamp"].as_str().unwrap().ends_with('Z'), "{rejected}");
+}
+
+#[test]
+fn contract_4_persist_the_count_is_of_tasks_after_repeats_are_dropped() {
+    let data =
+        json!({"plan_id": "p", "tasks": [{"title": "Make it"}, {"title": "MAKE  it."}, {"title": "Use it"}]});
+    let run = run(&mut with_record(host(&[("old", "use it")]), "open"), data);
+    assert_eq!(asked::<CreateTasksRequest>(&run, "CreateTasks").commands.len(), 1);
+    assert_eq!(run.on(COMPLETED)[0]["task_count"], 2, "new or not");
+}
+
+#[test]
+fn contract_9_tasks_that_nobody_asked_for_make_a_record_of_what_they_say() {
+    let mut host = host(&[]);
+    let run =
+        run(&mut host, json!({"plan_id": "p", "story_id": "s", "roles": ["QA"], "attempt": 2, "tasks": []}));
+    let rejected = &run.on(REJECTED)[0];
+    assert_eq!((&rejected["attempt"], &rejected["run"]), (&json!(2), &json!(1)));
+    let record = record(&host);
+    assert_eq!(
+        (&record["story_id"], &record["roles"], &record["attempt"]),
+        (&json!("s"), &json!(["QA"]), &json!(2))
+    );
+}

@@ -293,3 +293,32 @@ fn tasks_too_long_to_pass_on_are_rejected_rather_than_lost() {
     assert_eq!(run.subjects(), [REJECTED]);
     assert_eq!(run.on(REJECTED)[0]["kind"], "agent_failed");
 }
+
+#[test]
+fn contract_9_what_is_published_has_every_key_of_its_subject() {
+    let keys = |message: &Value| -> Vec<String> {
+        message["payload"].as_object().unwrap().keys().cloned().collect()
+    };
+    let common = ["plan_id", "story_id", "derivation_id", "attempt", "timestamp", "deliberation_id"];
+    let text = "TITLE: A\nTITLE: a.\nTITLE: B\nROLE: wizard";
+    for (text, subject, further) in [
+        (text, PARSED, &["source", "roles", "tasks", "dropped", "warnings", "below_min"][..]),
+        ("Sorry.", REJECTED, &["kind", "detail"]),
+    ] {
+        let mut record = record();
+        record["attempts"][0]["deliberation_id"] = json!("d");
+        let run = run(&mut host_with(&record), COMPLETED, json!({"task_id": "derive-p", "proposal": text}));
+        let message = &run.on(subject)[0];
+        for key in common.iter().chain(further) {
+            assert!(keys(message).iter().any(|known| known == key), "{subject} has no {key}: {message}");
+        }
+        assert!(message["timestamp"].as_str().unwrap().ends_with('Z'), "{message}");
+        if subject == PARSED {
+            assert_eq!(message["dropped"], json!([{"title": "a.", "why": "repeats the title of A"}]));
+            assert_eq!(
+                (message["warnings"].as_array().unwrap().len(), &message["below_min"]),
+                (2, &json!(true))
+            );
+        }
+    }
+}

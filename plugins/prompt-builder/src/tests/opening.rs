@@ -164,3 +164,11 @@ fn contract_7_metrics_a_request_counts_whichever_attempt_follows_it() {
     let run = run(&mut host, event(APPROVED, json!({"plan_id": "plan-1"})));
     assert_eq!((run.jobs.len(), run.metric("task_derivation_requests_received")), (1, 1.0));
 }
+
+#[test]
+fn contract_2_3_an_approved_decision_derives_nothing() {
+    let manifest = include_str!("../../plugin.toml");
+    let subjects: Vec<&str> = manifest.lines().filter_map(|line| line.strip_prefix("subject = ")).collect();
+    let foreign: Vec<&&str> = subjects.iter().filter(|subject| !subject.contains("\"cofferdam.")).collect();
+    assert_eq!(foreign, [&"\"planning.plan.approved\"", &"\"task.derivation.requested\""]);
+}

@@ -94,3 +94,24 @@ fn the_story_of_the_request_wins_over_the_plans() {
     assert_eq!(run.jobs[0].job.story_id.as_deref(), Some("other"));
     assert!(run.logged(Level::Warn).iter().any(|line| line.contains("story")));
 }
+
+#[test]
+fn contract_4_prompt_asks_for_days_of_work_without_cycles_in_the_block_format() {
+    let prompt = prompt(&mut host());
+    for part in ["in one or two days", "there are no cycles", "one blank line between tasks"] {
+        assert!(prompt.contains(part), "{part:?} is missing in:\n{prompt}");
+    }
+    let format = [
+        "TASK_ID: TASK-001",
+        "TITLE: what is done, at most 80 characters",
+        "DESCRIPTION: ",
+        "ROLE: ",
+        "ESTIMATED_HOURS: a whole number from 1 to 40",
+        "PRIORITY: a whole number from 1 to 10, 1 being the most urgent",
+        "KEYWORDS: two to five words, divided by commas",
+        "DEPENDS_ON: ",
+    ];
+    let lines: Vec<&str> = prompt.lines().skip_while(|line| !line.starts_with("TASK_ID: ")).collect();
+    assert_eq!(lines.len(), format.len(), "{lines:?}");
+    assert!(lines.iter().zip(format).all(|(line, begins)| line.starts_with(begins)), "{lines:#?}");
+}

@@ -98,3 +98,19 @@ fn a_record_without_a_prompt_gets_one_anew() {
     assert!(run.jobs[0].job.prompt.contains("Guest checkout"));
     assert!(host.cells().get("derivation/plan-1", "prompt").is_some());
 }
+
+#[test]
+fn contract_4_failure_whatever_another_answer_may_mend_is_asked_for_again_and_named_at_the_end() {
+    for kind in
+        ["no_tasks", "truncated_json", "too_many_tasks", "circular_dependency", "agent_failed", "timeout"]
+    {
+        let mut host = host().config("max_retries", 1);
+        open(&mut host);
+        assert_eq!(reject(&mut host, 1, kind).jobs.len(), 1, "{kind}");
+        let end = reject(&mut host, 2, kind);
+        assert_eq!((end.subjects(), end.jobs.len()), (vec![FAILED], 0), "{kind}");
+        let message = end.published[0].json();
+        assert!(message["reason"].as_str().unwrap().starts_with(&format!("{kind}: ")), "{message}");
+        assert_eq!(message["requires_manual_review"], true, "{kind}");
+    }
+}

@@ -235,4 +235,17 @@ mod tests {
         let enveloped = read(json!({"event_type": "x", "producer": "y", "timestamp": 5, "payload": {}}));
         assert_eq!(enveloped.time("timestamp").unix_seconds(), 5);
     }
+
+    #[test]
+    fn contract_2_1_times_what_cannot_be_read_is_warned_of_and_what_is_missing_is_not() {
+        let handle = |event: Event| {
+            let message = Incoming::read(&event)?;
+            assert_eq!(message.time("timestamp"), message.arrival());
+            Ok(())
+        };
+        for (data, warnings) in [(json!({"timestamp": "soon"}), 1), (json!({}), 0)] {
+            let run = crate::testing::Host::new().run(handle, event("planning.plan.approved", data));
+            assert_eq!((run.result.clone(), run.logged(crate::log::Level::Warn).len()), (Ok(()), warnings));
+        }
+    }
 }

@@ -112,4 +112,23 @@ mod tests {
         assert_eq!(roles, ["DEVELOPER", "QA"]);
         assert_eq!(unknown, ["system", "wizard"]);
     }
+
+    #[test]
+    fn contract_3_roles_the_whole_table() {
+        for (role, aliases, workflow, wire, task) in [
+            (Role::Developer, &["developer", "dev"][..], Some("developer"), "DEV", Some("DEVELOPER")),
+            (Role::Qa, &["qa", "tester"], Some("qa"), "QA", Some("QA")),
+            (Role::Architect, &["architect", "arch"], Some("architect"), "ARCHITECT", Some("ARCHITECT")),
+            (Role::Po, &["po", "product_owner"], Some("po"), "PO", Some("PO")),
+            (Role::Devops, &["devops"], None, "DEVOPS", Some("DEVOPS")),
+            (Role::Data, &["data"], None, "DATA", Some("DATA")),
+            (Role::System, &["system"], Some("system"), "SYSTEM", None),
+        ] {
+            for alias in aliases {
+                assert_eq!(Role::parse(alias), Some(role), "{alias}");
+                assert_eq!(Role::parse(&alias.to_uppercase()), Some(role), "{alias}");
+            }
+            assert_eq!((role.workflow(), role.wire(), role.task()), (workflow, wire, task), "{role:?}");
+        }
+    }
 }

@@ -199,6 +199,13 @@ fn a_fault_of_a_table_is_named_with_what_to_do() {
             "the state \"done\" is an end",
         ),
         ("\"initial\"", "\"begin\"", "can't be read"),
+        ("{\"name\": \"qa_passed\"}", "{\"name\": \"*\"}", "state \"*\" must be lower case"),
+        ("{\"name\": \"qa_passed\"}", "{\"name\": \"\"}", "state \"\" must be lower case"),
+        (
+            "\"to\": \"done\", \"automatic\": true",
+            "\"to\": \"po_approved\", \"automatic\": true",
+            "the automatic moves from \"po_approved\" come back to it",
+        ),
         (
             "\"action\": \"assign_to_developer\", \"by\": [\"system\"]",
             "\"action\": \"assign_to_developer\", \"by\": [\"po\"]",

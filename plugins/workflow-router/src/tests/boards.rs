@@ -31,7 +31,9 @@ fn the_newest_picture_counts_whatever_comes_after_it() {
     let mut host = host();
     run(&mut host, BOARD, picture(3, "pending_qa", json!(null)));
     for old in [picture(3, "qa_testing", json!(null)), picture(2, "todo", json!(null))] {
-        assert!(run(&mut host, BOARD, old).acked_without_effect());
+        let run = run(&mut host, BOARD, old);
+        assert!(run.acked_without_effect());
+        assert_eq!(run.metric("workflow_dropped"), 1.0);
     }
     assert_eq!(board(&host, "T")["rows"]["T"][1], "pending_qa");
     run(&mut host, BOARD, picture(5, "done", json!("done")));
@@ -40,6 +42,20 @@ fn the_newest_picture_counts_whatever_comes_after_it() {
     }
     let over = &board(&host, "T")["over"];
     assert_eq!((&over["states"], &over["figures"]), (&json!({"done": 1}), &json!([1, 60, 0, 0, 1, 2])));
+}
+
+#[test]
+fn a_task_that_is_over_is_remembered_when_others_of_its_board_end() {
+    let mut host = host();
+    let others = (0..).map(|n| format!("other-{n}")).filter(|task| number(task) == number("T"));
+    run(&mut host, BOARD, picture(5, "done", json!("done")));
+    for task_id in others.take(3) {
+        let mut over = picture(5, "done", json!("done"));
+        over["task_id"] = json!(task_id);
+        run(&mut host, BOARD, over);
+    }
+    assert!(run(&mut host, BOARD, picture(4, "pending_qa", json!(null))).acked_without_effect());
+    assert_eq!(board(&host, "T")["over"]["states"], json!({"done": 4}));
 }
 
 #[test]

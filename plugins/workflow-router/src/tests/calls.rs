@@ -300,3 +300,39 @@ fn contract_3_a_review_that_nobody_holds_is_recorded_for_who_asks() {
     assert_eq!(taken(&answer), (true, "arch_reviewing", true));
     assert_eq!(pending(&mut host, "architect").total_count, 0);
 }
+
+#[test]
+fn a_claim_by_a_validation_is_its_agents_if_it_names_one() {
+    for (agent, holder) in [("a-1", json!("a-1")), (" ", json!(null))] {
+        let mut host = after(1);
+        let request = fleet_proto::workflow::v1::RequestValidationRequest {
+            task_id: "T".into(),
+            role: "architect".into(),
+            action: "claim_review".into(),
+            agent_id: agent.into(),
+            ..Default::default()
+        };
+        assert_eq!(answered(&serve(&mut host, "RequestValidation", &request, "T")).status, "accepted");
+        assert_eq!(stored(&host, "T")["claimed_by"], holder, "{agent:?}");
+    }
+}
+
+#[test]
+fn what_an_agent_reasons_stands_for_a_summary() {
+    for (summary, reasoning, kept) in [
+        (None, "because", json!("because")),
+        (Some("what"), "because", json!("what")),
+        (None, " ", json!(null)),
+    ] {
+        let mut host = opened();
+        let mut artifacts = vec![("commit_sha".to_owned(), "abc".to_owned())];
+        artifacts.extend(summary.map(|text: &str| ("implementation_summary".to_owned(), text.to_owned())));
+        let result = WorkResult {
+            artifacts: artifacts.into_iter().collect(),
+            reasoning: reasoning.into(),
+            ..WorkResult::default()
+        };
+        validate_with(&mut host, "T", "developer", "commit_code", result);
+        assert_eq!(stored(&host, "T")["work"]["implementation_summary"], kept);
+    }
+}

@@ -131,3 +131,32 @@ fn contract_2_1_two_moves_of_a_task_have_different_keys() {
     keys.dedup();
     assert_eq!(keys.len(), told);
 }
+
+#[test]
+fn contract_2_3_every_event_names_its_task_and_its_story_and_when() {
+    let mut host = host();
+    let mut all = settle(&mut host, CREATED, json!({"task_id": "T", "story_id": "S"}));
+    for (action, role) in STRAIGHT {
+        all.extend(settle(&mut host, WORK, act(action, role)));
+    }
+    for subject in [CHANGED, ASSIGNED, VALIDATION, COMPLETED, STORY_COMPLETED] {
+        let told = all.iter().filter(|message| message.subject == subject);
+        let told: Vec<Value> = told.map(|message| message.json()["payload"].clone()).collect();
+        assert!(!told.is_empty(), "{subject}");
+        for payload in told {
+            let task = if subject == STORY_COMPLETED { Value::Null } else { json!("T") };
+            assert_eq!((&payload["task_id"], &payload["story_id"]), (&task, &json!("S")), "{subject}");
+            assert!(payload["timestamp"].as_str().is_some_and(|time| time.ends_with('Z')), "{payload}");
+        }
+    }
+}
+
+#[test]
+fn contract_2_3_a_change_says_none_by_an_empty_text() {
+    let mut host = opened();
+    let cancelled = does(&mut host, "cancel", "po").on(CHANGED).remove(0);
+    for key in ["role_in_charge", "required_action"] {
+        assert_eq!(cancelled[key], "", "{key} of {cancelled}");
+    }
+    assert_eq!(cancelled["retry_count"], 0);
+}

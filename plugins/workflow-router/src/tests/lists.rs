@@ -75,8 +75,10 @@ fn contract_3_more_than_one_call_can_look_at_are_listed_from_the_boards() {
     (0..50).for_each(|n| create(&mut host, &format!("T-{n:02}"), "S", Some(1)));
     settle_work(&mut host, "T-49", "commit_code", "developer");
     settle_work(&mut host, "T-49", "reject_design", "architect");
+    claim(&mut host, "T-45", "a-1", "developer");
+    settle_work(&mut host, "T-46", "commit_code", "developer");
     let answer: PendingTasksResponse = try_pending(&mut host, "developer", 60, 0).read();
-    assert_eq!((answer.tasks.len(), answer.total_count), (50, 50));
+    assert_eq!((answer.tasks.len(), answer.total_count), (48, 48));
     let last = answer.tasks.last().unwrap();
     assert_eq!((last.task_id.as_str(), last.current_state.as_str()), ("T-49", "arch_rejected"));
     assert_eq!((last.required_action.as_str(), last.priority), ("revise_code", 10));
@@ -153,6 +155,9 @@ fn get_stats_counts_all_tasks() {
     ];
     assert_eq!(all.tasks_by_state, states.map(|(state, count)| (state.to_owned(), count)).into());
     assert_eq!(all.total_rejections, 1);
+    claim(&mut host, "C", "a-1", "architect");
+    let claimed = stats(&mut host, "", "");
+    assert_eq!((claimed.tasks_waiting_architect, claimed.tasks_in_progress), (0, 2), "it waits no more");
     // A and D were approved at once, B was not, the others were not looked at.
     assert!((all.approval_rate - 2.0 / 3.0).abs() < 1e-9);
     // The clock of these tests goes on by a second with each event.

@@ -15,10 +15,10 @@ fn ready(tasks: Value) -> Value {
     json!({"story_id": "S-1", "from_state": "PLANNED", "to_state": "READY_FOR_EXECUTION", "tasks": tasks})
 }
 
-/// What agents say of a task of S-1, with all that follows.
+/// What agents say of a task of S-1, each a message of its own, with all that follows.
 fn acts(host: &mut cofferdam_sdk::testing::Host, task: &str, action: &str, role: &str) {
-    let message =
-        json!({"task_id": task, "story_id": "S-1", "action": action, "actor_role": role, "feedback": WHY});
+    let nonce = stored(host, task)["version"].clone();
+    let message = json!({"task_id": task, "story_id": "S-1", "action": action, "actor_role": role, "feedback": WHY, "nonce": nonce});
     settle(host, WORK, message);
 }
 
@@ -236,6 +236,14 @@ fn contract_5_1_the_next_is_assigned_when_one_reaches_dev_completed_for_the_firs
     acts(&mut host, "A", "reject_design", "architect");
     acts(&mut host, "A", "commit_code", "developer");
     assert_eq!(state(&host, "C"), "todo", "only the first time");
+    for (action, role) in &STRAIGHT[1..] {
+        acts(&mut host, "A", action, role);
+    }
+    assert_eq!(
+        (state(&host, "A"), state(&host, "C")),
+        (json!("done"), json!("todo")),
+        "not at its end again"
+    );
 }
 
 #[test]
@@ -324,4 +332,57 @@ fn contract_5_1_planning_out_of_reach_is_a_retry_and_an_unknown_story_is_not() {
     let mut unknown = host().fails("planning", LIST_TASKS, Code::NotFound, "no story");
     let run = run(&mut unknown, TRANSITIONED, ready(json!(null)));
     assert_eq!((run.result, run.published.len()), (Ok(()), 0));
+}
+
+#[test]
+fn what_planning_says_late_is_learned_once() {
+    let says = |what: Value| {
+        let mut message = json!({"task_id": "T", "story_id": "S"});
+        message.as_object_mut().unwrap().extend(what.as_object().unwrap().clone());
+        message
+    };
+    for what in [json!({"plan_id": "P"}), json!({"title": "Login"}), json!({"priority": 3})] {
+        let mut host = host();
+        run(&mut host, OPEN, json!({"task_id": "T", "story_id": "S", "assign": true}));
+        assert!(
+            run(&mut host, CREATED, says(json!({"type": "nothing that is kept"}))).acked_without_effect()
+        );
+        assert_eq!(run(&mut host, CREATED, says(what.clone())).subjects(), [BOARD], "{what}");
+        for other in [json!({"plan_id": "Q", "title": "x"}), json!({"title": "x"}), json!({"priority": 9})] {
+            assert!(run(&mut host, CREATED, says(other)).acked_without_effect(), "{what} was said first");
+        }
+    }
+}
+
+/// A team's table: what is committed rests with nobody, and what is parked has been nobody's.
+#[test]
+fn with_nobody_is_away_from_the_developer_and_was_with_nobody_before_is_not() {
+    let table = include_str!("../machine/standard.json")
+        .replace("\"to\": \"pending_arch_review\", \"automatic\": true", "\"to\": \"pending_arch_review\"")
+        .replace("{\"name\": \"todo\"},", "{\"name\": \"todo\"}, {\"name\": \"parked\"},")
+        .replace(
+            "\"moves\": [",
+            "\"moves\": [{\"from\": [\"todo\"], \"action\": \"park\", \"by\": [\"po\"], \"to\": \"parked\"}, \
+             {\"from\": [\"parked\"], \"action\": \"assign_to_developer\", \"by\": [\"system\"], \"to\": \"implementing\"},",
+        );
+    let mut host = host().config("machine", table);
+    settle(&mut host, TRANSITIONED, ready(json!(["A", "B", "C"])));
+    acts(&mut host, "C", "park", "po");
+    assert_eq!(
+        (state(&host, "C"), state(&host, "B")),
+        (json!("parked"), json!("todo")),
+        "it has left nobody"
+    );
+    acts(&mut host, "A", "commit_code", "developer");
+    assert_eq!((state(&host, "A"), state(&host, "B")), (json!("dev_completed"), json!("implementing")));
+}
+
+#[test]
+fn where_all_are_assigned_nobody_waits_for_a_turn() {
+    let mut host = host().config("assign_policy", "all");
+    settle(&mut host, TRANSITIONED, ready(json!(["A", "B"])));
+    settle(&mut host, OPEN, json!({"task_id": "C", "story_id": "S-1", "assign": false}));
+    settle(&mut host, TRANSITIONED, ready(json!(["A", "B", "C"])));
+    acts(&mut host, "A", "commit_code", "developer");
+    assert_eq!(state(&host, "C"), "todo", "it was known, and left alone");
 }

@@ -101,6 +101,17 @@ fn contract_5_4_a_transition_of_the_system_makes_nothing_stale() {
 }
 
 #[test]
+fn contract_5_4_a_claim_that_moves_nothing_makes_nothing_stale() {
+    let mut host = opened();
+    for (time, action) in [("2026-01-01T00:01:00Z", "claim_task"), ("2026-01-01T00:00:00Z", "commit_code")] {
+        let mut message = act(action, "developer");
+        message["timestamp"] = json!(time);
+        run(&mut host, WORK, message);
+    }
+    assert_eq!(state(&host, "T"), "pending_arch_review");
+}
+
+#[test]
 fn contract_5_4_an_action_that_is_never_the_roles_is_a_violation() {
     let mut host = opened();
     let violation = does(&mut host, "approve_design", "developer");
@@ -166,4 +177,34 @@ fn contract_5_4_only_what_is_accepted_has_effects() {
     let mut after = stored(&host, "T");
     after["seen"] = before["seen"].clone();
     assert_eq!(after, before, "but that they are known");
+}
+
+#[test]
+fn contract_5_4_the_outcomes_are_tried_in_their_order() {
+    let told = |host: &mut Host, message: &Value| -> Vec<String> {
+        let run = run(host, WORK, message);
+        assert!(run.published.is_empty(), "{message}");
+        let violations = run.metrics.iter().filter(|metric| metric.name == "workflow_rbac_violations");
+        reason(&run).into_iter().chain(violations.map(|_| "rbac_violation")).map(str::to_owned).collect()
+    };
+    let with = |action: &str, role: &str, key: &str, value: Value| {
+        let mut message = act(action, role);
+        message[key] = value;
+        message
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(told(&mut host(), &act("dance", "wizard")), none, "unknown before malformed: it waits");
+    let mut host = opened();
+    let malformed = act("dance", "wizard");
+    assert_eq!(told(&mut host, &malformed), ["malformed"]);
+    assert_eq!(told(&mut host, &malformed), ["malformed"], "before repeated");
+    does(&mut host, "claim_task", "developer");
+    does(&mut host, "commit_code", "developer");
+    let stale = with("approve_design", "developer", "timestamp", json!("2025-12-31T00:00:00Z"));
+    assert_eq!(told(&mut host, &stale), ["stale"], "before a violation");
+    assert_eq!(told(&mut host, &stale), ["duplicate"]);
+    let short = |role: &str| with("reject_tests", role, "feedback", json!("no"));
+    assert_eq!(told(&mut host, &short("developer")), ["rbac_violation"], "before a guard");
+    assert_eq!(told(&mut host, &short("qa")), ["rejected"], "before the state is asked");
+    assert_eq!(told(&mut host, &act("reject_tests", "qa")), none, "out of its order: it waits");
 }

@@ -1,5 +1,6 @@
 //! Checks of the model: the rules hold, and each rule that is left out is found.
 
+mod calls;
 mod cells;
 mod inbox;
 mod order;
