@@ -37,7 +37,8 @@ impl Daemon {
         };
         assert_eq!(ready["ready"], true, "{ready}");
         let text = |key: &str| ready[key].as_str().unwrap_or_else(|| panic!("{key}: {ready}")).to_owned();
-        let grpc = ready["grpc"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
+        let grpc =
+            ready["grpc"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
         Ok(Daemon { admin: text("admin"), grpc: grpc.collect(), bus: text("bus"), process })
     }
 

@@ -205,7 +205,8 @@ impl Plugin {
     pub(crate) fn write(&self, folder: &Path) -> Table {
         let manifest = folder.join(format!("{}.plugin.toml", self.name));
         std::fs::write(&manifest, self.manifest.to_string()).expect("a manifest");
-        std::fs::write(folder.join("ledger.binpb"), fleet_proto::FIXTURES_DESCRIPTOR_SET).expect("descriptors");
+        std::fs::write(folder.join("ledger.binpb"), fleet_proto::FIXTURES_DESCRIPTOR_SET)
+            .expect("descriptors");
         let mut table = self.operator.clone();
         table.insert("component".into(), text(&self.component));
         table.insert("manifest".into(), text(&manifest));

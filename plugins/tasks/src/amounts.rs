@@ -141,6 +141,7 @@ mod tests {
             ("1-2 days", 16),
             ("0.5 days", 4),
             ("10 days", 40),
+            ("1 day - 2 h", 8),
             ("~6 h", 6),
             ("about 6 hours (maybe)", 6),
             ("99999999999999999999", 40),
@@ -160,6 +161,8 @@ mod tests {
             check(json!(text), expect);
         }
         assert_eq!(hours(&json!(30), 16), 16);
+        // Prose is no quantity.
+        check(json!(format!("4 ({})", "x".repeat(LONGEST_QUANTITY))), 0);
     }
 
     #[test]
@@ -205,5 +208,6 @@ mod tests {
         ] {
             check(json!(text), expect);
         }
+        check(json!(format!("5 ({})", "x".repeat(LONGEST_QUANTITY))), 1);
     }
 }

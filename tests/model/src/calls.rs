@@ -59,7 +59,8 @@ enum Step {
     Look,
     /// The key was seen; what its call was answered comes next.
     Read(Life),
-    Write(Option<Life>, Life),
+    /// Of the first life of a call, or of the life after this one.
+    Write(Option<Life>),
     Store(Life),
     Wait(Life),
     Told(Life, End),
@@ -195,8 +196,7 @@ impl Calls {
         Some(match step {
             Step::Look => match s.key {
                 Some(at) => Step::Read(at),
-                None if s.calls < CALLS => Step::Write(None, Life { call: s.calls, life: 0 }),
-                None => return None,
+                None => Step::Write(None),
             },
             Step::Read(at) => match self.answer(s, at) {
                 Some((_, End::Ok)) => Step::Told(at, End::Ok),
@@ -205,9 +205,14 @@ impl Calls {
                 // It takes long: perhaps it is lost.
                 None => next(at),
             },
-            Step::Write(seen, at) => {
+            Step::Write(seen) => {
                 if self.compared && s.key != seen {
                     return Some(Step::Look);
+                }
+                // Nobody has had the id of a call that begins.
+                let at = seen.map_or(Life { call: s.calls, life: 0 }, |at| Life { life: at.life + 1, ..at });
+                if at.call >= CALLS {
+                    return None;
                 }
                 s.key = Some(at);
                 s.calls = s.calls.max(at.call + 1);
@@ -252,7 +257,7 @@ impl State {
     fn is_in_hand(&self, at: Life) -> bool {
         let holds = |step: &Step| match step {
             Step::Read(life) | Step::Store(life) | Step::Wait(life) => *life == at,
-            Step::Write(seen, life) => *life == at || *seen == Some(at),
+            Step::Write(seen) => *seen == Some(at),
             Step::Look | Step::Told(..) => false,
         };
         self.key == Some(at) || self.askers.iter().chain(&self.ghost).any(holds)
@@ -262,12 +267,13 @@ impl State {
 /// The life after one, if there is another.
 fn next(at: Life) -> Step {
     match at.life + 1 {
-        life if life < LIVES => Step::Write(Some(at), Life { life, ..at }),
+        life if life < LIVES => Step::Write(Some(at)),
         _ => Step::Told(at, End::Passing),
     }
 }
 
 pub const ONCE: &str = "a call is done once";
+pub const NOT_IN_VAIN: &str = "nobody waits for an answer that is gone";
 pub const ONE_CALL: &str = "a key stands for another call only after it expired";
 
 impl Model for Calls {
@@ -314,6 +320,13 @@ impl Model for Calls {
         vec![
             Property::always(ONCE, |_, s: &State| s.done.iter().all(|done| *done <= 1)),
             Property::always(ONE_CALL, |_, s: &State| s.calls <= usize::from(s.expired) + 1),
+            Property::always(NOT_IN_VAIN, |_, s: &State| {
+                let gone = |at: Life| {
+                    let place = s.places[at.call][at.life];
+                    place.applied && !place.answered
+                };
+                !s.askers.iter().any(|step| matches!(step, Step::Wait(at) if gone(*at)))
+            }),
             Property::sometimes("a repeat is told what the first was", |_, s: &State| {
                 s.askers[0] == s.askers[1] && matches!(s.askers[0], Step::Told(_, End::Ok))
             }),

@@ -102,7 +102,11 @@ mod tests {
         std::fs::create_dir_all(repo.plugins()).unwrap();
         let manifest = "[plugin]\nname = \"a\"\n[state]\nspace = \"derivation\"\n[asks]\npublish = [\"x.*\", \"y\"]\nexecutor = [\"default\"]\n";
         std::fs::write(repo.plugins().join("a.toml"), manifest).unwrap();
-        std::fs::write(repo.plugins().join("b.toml"), "[plugin]\nname = \"b\"\n[state]\n[[services]]\nname = \"a.B\"\n").unwrap();
+        std::fs::write(
+            repo.plugins().join("b.toml"),
+            "[plugin]\nname = \"b\"\n[state]\n[[services]]\nname = \"a.B\"\n",
+        )
+        .unwrap();
         let at = |nats| At { nats, admin: "127.0.0.1:4", planning: "127.0.0.1:2", context: "127.0.0.1:3" };
         let text = write(&repo, &at(None), &["a", "b"]).unwrap();
         let config: Table = text.parse().unwrap();

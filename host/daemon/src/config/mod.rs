@@ -50,8 +50,8 @@ pub use manifest::{Manifest, MetricSpec};
 pub use methods::{Methods, is_method, is_service};
 pub(crate) use plugin::trespass;
 pub use secret::{Secret, Url};
-pub use service::{Method, MethodKind, Service};
 use serde_json::Value;
+pub use service::{Method, MethodKind, Service};
 pub use settings::{Origin, Setting, Settings};
 pub use subscription::{Class, EXECUTOR_DURABLE, KeyPlace, KeySource, Subscription};
 

@@ -156,13 +156,14 @@ fn a_reference_follows_even_when_its_id_is_given_twice() {
 #[test]
 fn references_by_title_survive_commas() {
     check(
-        "TITLE: Add login, logout\nTITLE: Add docs\nTITLE: C\nDEPENDS_ON: add login, logout, Add docs; TASK-9\nTITLE: D\nDEPENDS_ON: Add docs and C\nTITLE: E\nDEPENDS_ON: unknown, thing",
+        "TITLE: Add login, logout\nTITLE: Add docs\nTITLE: C\nDEPENDS_ON: add login, logout, Add docs; TASK-9\nTITLE: D\nDEPENDS_ON: Add docs and C\nTITLE: E\nDEPENDS_ON: unknown, thing\nTITLE: F\nDEPENDS_ON: C and that",
         json!([
             {"title": "Add login, logout"},
             {"title": "Add docs"},
             {"depends_on": ["add login, logout", "Add docs", "TASK-9"]},
             {"depends_on": ["Add docs", "C"]},
-            {"depends_on": ["unknown", "thing"]}
+            {"depends_on": ["unknown", "thing"]},
+            {"depends_on": ["C and that"]}
         ]),
     );
 }
