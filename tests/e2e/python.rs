@@ -24,8 +24,11 @@ async fn a_fleet_in_python_takes_a_story_from_its_first_draft_to_testing() {
     let Some(addresses) = services.ready().await else { panic!("services.py ended: {}", log.text()) };
     let address = |name: &str| addresses[name].as_str().expect("an address").to_owned();
 
-    let mut setup = world.setup().upstream("planning", &address("planning")).upstream("context", &address("context"));
-    for plugin in ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router", "story-lifecycle"] {
+    let mut setup =
+        world.setup().upstream("planning", &address("planning")).upstream("context", &address("context"));
+    for plugin in
+        ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router", "story-lifecycle"]
+    {
         setup = setup.plugin(bundled(plugin));
     }
     let setup = executed_at(setup, &address("ray")).with("grpc.listen", vec!["127.0.0.1:0"]);
@@ -35,7 +38,12 @@ async fn a_fleet_in_python_takes_a_story_from_its_first_draft_to_testing() {
     drive.args(["--nats", &nats, "--grpc", daemon.grpc()]);
     let driven = output("drive.py", drive).await;
     let told = String::from_utf8_lossy(&driven.stderr);
-    assert!(driven.status.success(), "{told}\nthe services: {}\nthe daemon: {}", log.text(), daemon.log().text());
+    assert!(
+        driven.status.success(),
+        "{told}\nthe services: {}\nthe daemon: {}",
+        log.text(),
+        daemon.log().text()
+    );
     let result: Value = serde_json::from_slice(&driven.stdout).expect("a result");
     assert_eq!(result, json!({"story": "TESTING", "tasks": 4}));
     assert_eq!(world.count("task.derivation.failed").await, 0);
