@@ -226,7 +226,8 @@ async fn contract_2_4_ours_foreign_answers_leave_no_trace() {
     let daemon = setup(&world, &planning.address, &executor, bundled("prompt-builder")).start().await;
     let before = daemon.scrape().await;
     world.publish(APPROVED, json!({ "plan_id": "p-1" })).await;
-    executor.wait_asked(1).await;
+    // Before its deliberation is known, another's would be tried again.
+    world.wait_stored("cd.q.>", 1).await;
     let ours = json!({ "task_id": "derive-p-1", "proposal": { "content": TWO_TASKS } });
     for subject in ["agent.response.completed.task-extraction", "agent.response.completed.backlog-review.dev"]
     {
@@ -246,6 +247,25 @@ async fn contract_2_4_ours_foreign_answers_leave_no_trace() {
     assert_eq!((count(&world).await, executor.asked().len()), ((0, 0), 1));
     world.publish(ANSWERED, ours).await;
     world.wait_stored(COMPLETED, 1).await;
+}
+
+#[tokio::test]
+async fn contract_2_4_ours_an_answer_with_the_executors_own_ids_ends_the_derivation() {
+    let world = World::start().await;
+    let planning = Planning::start().await;
+    let answer = json!({
+        "task_id": "ray-task-7", "plan_id": "p-1", "deliberation_id": "deliberation-1", "proposal": { "content": TWO_TASKS },
+    });
+    // It may overtake the word that the job was taken, by more than three tries where the machine is slow.
+    let executor =
+        Executor::start(&world, move |_| Reply::Messages(vec![(ANSWERED.to_owned(), answer.clone())])).await;
+    let setup = setup(&world, &planning.address, &executor, bundled("prompt-builder"));
+    let patient = bundled("output-parser").every_subscription("max-attempts = 24");
+    let _daemon = setup.plugin(patient).start().await;
+    world.publish(APPROVED, json!({ "plan_id": "p-1" })).await;
+    let [completed] = world.wait_stored(COMPLETED, 1).await.try_into().expect("one");
+    assert_eq!(completed.payload()["derivation_request_id"], "deliberation-1");
+    assert_eq!(planning.titles(), ["One", "After one"]);
 }
 
 #[tokio::test]

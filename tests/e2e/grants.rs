@@ -131,6 +131,26 @@ async fn another_plugins_model_is_out_of_reach() {
 }
 
 #[tokio::test]
+async fn how_a_job_is_may_be_asked_without_a_grant_and_none_submitted() {
+    let world = World::start().await;
+    let guest = Plugin::fixture("submit-job").on("test.in", "").reports_to("test.seen");
+    let daemon = world.setup().plugin(guest).with("executor.backend", "offline").start().await;
+    let before = daemon.scrape().await;
+    let seen = reach(&world, &json!({ "status": "nobody-knows" })).await;
+    assert_eq!(seen["phase"], "Unknown");
+    let seen = reach(&world, &json!({ "task_id": "t-1", "prompt": "Do it", "role": "DEV" })).await;
+    let refused = seen["refused"].as_str().expect("a refusal");
+    assert!(
+        refused.starts_with("denied: plugin \"submit-job\" has no executor grant for default"),
+        "{refused}"
+    );
+    world.quiet().await;
+    assert_eq!(world.count("cd.j.>").await, 0);
+    let moved = daemon.events(&before, [("submit-job done -", 2)]).await;
+    assert_eq!(moved.sum("cofferdam_denials_total", &[]), 1.0);
+}
+
+#[tokio::test]
 async fn state_that_was_not_granted_is_out_of_reach() {
     let reach = Reach {
         told: json!({ "key": "k", "state": "secret" }),

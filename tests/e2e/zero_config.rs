@@ -61,7 +61,7 @@ async fn a_durable_that_the_config_changed_is_deleted_by_the_command_that_the_me
     let changed = first.plugin(plugin().every_subscription("ack-wait = \"7s\""));
     let told = changed.refused().await;
     let command = "cofferdam durable delete COFFERDAM_EVENTS/cofferdam-echo-cofferdam-ping";
-    assert!(told.contains(command) && told.contains("7s") && told.contains("30s"), "{told}");
+    assert!(told.contains(command) && told.contains("7s") && told.contains("10s"), "{told}");
     let words: Vec<&str> = command.split(' ').skip(1).collect();
     let deleted = changed.tell(&words).await;
     assert!(deleted.status.success(), "{deleted:?}");

@@ -201,10 +201,12 @@ fn limits(own: &PluginLimits) -> Limits {
     }
 }
 
-/// The kinds that the component imports and nothing is granted of.
+/// The kinds that the component imports and nothing is granted of. Not the executor: whoever imports it may only ask how a job is,
+/// which takes no grant, and `submit` is denied by the call.
 pub fn ungranted(plugin: &PluginConfig, shape: &Shape) -> Vec<Kind> {
     let imported = Kind::ALL.into_iter().filter(|kind| shape.imports.contains(kind.name()));
-    imported.filter(|kind| plugin.grants.granted.list(*kind).is_empty()).collect()
+    let useless = imported.filter(|kind| *kind != Kind::Executor);
+    useless.filter(|kind| plugin.grants.granted.list(*kind).is_empty()).collect()
 }
 
 fn not_granted(plugin: &PluginConfig, kind: Kind) -> PluginError {

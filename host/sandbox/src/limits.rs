@@ -17,8 +17,8 @@ pub struct Limits {
     /// CPU time of the guest and of the host calls' own work; waiting does not count. Checked on each
     /// tick (10 ms), so a run may exceed it by one. Default 1 s: a bundled guest needs well under 1 ms.
     pub cpu: Duration,
-    /// From the start of the handler to its end, waiting included. Default 60 s: half the ack-wait one
-    /// would choose for handlers that call slow upstreams.
+    /// From the start of the handler to its end, waiting included. Default 60 s: enough for a few calls to slow
+    /// upstreams.
     pub wall: Duration,
     /// Bytes of all linear memories together, earlier events' of the instance included; at most `SandboxConfig::max_memory`. Default 64 MiB.
     pub memory: usize,

@@ -3,9 +3,10 @@
 
 use cofferdam_sdk::{
     Event, Failure, config, delivery,
+    executor::{self, Phase},
     fleet::{
-        AgentAnswer, AgentResponse, DerivationParsed, DerivationRejected, Incoming, Malformed, Outgoing,
-        Record, Rejection as Kind, Stage, Writer, derivation_id,
+        AgentAnswer, AgentResponse, Attempt, DerivationParsed, DerivationRejected, Incoming, Malformed,
+        Outgoing, Record, Rejection as Kind, Stage, Writer, derivation_id,
     },
     info,
     publish::EmitError,
@@ -27,8 +28,8 @@ pub fn handle(event: Event) -> Result<(), Failure> {
         return Err(missing(&message, "neither task_id nor plan_id").into());
     }
     // Without a key there is no cell, and so no record.
-    let record = if delivery::order_key().is_some() { Record::load()? } else { None };
-    if !response.is_ours(record.as_ref()) {
+    let mut record = if delivery::order_key().is_some() { Record::load()? } else { None };
+    if !response.is_ours(record.as_ref()) && !executor_knows(record.as_mut(), &response)? {
         return Ok(());
     }
     let from_record = || record.as_ref().map(|record| record.plan_id.clone()).filter(|id| !id.is_empty());
@@ -42,6 +43,36 @@ pub fn handle(event: Event) -> Result<(), Failure> {
     }
     answer(&message, &response, &mut record)?;
     Ok(record.save()?)
+}
+
+/// Whether the answer's deliberation is that of one of the record's jobs: an executor that has ids of its own told the host, and
+/// no answer has told the record yet. The attempt keeps what is found.
+fn executor_knows(record: Option<&mut Record>, response: &AgentResponse) -> Result<bool, Failure> {
+    let (Some(record), Some(id)) = (record, &response.deliberation_id) else { return Ok(false) };
+    if !record.is_open() || response.plan_id.as_ref() != Some(&record.plan_id) {
+        return Ok(false);
+    }
+    let mut is_unsettled = false;
+    // Of earlier attempts too, for a late answer is as good as any.
+    let unknown = |known: &&mut Attempt| known.deliberation_id.is_none() && !known.job_id.is_empty();
+    for attempt in record.attempts.iter_mut().rev().filter(unknown) {
+        let status = executor::status(&attempt.job_id)?;
+        if status.execution_id.as_ref() == Some(id) {
+            attempt.deliberation_id = Some(id.clone());
+            return Ok(true);
+        }
+        is_unsettled |=
+            status.execution_id.is_none() && matches!(status.phase, Phase::Queued | Phase::Unknown);
+    }
+    // The answer may have overtaken the executor's word that it took the job. One that nobody has told of in the end is
+    // another's.
+    if is_unsettled && !delivery::last_attempt() {
+        return Err(Failure::retry(format!(
+            "whether deliberation {id} is of plan {} is not known yet",
+            record.plan_id
+        )));
+    }
+    Ok(false)
 }
 
 fn missing(message: &Incoming, what: &str) -> Malformed {

@@ -1,20 +1,68 @@
 //! Calls among events: one cell is one turn, whatever comes to it and by which way.
 
+use fleet_proto::fixtures::v1::AddRequest;
+use futures_util::StreamExt;
 use harness::{
     counting::{Reply, SERVICE},
     plugin::Plugin,
-    wait::wait_for,
+    wait::{wait_for, within},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{Ground, Ledger, add, add_calling, ledger};
-use crate::both::on_both_buses;
+use super::{ADDED, Ground, Ledger, add, add_calling, ledger};
+use crate::both::{on_both_buses, on_nats};
 
 on_both_buses!(
     a_call_waits_behind_the_events_of_its_cell_and_no_other,
     calls_of_a_cell_run_in_the_order_in_which_they_were_taken,
     a_call_of_what_is_served_no_more_waits_until_it_is,
 );
+
+/// A stream would store a repeat once: who listens without one hears all that is sent.
+#[tokio::test]
+async fn what_is_read_while_it_commits_is_sent_once() {
+    on_nats(async |ground: Ground| {
+        const ADDS: usize = 40;
+        const MESSAGES: usize = 5;
+        let nats = ground.nats.as_ref().expect("a server").client().await;
+        let daemon = ground.start().await;
+        let mut heard = nats.subscribe(ADDED).await.unwrap();
+        nats.flush().await.unwrap();
+        let client = Ledger::of(&daemon);
+        client.add(add("a", 1)).await.unwrap();
+        let (done, reads) = tokio::sync::watch::channel(false);
+        let readers: Vec<_> = (0..4)
+            .map(|_| {
+                let (client, reads) = (client.clone(), reads.clone());
+                tokio::spawn(async move {
+                    while !*reads.borrow() {
+                        client.sum("a").await;
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..ADDS {
+            client.add(AddRequest { messages: MESSAGES as u32, ..add("a", 1) }).await.unwrap();
+        }
+        done.send_replace(true);
+        for reader in readers {
+            reader.await.unwrap();
+        }
+        // The last of all: what was sent before it has been heard.
+        client.add(add("b", 1)).await.unwrap();
+        let mut count = 0;
+        loop {
+            let message = within("a message", heard.next()).await.expect("a connection");
+            count += 1;
+            let added: Value = serde_json::from_slice(&message.payload).unwrap();
+            if added["account"] == "b" {
+                break;
+            }
+        }
+        assert_eq!(count, 1 + ADDS * MESSAGES + 1);
+    })
+    .await;
+}
 
 async fn a_call_waits_behind_the_events_of_its_cell_and_no_other(ground: Ground) {
     ground.upstream.next("Hold", [Reply::Hold]);

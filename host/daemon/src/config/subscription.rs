@@ -21,7 +21,7 @@ pub const EXECUTOR_DURABLE: &str = "cofferdam-executor";
 const SHORTEST_ACK_WAIT: Duration = Duration::from_secs(1);
 /// A host that died is noticed after the ack wait; a day is long past any use of that.
 const LONGEST_ACK_WAIT: Duration = Duration::from_secs(24 * 3600);
-const ACK_WAIT: Duration = Duration::from_secs(30);
+const ACK_WAIT: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Subscription {
@@ -301,7 +301,7 @@ mod tests {
         let manifest = parse("[[subscriptions]]\nsubject = \"a.b.>\"\n").unwrap();
         let subscription = &manifest.subscriptions[0];
         assert_eq!(subscription.durable, "cofferdam-p-a-b-all");
-        assert_eq!((subscription.ack_wait, subscription.deadline), (Duration::from_secs(30), None));
+        assert_eq!((subscription.ack_wait, subscription.deadline), (Duration::from_secs(10), None));
         assert_eq!(subscription.class, Class::Record);
     }
 

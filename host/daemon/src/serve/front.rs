@@ -352,7 +352,8 @@ impl Drop for Told {
         let ms = took.as_millis() as u64;
         match code {
             None => tracing::info!(plugin, method, call, ms, "a call's client did not wait for the answer"),
-            Some(Code::Ok) => tracing::info!(plugin, method, call, code = 0, ms, "a call was answered"),
+            // Whoever polls asks often; what writes is told as an event where it runs.
+            Some(Code::Ok) => tracing::debug!(plugin, method, call, code = 0, ms, "a call was answered"),
             Some(code) => {
                 tracing::info!(
                     plugin,

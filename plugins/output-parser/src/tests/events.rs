@@ -2,6 +2,7 @@
 
 use cofferdam_sdk::{
     Failure,
+    executor::{JobStatus, Phase},
     publish::EmitError,
     testing::{Host, Run, event},
 };
@@ -109,9 +110,85 @@ fn contract_2_4_ours_answers_to_others_leave_no_trace() {
         json!({"task_id": "T", "plan_id": "p", "deliberation_id": "foreign", "proposal": ANSWER}),
     ] {
         for subject in [COMPLETED, FAILED] {
-            let run = run(&mut host(), subject, data.clone());
+            let mut host = host().job_status("j", status(Phase::Running, Some("delib-j")));
+            let run = run(&mut host, subject, data.clone());
             assert!(run.acked_without_effect(), "{subject} {data}: {run:?}");
             assert!(run.logs.is_empty(), "{subject} {data}: {run:?}");
+        }
+    }
+}
+
+fn status(phase: Phase, execution_id: Option<&str>) -> JobStatus {
+    JobStatus { phase, execution_id: execution_id.map(str::to_owned), error: None }
+}
+
+/// An answer of an executor that has ids of its own for everything but the plan.
+fn with_own_ids(deliberation_id: &str) -> [Value; 2] {
+    let answer = json!({"plan_id": "p", "deliberation_id": deliberation_id, "proposal": {"content": ANSWER}});
+    let mut with_task = answer.clone();
+    with_task["task_id"] = json!("ray-task-7");
+    [answer, with_task]
+}
+
+#[test]
+fn contract_2_4_ours_by_a_deliberation_that_only_the_executor_knows() {
+    let mut two = record();
+    two["attempt"] = json!(2);
+    two["attempts"] = json!([{"attempt": 1, "job_id": "j"}, {"attempt": 2, "job_id": "k"}]);
+    for (record, id, attempt) in [(record(), "delib-j", 1), (two.clone(), "delib-k", 2), (two, "delib-j", 1)]
+    {
+        for data in with_own_ids(id) {
+            let mut host = host_with(&record)
+                .job_status("j", status(Phase::Running, Some("delib-j")))
+                .job_status("k", status(Phase::Running, Some("delib-k")));
+            let parsed = run(&mut host, COMPLETED, data.clone());
+            assert_eq!(parsed.subjects(), [PARSED], "{data}");
+            let message = &parsed.on(PARSED)[0];
+            assert_eq!((&message["attempt"], &message["deliberation_id"]), (&json!(attempt), &json!(id)));
+            let kept: Value = host.value("derivation/p", "record").unwrap();
+            assert_eq!(kept["attempts"][attempt - 1]["deliberation_id"], id, "{kept}");
+            assert!(run(&mut host, COMPLETED, data).acked_without_effect(), "a repeat");
+        }
+    }
+    let [_, mut failed] = with_own_ids("delib-j");
+    failed["error"] = json!("out of memory");
+    let mut host = host().job_status("j", status(Phase::Running, Some("delib-j")));
+    assert_eq!(run(&mut host, FAILED, failed).subjects(), [REJECTED]);
+}
+
+#[test]
+fn contract_2_4_ours_an_answer_that_overtakes_the_executors_acceptance_waits_for_it() {
+    let [data, _] = with_own_ids("delib-j");
+    for phase in [Phase::Queued, Phase::Unknown] {
+        let mut host = host().job_status("j", status(phase, None));
+        let early = run(&mut host, COMPLETED, data.clone());
+        assert!(matches!(early.result, Err(Failure::Retry { .. })), "{early:?}");
+        let last = run(&mut host.clone().attempt(3, true), COMPLETED, data.clone());
+        assert!(last.acked_without_effect() && last.logs.is_empty(), "{last:?}");
+        let mut accepted = host.job_status("j", status(Phase::Running, Some("delib-j"))).attempt(2, false);
+        assert_eq!(run(&mut accepted, COMPLETED, data.clone()).subjects(), [PARSED]);
+    }
+}
+
+#[test]
+fn contract_2_4_ours_a_deliberation_that_the_executor_does_not_know_is_anothers() {
+    let refused = status(Phase::Failed, None);
+    let mut ended = record();
+    ended["status"] = json!("completed");
+    let mut told = record();
+    told["attempts"][0]["deliberation_id"] = json!("delib-told");
+    let mut without_job = record();
+    without_job["attempts"][0]["job_id"] = json!("");
+    for (record, known) in [
+        (record(), status(Phase::Running, Some("delib-j"))),
+        (record(), refused),
+        (ended, status(Phase::Queued, None)),
+        (told, status(Phase::Queued, None)),
+        (without_job, status(Phase::Queued, None)),
+    ] {
+        for data in with_own_ids("delib-foreign") {
+            let run = run(&mut host_with(&record).job_status("j", known.clone()), COMPLETED, data);
+            assert!(run.acked_without_effect() && run.logs.is_empty(), "{record} {known:?}: {run:?}");
         }
     }
 }

@@ -137,6 +137,7 @@ fn roles_come_from_the_request_else_from_the_plan_else_a_developer() {
         record(&host)["roles"].clone()
     };
     assert_eq!(roles(&["qa"], json!(["arch", "DEV"])), json!(["ARCHITECT", "DEVELOPER"]));
+    assert_eq!(roles(&["arch"], json!("qa, dev")), json!(["QA", "DEVELOPER"]));
     assert_eq!(roles(&["qa"], json!(null)), json!(["QA"]));
     assert_eq!(roles(&["qa"], json!(["SYSTEM", "wizard"])), json!(["QA"]));
     assert_eq!(roles(&[], json!([])), json!(["DEVELOPER"]));

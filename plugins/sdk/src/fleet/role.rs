@@ -60,14 +60,15 @@ impl Role {
 }
 
 /// The roles of a request as CreateTasks names them, without repeats, and the names that stand for none (or for none
-/// that a task may have).
+/// that a task may have). A name with commas is several.
 pub fn requested_roles(names: &[String]) -> (Vec<String>, Vec<String>) {
     let (mut roles, mut unknown) = (Vec::new(), Vec::new());
-    for name in names {
+    let names = names.iter().flat_map(|name| name.split(',')).map(str::trim);
+    for name in names.filter(|name| !name.is_empty()) {
         match Role::parse(name).and_then(Role::task) {
             Some(role) if roles.iter().any(|known| known == role) => {}
             Some(role) => roles.push(role.to_owned()),
-            None => unknown.push(name.clone()),
+            None => unknown.push(name.to_owned()),
         }
     }
     (roles, unknown)
@@ -111,6 +112,12 @@ mod tests {
         let (roles, unknown) = requested_roles(&names);
         assert_eq!(roles, ["DEVELOPER", "QA"]);
         assert_eq!(unknown, ["system", "wizard"]);
+    }
+
+    #[test]
+    fn contract_2_3_roles_in_one_text_have_commas_between() {
+        let (roles, unknown) = requested_roles(&["qa, dev,,wizard ,".to_owned()]);
+        assert_eq!((roles, unknown), (vec!["QA".into(), "DEVELOPER".into()], vec!["wizard".into()]));
     }
 
     #[test]

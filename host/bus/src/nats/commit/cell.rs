@@ -76,9 +76,13 @@ pub(super) async fn open(
     Ok(Opened::Fresh(Snapshot { point, state, revision, notes: Some(Arc::new(notes)) }))
 }
 
-/// Applies what the cell holds, unless this process has done so.
+/// Applies what the cell holds, unless this process has done so, or is about to.
 async fn finish(bus: &NatsBus, subject: &str, cell: &Cell, stored: &Stored) -> Vec<(String, Committed)> {
     if cell.pending.is_empty() || bus.applied.holds(subject, stored.sequence) {
+        return Vec::new();
+    }
+    let _turn = bus.applied.turn(subject).await;
+    if bus.applied.holds(subject, stored.sequence) {
         return Vec::new();
     }
     let mut done = Vec::new();
@@ -124,6 +128,7 @@ pub(super) async fn commit(
     let write = Batch::new(bus, event, write, &change.others)?;
 
     loop {
+        let turn = bus.applied.turn(&notes.subject).await;
         let before = bus.link.server_now();
         if let store::Attempt::Done(revision) = write.attempt(bus).await? {
             let commit = apply::Commit { event, at: before, acked: false };
@@ -132,6 +137,7 @@ pub(super) async fn commit(
             store::ack(delivery).await;
             return Ok(Committed { refused });
         }
+        drop(turn);
         let Some(stored) = store::read(bus, &notes.subject).await? else {
             if base.revision != 0 || write.is_outdated(bus).await? {
                 return Err(CommitError::Conflict);

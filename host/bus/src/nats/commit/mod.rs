@@ -16,7 +16,7 @@ use std::{
     collections::HashMap,
     hash::{BuildHasher, Hasher},
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,6 +24,7 @@ use std::{
 use apply::Ready;
 pub(super) use batch::Open;
 pub(super) use lookup::Lookups;
+use tokio::sync::OwnedMutexGuard;
 
 use super::{NatsBus, publish::check_size};
 use crate::{
@@ -135,15 +136,37 @@ fn run_mark() -> u64 {
 }
 
 /// Cells whose effects this process knows to be applied, by subject, with the revision. Only a help: what is forgotten is
-/// applied again, to no effect.
+/// applied again, to no effect but that who listens without a stream hears it twice.
 #[derive(Debug, Default)]
-pub(super) struct Applied(Mutex<HashMap<String, u64>>);
+pub(super) struct Applied {
+    revisions: Mutex<HashMap<String, u64>>,
+    turns: Mutex<HashMap<String, Weak<Turn>>>,
+}
+
+type Turn = tokio::sync::Mutex<()>;
 
 impl Applied {
     const MAX: usize = 1 << 16;
 
+    /// Whoever applies a cell's effects has this: a reader comes after the commit that it has read, and finds it applied.
+    async fn turn(&self, subject: &str) -> OwnedMutexGuard<()> {
+        let turn = {
+            let mut turns = self.turns.lock().unwrap_or_else(PoisonError::into_inner);
+            if turns.len() >= Self::MAX {
+                turns.retain(|_, turn| turn.strong_count() > 0);
+            }
+            let known = turns.get(subject).and_then(Weak::upgrade);
+            known.unwrap_or_else(|| {
+                let turn = Arc::new(Turn::default());
+                turns.insert(subject.to_owned(), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        turn.lock_owned().await
+    }
+
     fn note(&self, subject: &str, revision: u64) {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= Self::MAX && !known.contains_key(subject) {
             known.clear();
         }
@@ -152,10 +175,12 @@ impl Applied {
 
     /// Revisions begin anew.
     fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
+    /// What was written over had been applied before.
     fn holds(&self, subject: &str, revision: u64) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(subject) == Some(&revision)
+        let known = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(subject).is_some_and(|applied| *applied >= revision)
     }
 }
