@@ -109,7 +109,8 @@ impl Strategy {
     }
 }
 
-/// Whether an open derivation will be woken up, as far as can be told: by its timer, or, before its first attempt, by its turn.
+/// Whether an open derivation will be woken up, as far as can be told: by its timer, or, before its first attempt, by its
+/// turn, of which the strategy that lets it wait has to know when it is lost.
 pub fn is_guarded(record: &Record, message: &Incoming) -> bool {
     let is_live = |timer: &Timer| timer.at.plus_seconds(LOST_SECONDS) > message.arrival();
     record.attempt == 0 || record.timer.as_ref().is_some_and(is_live)

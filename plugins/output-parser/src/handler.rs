@@ -1,5 +1,5 @@
-//! From an executor's answer to `parsed` or `rejected`. What a text means is `parse`'s business; what follows from it
-//! is that of the plugins that read these messages.
+//! From an executor's answer to `parsed` or `rejected`. What a text means is for `fleet_tasks::parse`; what follows from it
+//! is for the plugins that read these messages.
 
 use cofferdam_sdk::{
     Event, Failure, config, delivery,

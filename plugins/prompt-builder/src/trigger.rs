@@ -3,6 +3,7 @@
 use cofferdam_sdk::{
     Failure,
     fleet::{Incoming, Record},
+    warn,
 };
 use fleet_derivation::{Opening, Request, is_guarded};
 
@@ -12,6 +13,10 @@ pub(crate) fn handle(message: &Incoming, request: &Request) -> Result<(), Failur
     let settings = Settings::load()?;
     match request.open(STRATEGY, message)? {
         Opening::Followed => Ok(()),
+        Opening::Open(record) if turn::is_lost(&record, message, &settings) => {
+            warn!("it begins without its turn, which never came"; plan_id = record.plan_id);
+            start(message, *record, &settings)
+        }
         Opening::Open(mut record) => {
             if !is_guarded(&record, message) {
                 STRATEGY.rearm(&mut record, message, settings.attempt_seconds())?;

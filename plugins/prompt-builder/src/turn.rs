@@ -44,14 +44,29 @@ impl Turns {
     }
 }
 
+/// Whether the turn of a derivation that waits for one is not to be expected any more: its question or the answer has become a
+/// dead letter, or a grant is gone. Nobody can tell that from a long queue, so whoever asks again after two windows is served.
+pub(crate) fn is_lost(record: &Record, message: &Incoming, settings: &Settings) -> bool {
+    let patience = settings.rate_window_seconds.saturating_mul(2);
+    record.attempt == 0 && record.opened_at.plus_seconds(patience) < message.arrival()
+}
+
 /// A derivation that is to begin asks for its turn. It is handed back if it need not wait, because the operator does not allow
-/// it to ask.
+/// it to ask, or to be answered.
 pub(crate) fn ask(message: &Incoming, mut record: Record) -> Result<Option<Record>, Failure> {
     let name: String =
         record.requested_by.as_deref().unwrap_or(NAMELESS).trim().chars().take(NAME_CHARS).collect();
     let requester = if name.is_empty() { NAMELESS.into() } else { name };
     let queued = Queued { stage: record.stage(1), requester };
     let cause = message.cause().continuing(&record.cause);
+    // The answer is given elsewhere, and whether it may be, only trying tells.
+    let due = Due { stage: record.stage(1) };
+    let (at, operation) = (Timestamp::now().plus_seconds(60), record.operation("may-wait"));
+    if !STRATEGY.set(&mut record, &cause, at, &due, &operation)? {
+        warn!("it begins without its turn, of which nothing could tell it"; plan_id = record.plan_id);
+        return Ok(Some(record));
+    }
+    STRATEGY.disarm(&mut record)?;
     match STRATEGY.writer.emit(&cause, &queued, &record.operation("queued")) {
         Ok(_) => {
             record.save()?;

@@ -96,36 +96,40 @@ pub(crate) fn task_created(message: &Incoming, created: &TaskCreated) -> Result<
 
 /// `task.derivation.completed`.
 pub(crate) fn derived(message: &Incoming, completed: &DerivationCompleted) -> Result<(), Failure> {
-    let count = |story: &mut Story, machine: &Machine| {
+    let count = |story: &mut Story| {
         story.expected.insert(completed.plan_id.clone(), completed.task_count);
+    };
+    let place = |story: &mut Story, machine: &Machine| {
         // A plan that nobody approved is not derived, so this is where the story was.
         if let (None, Some(state)) = (story.state(), machine.only_on(trigger::DERIVED)) {
             info!("nobody has told of this story, so it is taken to be {state}"; story_id = story.story_id);
             story.place(state, message.arrival());
         }
     };
-    triggered(message, &completed.story_id, trigger::DERIVED, count)
+    triggered(message, &completed.story_id, trigger::DERIVED, count, place)
 }
 
 /// `workflow.state.changed`.
 pub(crate) fn task_moved(message: &Incoming) -> Result<(), Failure> {
     let story_id = message.required(&["story_id"]).map_err(malformed)?;
     let to = message.required(&["to_state"]).map_err(malformed)?;
-    triggered(message, &story_id, &trigger::task_enters(&to), |_, _| ())
+    triggered(message, &story_id, &trigger::task_enters(&to), |_| (), |_, _| ())
 }
 
 /// `workflow.story.tasks_completed`.
 pub(crate) fn through(message: &Incoming) -> Result<(), Failure> {
     let story_id = message.required(&["story_id"]).map_err(malformed)?;
-    triggered(message, &story_id, trigger::THROUGH, |_, _| ())
+    triggered(message, &story_id, trigger::THROUGH, |_| (), |_, _| ())
 }
 
-/// Makes the steps that a trigger leads to from where the story is. `before`: what else is to be learnt of it.
+/// Makes the steps that a trigger leads to from where the story is. `learn`: what else it says of it, however old it is;
+/// `assume`: what follows from it unless it is stale.
 fn triggered(
     message: &Incoming,
     story_id: &str,
     trigger: &str,
-    before: impl FnOnce(&mut Story, &Machine),
+    learn: impl FnOnce(&mut Story),
+    assume: impl FnOnce(&mut Story, &Machine),
 ) -> Result<(), Failure> {
     message.keyed_by(story_id).map_err(malformed)?;
     let machine = settings::machine()?;
@@ -136,13 +140,14 @@ fn triggered(
     if !story.seen.first_time(message) {
         return dropped("duplicate");
     }
+    learn(&mut story);
     let at = message.arrival();
     if story.followed_at.is_some_and(|followed| followed.millis_since(at) > AT_ONCE_MS) {
         info!("older than what the story has gone through"; story_id = story_id, trigger = trigger);
         dropped("stale")?;
         return story.save();
     }
-    before(&mut story, &machine);
+    assume(&mut story, &machine);
     if !story.heed(&machine, &message.cause(), trigger, at)? {
         let state = story.state().unwrap_or("unknown");
         if trigger == trigger::THROUGH {

@@ -41,7 +41,9 @@ fn transition(call: &Call) -> Result<TransitionStoryResponse, Status> {
         "" => "unknown",
         by => by,
     };
-    story.step(&machine, &cause(call), to, by, Timestamp::from_nanos(call.timestamp))?;
+    let cause = cause(call);
+    story.step(&machine, &cause, to, by, Timestamp::from_nanos(call.timestamp))?;
+    story.heed_waiting(&machine, &cause)?;
     let shown = story.shown();
     story.save()?;
     Ok(TransitionStoryResponse { story: shown, success: true, message: format!("{from} -> {to}") })

@@ -1,7 +1,7 @@
 //! What becomes of an action, by whichever way it comes: section 5.4 of the fleet's contract, from rights to acceptance, in its
 //! order.
 
-use cofferdam_sdk::{Failure, config, info, metrics, warn};
+use cofferdam_sdk::{Failure, config, fleet::Timestamp, info, metrics, warn};
 
 use crate::{
     machine::{Guard, Machine, SYSTEM},
@@ -33,11 +33,12 @@ pub(crate) fn take(task: &mut Task, machine: &Machine, act: &Act<'_>) -> Result<
         warn!("refused: {why}"; task_id = task.task_id, action = action, state = task.state);
         return Ok(Outcome::Rejected(why));
     }
-    let hops = task.history.len();
+    let hops = task.hops;
     match task.apply(machine, act) {
         Applied::Done => {
-            if task.history.len() > hops && role != SYSTEM {
-                task.acted_at = act.at;
+            if task.hops > hops && role != SYSTEM {
+                // One agent's fast clock must not make everybody else's work stale.
+                task.acted_at = act.at.map(|at| at.min(Timestamp::now()));
             }
             info!("{action} by {role}"; task_id = task.task_id, story_id = task.story_id, state = task.state);
             Ok(Outcome::Accepted)

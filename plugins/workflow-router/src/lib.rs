@@ -3,6 +3,7 @@
 
 mod action;
 mod board;
+mod feedback;
 mod figures;
 mod machine;
 mod own;

@@ -8,7 +8,7 @@ use cofferdam_sdk::{
 
 use crate::{
     action::{self, Outcome},
-    dropped,
+    dropped, feedback,
     machine::Machine,
     malformed, settings,
     task::{Act, Task},
@@ -30,11 +30,12 @@ pub(crate) fn completed(message: &Incoming, work: &AgentWork) -> Result<(), Fail
         dropped("stale")?;
         return task.remember();
     }
+    let feedback = work.feedback.as_deref().map(feedback::kept);
     let act = Act {
         action,
         role,
         agent: work.agent_id.as_deref(),
-        feedback: work.feedback.as_deref().map(str::trim),
+        feedback: feedback.as_deref(),
         artifacts: work.artifacts.as_ref(),
         at: Some(work.timestamp),
     };
@@ -68,7 +69,8 @@ fn unknown(task_id: &str) -> Result<(), Failure> {
 fn too_early(task: &Task, action: &str, why: String) -> Result<(), Failure> {
     if delivery::last_attempt() {
         warn!("{why}"; task_id = task.task_id, action = action);
-        return dropped("invalid_action");
+        dropped("invalid_action")?;
+        return task.remember();
     }
     Err(Failure::retry(why))
 }

@@ -103,3 +103,30 @@ fn without_the_grant_to_ask_nobody_waits_and_the_log_says_so() {
     assert_eq!((run.result.clone(), run.jobs.len()), (Ok(()), 1));
     assert!(run.logged(cofferdam_sdk::log::Level::Warn).iter().any(|line| line.contains("without its turn")));
 }
+
+#[test]
+fn without_the_grant_to_be_answered_nobody_waits_and_the_log_says_so() {
+    let denied = cofferdam_sdk::publish::EmitError::Denied("no grant".into());
+    let mut host = limited().refuses_publish(DUE, denied);
+    let run = run(&mut host, event(REQUESTED, json!({"plan_id": "a"})));
+    assert_eq!((run.result.clone(), run.jobs.len(), run.subjects().len()), (Ok(()), 1, 0));
+    assert!(run.logged(cofferdam_sdk::log::Level::Warn).iter().any(|line| line.contains("without its turn")));
+}
+
+#[test]
+fn a_derivation_whose_turn_never_comes_begins_with_the_next_request() {
+    let mut host = limited();
+    let asked = run(&mut host, event(REQUESTED, json!({"plan_id": "a"})));
+    assert_eq!((asked.subjects(), asked.timers.len()), (vec![QUEUED], 0), "and the question is lost");
+    let after = |seconds: u64, by: &str| {
+        let again = event(REQUESTED, json!({"plan_id": "a", "requested_by": by}));
+        Event { timestamp: again.timestamp + seconds * SECOND, ..again }
+    };
+    let soon = run(&mut host, after(100, "eve"));
+    assert_eq!((soon.result.clone(), soon.jobs.len()), (Ok(()), 0), "its turn may come yet");
+    let begun = begin(&mut host, after(130, "bob"));
+    assert_eq!((metadata(&begun, "attempt"), begun.timers.len()), ("1", 1));
+    assert!(run(&mut host, after(300, "joe")).jobs.is_empty(), "once");
+    let due = json!({"plan_id": "a", "attempt": 1, "run": 1});
+    assert!(run(&mut host, event(DUE, due)).acked_without_effect(), "its turn comes after all");
+}

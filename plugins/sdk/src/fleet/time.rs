@@ -89,7 +89,7 @@ impl Timestamp {
 
 /// `HH:MM[:SS[.fraction]]`, then a zone.
 fn time_and_offset(text: &str) -> Option<(Time, UtcOffset)> {
-    // R's Planning appends a Z to what already has an offset.
+    // The fleet's Planning appends a Z to what already has an offset.
     let text = text.strip_suffix(['Z', 'z']).unwrap_or(text);
     let (clock, offset) = match text.find(['+', '-']) {
         Some(at) => (&text[..at], offset(&text[at..])?),

@@ -1,6 +1,9 @@
 //! `TransitionStory` and `GetStory`: sections 3 and 5.6 of the fleet's contract.
 
-use cofferdam_sdk::{rpc::Code, testing::call};
+use cofferdam_sdk::{
+    rpc::Code,
+    testing::{call, event},
+};
 use fleet_proto::planning::v2::TransitionStoryRequest;
 use serde_json::json;
 
@@ -128,4 +131,26 @@ fn contract_2_1_a_call_is_the_cause_of_its_step() {
         .metadata("idempotency-key", "k");
     let step = host.serve(crate::service::serve, call).on(TRANSITIONED).remove(0);
     assert_eq!((&step["correlation_id"], &step["causation_id"]), (&json!("c"), &json!("k")));
+}
+
+#[test]
+fn what_came_after_a_call_but_was_read_before_it_is_heeded_after_its_step() {
+    let mut host = host_at("PLANNED");
+    let mut begun = event(CHANGED, task_in("implementing"));
+    begun.timestamp += 3_600 * 1_000_000_000;
+    assert!(take(&mut host, begun).published.is_empty(), "it leads nowhere yet");
+    let served = ask(&mut host, "S", "READY_FOR_EXECUTION");
+    assert_eq!(way(&served), "PLANNED>READY_FOR_EXECUTION READY_FOR_EXECUTION>IN_PROGRESS");
+    let answer: fleet_proto::planning::v2::TransitionStoryResponse = served.read();
+    assert_eq!((answer.success, answer.story.unwrap().state.as_str()), (true, "IN_PROGRESS"));
+    assert_eq!(state(&host), "IN_PROGRESS");
+}
+
+#[test]
+fn what_came_before_a_call_is_not_heeded_after_its_step() {
+    let mut host = host_at("PLANNED");
+    let mut begun = event(CHANGED, task_in("implementing"));
+    begun.timestamp -= 1_000_000_000;
+    assert!(take(&mut host, begun).published.is_empty());
+    assert_eq!(way(&ask(&mut host, "S", "READY_FOR_EXECUTION")), "PLANNED>READY_FOR_EXECUTION");
 }

@@ -1,4 +1,4 @@
-//! What a step tells: sections 2.1, 2.3 and K15 of the fleet's contract.
+//! What a step tells: sections 2.1 and 2.3 of the fleet's contract, and its subject of story transitions.
 
 use std::collections::BTreeSet;
 

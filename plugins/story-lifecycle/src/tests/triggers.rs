@@ -136,3 +136,14 @@ fn contract_2_1_what_names_no_story_is_malformed() {
         assert_eq!(run.metric("story_dropped"), 1.0);
     }
 }
+
+#[test]
+fn a_completed_derivation_that_is_stale_still_tells_how_many_tasks_there_are() {
+    let mut host = host_at("DRAFT");
+    let mut late = cofferdam_sdk::testing::event(DERIVED, derived());
+    late.timestamp -= 3_600 * 1_000_000_000;
+    let told = take(&mut host, late);
+    assert_eq!((told.result.clone(), told.published.len(), told.metric("story_dropped")), (Ok(()), 0, 1.0));
+    let story: serde_json::Value = host.value("story/S", "story").unwrap();
+    assert_eq!((&story["expected"]["P"], &story["state"]), (&json!(2), &json!("DRAFT")));
+}

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     action::{self, Outcome},
+    feedback,
     machine::Machine,
     settings,
     task::{Act, Task},
@@ -30,11 +31,12 @@ pub(super) fn request(
     };
     let result = request.result.as_ref();
     let artifacts = result.and_then(handed_in);
+    let feedback = result.map(|result| feedback::kept(&result.feedback));
     let act = Act {
         action,
         role,
         agent: Some(request.agent_id.trim()).filter(|agent| !agent.is_empty()),
-        feedback: result.map(|result| result.feedback.trim()).filter(|feedback| !feedback.is_empty()),
+        feedback: feedback.as_deref().filter(|feedback| !feedback.is_empty()),
         artifacts: artifacts.as_ref(),
         at: Some(Timestamp::from_nanos(call.timestamp)),
     };

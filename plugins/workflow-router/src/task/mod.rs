@@ -45,7 +45,11 @@ pub(crate) struct Task {
     pub(crate) claimed_by: Option<String>,
     #[serde(default)]
     pub(crate) claimed_at: Option<Timestamp>,
+    /// The last ones.
     pub(crate) history: Vec<Hop>,
+    /// How many there have ever been.
+    #[serde(default)]
+    pub(crate) hops: u64,
     pub(crate) feedback: Option<String>,
     pub(crate) retry_count: u32,
     opened_at: Timestamp,
@@ -106,7 +110,7 @@ pub(crate) fn created(message: &Incoming, created: TaskCreated) -> Result<(), Fa
     }
     let mut task = Task::new(created.task_id.clone(), created.story_id.clone());
     task.adopt(created);
-    start(message, task, true)
+    if start(message, task, true)? { Ok(()) } else { dropped("duplicate") }
 }
 
 /// `cofferdam.workflow.open`: its story is ready for execution.
@@ -118,15 +122,16 @@ pub(crate) fn open(message: &Incoming, open: Open) -> Result<(), Failure> {
         info!("assigned, its turn has come"; task_id = task.task_id, story_id = task.story_id);
         return task.save(&machine, &message.cause());
     }
-    start(message, Task::new(open.task_id, open.story_id), open.assign)
+    // Its story asks all of its tasks, so one that is open already is nothing to count.
+    start(message, Task::new(open.task_id, open.story_id), open.assign).map(drop)
 }
 
 /// Opens a task as `todo`, tells its story, and assigns it if asked to. An existing task stays as it is: whatever opens
-/// it again, a repeated message or another way in, has no effect.
-fn start(message: &Incoming, mut task: Task, assign: bool) -> Result<(), Failure> {
+/// it again, a repeated message or another way in, has no effect. Whether it was new.
+fn start(message: &Incoming, mut task: Task, assign: bool) -> Result<bool, Failure> {
     if state::get(KEY)?.is_some() {
         info!("the task is open already"; task_id = task.task_id);
-        return dropped("duplicate");
+        return Ok(false);
     }
     let machine = settings::machine()?;
     task.state = machine.initial().to_owned();
@@ -137,7 +142,8 @@ fn start(message: &Incoming, mut task: Task, assign: bool) -> Result<(), Failure
         Opened { task_id: task.task_id.clone(), story_id: task.story_id.clone(), state: task.state.clone() };
     task.told.push(Told::Opened(opened));
     info!("opened"; task_id = task.task_id, story_id = task.story_id, state = task.state);
-    task.save(&machine, &message.cause())
+    task.save(&machine, &message.cause())?;
+    Ok(true)
 }
 
 impl Task {
@@ -156,6 +162,7 @@ impl Task {
             claimed_by: None,
             claimed_at: None,
             history: Vec::new(),
+            hops: 0,
             feedback: None,
             retry_count: 0,
             opened_at: now,
@@ -188,7 +195,8 @@ impl Task {
             Some(Self { schema, .. }) if schema > SCHEMA => Err(Failure::retry(format!(
                 "the task has schema {schema}, this version knows up to {SCHEMA}"
             ))),
-            task => Ok(task),
+            // One of an earlier version has all its hops, and did not count them.
+            task => Ok(task.map(|task| Self { hops: task.hops.max(task.history.len() as u64), ..task })),
         }
     }
 

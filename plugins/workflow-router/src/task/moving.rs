@@ -10,6 +10,10 @@ use crate::{
     own::Moved,
 };
 
+const KEPT_HOPS: usize = 200;
+/// Bytes of feedback in all of the history; JSON may write six for one.
+const KEPT_FEEDBACK: usize = 48 * 1024;
+
 /// What somebody does to a task, in the machine's names.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Act<'a> {
@@ -51,7 +55,10 @@ impl Task {
         let mut last = None;
         for row in moves {
             if row.claims && row.to == self.state {
-                self.claim(act.agent);
+                // It leads nowhere, so whoever has the task keeps it.
+                if self.claimed_by.is_none() {
+                    self.claim(act.agent);
+                }
                 continue;
             }
             self.hop(machine, row, act);
@@ -100,7 +107,7 @@ impl Task {
         self.figures.moved(row);
         self.since = Some(now);
         self.updated_at = now;
-        self.history.push(Hop {
+        self.keep(Hop {
             from: from.clone(),
             to: row.to.clone(),
             action: row.action.clone(),
@@ -123,6 +130,21 @@ impl Task {
             retry_count: self.retry_count,
             timestamp: now,
         }));
+    }
+
+    /// Adds it to the history, of which the cell holds the end.
+    fn keep(&mut self, hop: Hop) {
+        self.hops += 1;
+        self.history.push(hop);
+        self.history.drain(..self.history.len().saturating_sub(KEPT_HOPS));
+        let mut room = KEPT_FEEDBACK;
+        for hop in self.history.iter_mut().rev() {
+            let size = hop.feedback.as_ref().map_or(0, String::len);
+            room = room.checked_sub(size).unwrap_or_else(|| {
+                hop.feedback = None;
+                0
+            });
+        }
     }
 
     /// What others have to know of where it rests now, after the `last` of its hops, the first of which left `from`.

@@ -34,9 +34,9 @@ impl Task {
         self.version += 1;
         // Whoever hears of the rest and asks the boards should find it there, so they hear first.
         granted(WRITER.emit(cause, &self.picture(machine), &format!("board:{}", self.version)))?;
-        let hops = told.iter().filter(|told| matches!(told, Told::Changed(_))).count();
-        // Two moves of one task may have the same names; the length of its history tells them apart.
-        let count = self.history.len();
+        let hops = told.iter().filter(|told| matches!(told, Told::Changed(_))).count() as u64;
+        // Two moves of one task may have the same names; their number tells them apart.
+        let count = self.hops;
         let mut hop = count - hops;
         for told in told {
             match told {
@@ -96,7 +96,7 @@ impl Task {
             waiting_seconds: seconds,
             timestamp: due,
         };
-        let operation = format!("waiting:{}", self.history.len());
+        let operation = format!("waiting:{}", self.hops);
         self.alert = granted(WRITER.schedule(due, cause, &waiting, &operation))?;
         Ok(())
     }

@@ -4,6 +4,7 @@
 mod alerts;
 mod any_order;
 mod boards;
+mod bounds;
 mod calls;
 mod events;
 mod lists;

@@ -199,3 +199,17 @@ fn contract_5_3_a_developer_who_claims_rework_revises_it() {
     let task = stored(&host, "T");
     assert_eq!((&task["state"], &task["claimed_by"]), (&json!("implementing"), &json!("a-1")));
 }
+
+#[test]
+fn a_claim_that_leads_nowhere_leaves_the_task_with_who_has_it() {
+    let mut host = opened();
+    claim(&mut host, "T", "a-1", "developer");
+    let since = stored(&host, "T")["claimed_at"].clone();
+    for agent in [json!("a-2"), json!("a-1"), Value::Null] {
+        let mut message = act("claim_task", "developer");
+        message["agent_id"] = agent;
+        does_as(&mut host, message);
+        let task = stored(&host, "T");
+        assert_eq!((&task["claimed_by"], &task["claimed_at"]), (&json!("a-1"), &since));
+    }
+}

@@ -152,13 +152,45 @@ fn contract_5_4_what_is_early_is_tried_again_and_dropped_at_last() {
     let mut host = opened();
     let early = act("approve_design", "architect");
     assert!(retried(&run(&mut host, WORK, &early)));
-    let given_up = last(host.clone(), &early);
-    assert!(given_up.acked_without_effect());
+    let given_up = last(opened(), &early);
+    assert!(dropped(&given_up));
     assert_eq!((reason(&given_up), given_up.logged(Level::Warn).len()), (vec!["invalid_action"], 1));
     // It succeeds after its predecessor.
     run(&mut host, WORK, act("commit_code", "developer"));
     run(&mut host, WORK, &early);
     assert_eq!(state(&host, "T"), "pending_qa");
+}
+
+#[test]
+fn what_was_dropped_at_last_is_known_when_it_comes_again() {
+    let mut host = opened();
+    let early = act("approve_design", "architect");
+    assert!(dropped(&last(host.clone(), &early)));
+    run(&mut host, WORK, act("commit_code", "developer"));
+    let again = run(&mut host, WORK, &early);
+    assert!(again.acked_without_effect());
+    assert_eq!((reason(&again), state(&host, "T")), (vec!["duplicate"], json!("pending_arch_review")));
+}
+
+#[test]
+fn an_agent_whose_clock_is_fast_makes_nobody_elses_work_stale() {
+    let mut host = opened();
+    for (time, (action, role)) in ["2036-01-01T00:00:00Z", ""].into_iter().zip(STRAIGHT) {
+        let mut message = act(action, role);
+        if !time.is_empty() {
+            message["timestamp"] = json!(time);
+        }
+        run(&mut host, WORK, message);
+    }
+    assert_eq!(state(&host, "T"), "pending_qa");
+}
+
+#[test]
+fn a_story_that_asks_an_open_task_again_is_not_counted() {
+    let mut host = opened();
+    let again = run(&mut host, OPEN, json!({"task_id": "T", "story_id": "S", "assign": true}));
+    assert!(again.acked_without_effect());
+    assert_eq!(again.metric("workflow_dropped"), 0.0);
 }
 
 #[test]
