@@ -254,6 +254,11 @@ pub trait Bus: Send + Sync + 'static {
     /// Cells are read one by one: whether they were so at one time, the commit tells. While the bus is out of reach it waits.
     async fn cell(&self, space: &str, cell: &str) -> Result<OtherCell, Error>;
 
+    /// The same for whoever commits nothing: what earlier events left unapplied is no business of theirs, and not waited for.
+    async fn peek(&self, space: &str, cell: &str) -> Result<OtherCell, Error> {
+        self.cell(space, cell).await
+    }
+
     /// Whether a cell that a run was based on has changed since: then it may have seen what never was at one time, and nothing
     /// follows from its failure.
     async fn is_stale(

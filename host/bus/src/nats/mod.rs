@@ -354,6 +354,10 @@ impl Bus for NatsBus {
         commit::other_cell(self, space, cell).await
     }
 
+    async fn peek(&self, space: &str, cell: &str) -> Result<OtherCell, Error> {
+        commit::peek_cell(self, space, cell).await
+    }
+
     async fn commit(
         &self,
         delivery: &Delivery,

@@ -69,6 +69,8 @@ pub struct Front {
     answers: Answers,
     config: GrpcConfig,
     room: Semaphore,
+    /// Of each plugin: the callers of one that is slow don't keep all others out.
+    shares: BTreeMap<String, Semaphore>,
     tokens: Tokens,
     /// Calls that are not answered.
     calls: TaskTracker,
@@ -86,6 +88,7 @@ impl Front {
             answers: Answers::new(dispatch.services.bus.clone()),
             targets: targets.collect(),
             room: Semaphore::new(config.max_calls as usize),
+            shares: shares(plugins, config.max_calls as usize),
             dispatch,
             config,
             tokens,
@@ -244,6 +247,14 @@ pub(super) async fn answer(front: Arc<Front>, request: HttpRequest) -> HttpRespo
             "the host answers {most} calls already, its [grpc] max-calls; call again, or another"
         )));
     };
+    let share = front.shares.get(&told.target.plugin.name).map(Semaphore::try_acquire);
+    if let Some(Err(_)) = share {
+        return told.with(Status::unavailable(format!(
+            "half of the calls that the host may answer at a time, its [grpc] max-calls, are {}'s already; call again, or \
+             another",
+            told.target.plugin.name
+        )));
+    }
     let latest = incoming.deadline + GRACE;
     let unary = Unary { told: told.clone(), incoming };
     let mut grpc = Grpc::new(Plain)
@@ -255,6 +266,13 @@ pub(super) async fn answer(front: Arc<Front>, request: HttpRequest) -> HttpRespo
         // A client that does not send what it announced; else the time has been kept.
         Err(_) => told.with(Status::deadline_exceeded("the request did not come in its time")),
     }
+}
+
+/// Half of all places for each plugin that serves, unless there is only one.
+fn shares(plugins: &[Arc<Plugin>], places: usize) -> BTreeMap<String, Semaphore> {
+    let serving: Vec<&Arc<Plugin>> = plugins.iter().filter(|plugin| !plugin.methods.is_empty()).collect();
+    let share = if serving.len() > 1 { places.div_ceil(2) } else { places };
+    serving.into_iter().map(|plugin| (plugin.name.clone(), Semaphore::new(share))).collect()
 }
 
 /// Whether one more is taken.

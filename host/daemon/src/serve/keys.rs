@@ -37,7 +37,7 @@ struct Key {
     /// What the call asks, hashed.
     #[prost(bytes = "bytes", tag = "4")]
     request: Bytes,
-    /// When that life of the call was taken, in nanoseconds since the epoch.
+    /// When the call was first taken, in nanoseconds since the epoch: the same on all its runs.
     #[prost(fixed64, tag = "5")]
     taken: u64,
     /// For whoever looks into the stream.
@@ -120,7 +120,7 @@ impl Claim<'_> {
                     match answers::stored(bus, &answer).await {
                         Ok(None) => return Ok(Claimed::Taken(found)),
                         Ok(Some(Err(error))) if !status::is_kept(error.code) => {
-                            (wanted, revision) = (Taken { life: found.life + 1, at: now, ..found }, at);
+                            (wanted, revision) = (Taken { life: found.life + 1, ..found }, at);
                         }
                         Ok(Some(reply)) => return Ok(Claimed::Answered(reply)),
                         Err(Error::Unavailable(_)) => {}

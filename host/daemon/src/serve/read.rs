@@ -127,7 +127,7 @@ async fn is_torn(bus: &dyn Bus, cells: &[OtherCell]) -> Result<bool, Error> {
         return Ok(false);
     }
     for cell in cells {
-        if *cell != bus.cell(&cell.space, &cell.cell).await? {
+        if *cell != bus.peek(&cell.space, &cell.cell).await? {
             return Ok(true);
         }
     }

@@ -71,19 +71,19 @@ async fn run(
 ) -> Result<Reply, Status> {
     let plugin = target.plugin.name.as_str();
     let waiting = front.answers().wait(answers::subject(plugin, &taken.call, taken.life));
-    let envelope = Envelope::of_call(
-        &incoming.metadata,
-        inbox::NewCall {
-            id: taken.call,
-            life: taken.life,
-            method: target.method.path.clone(),
-            request: asked.request,
-            timestamp: taken.at,
-            key: asked.order_key,
-            cell: asked.cell,
-        },
-    );
-    let there = store(front.bus(), &envelope.message(plugin), until).await?;
+    let call = inbox::NewCall {
+        id: taken.call,
+        life: taken.life,
+        method: target.method.path.clone(),
+        request: asked.request,
+        timestamp: taken.at,
+        key: asked.order_key,
+        cell: asked.cell,
+    };
+    let message = Envelope::of_call(&incoming.metadata, call).message(plugin);
+    let there = store(front.bus(), &message, until).await?;
+    // Many may wait for long.
+    drop(message);
     let missing = match waiting.answer(there, incoming.deadline, front.given_up()).await {
         Ok(reply) => return Ok(reply),
         Err(missing) => missing,

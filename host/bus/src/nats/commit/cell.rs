@@ -35,29 +35,46 @@ pub(super) struct Notes {
     pub(super) cell: Cell,
 }
 
-/// Reads a cell, with its revision, and applies what earlier events left there: they committed first.
-async fn load(bus: &NatsBus, space: &str, name: &str) -> Result<(Notes, u64), Error> {
+/// Reads a cell, with its message if there is one.
+async fn read(bus: &NatsBus, space: &str, name: &str) -> Result<(Notes, Option<Stored>), Error> {
     let subject = subject_of(space, name)?;
     let Some(stored) = store::read(bus, &subject).await? else {
         let cell = Cell { name: name.to_owned(), ..Cell::default() };
-        return Ok((Notes { subject, cell }, 0));
+        return Ok((Notes { subject, cell }, None));
     };
     let cell = Cell::decode_from(&subject, name, &stored.message.data)?;
-    finish(bus, &subject, &cell, &stored).await;
-    Ok((Notes { subject, cell }, stored.sequence))
+    Ok((Notes { subject, cell }, Some(stored)))
+}
+
+/// Reads a cell, with its revision, and applies what earlier events left there: they committed first.
+async fn load(bus: &NatsBus, space: &str, name: &str) -> Result<(Notes, u64), Error> {
+    let (notes, stored) = read(bus, space, name).await?;
+    let Some(stored) = stored else { return Ok((notes, 0)) };
+    finish(bus, &notes.subject, &notes.cell, &stored).await;
+    Ok((notes, stored.sequence))
 }
 
 /// A cell that is not the event's own.
 pub(super) async fn other(bus: &NatsBus, space: &str, name: &str) -> Result<OtherCell, Error> {
     let (notes, revision) = load(bus, space, name).await?;
-    Ok(OtherCell {
+    Ok(outside(space, name, notes, revision))
+}
+
+/// The same, as it is.
+pub(super) async fn peek(bus: &NatsBus, space: &str, name: &str) -> Result<OtherCell, Error> {
+    let (notes, stored) = read(bus, space, name).await?;
+    Ok(outside(space, name, notes, stored.map_or(0, |stored| stored.sequence)))
+}
+
+fn outside(space: &str, name: &str, notes: Notes, revision: u64) -> OtherCell {
+    OtherCell {
         space: space.to_owned(),
         cell: name.to_owned(),
         state: notes.cell.state(),
         writes: Vec::new(),
         revision,
         notes: Some(Arc::new(notes)),
-    })
+    }
 }
 
 pub(super) async fn open(
@@ -78,11 +95,16 @@ pub(super) async fn open(
 
 /// Applies what the cell holds, unless this process has done so, or is about to.
 async fn finish(bus: &NatsBus, subject: &str, cell: &Cell, stored: &Stored) -> Vec<(String, Committed)> {
-    if cell.pending.is_empty() || bus.applied.holds(subject, stored.sequence) {
+    if cell.pending.is_empty() {
+        return Vec::new();
+    }
+    let before = bus.applied.noted(subject);
+    if before == Some(stored.sequence) {
         return Vec::new();
     }
     let _turn = bus.applied.turn(subject).await;
-    if bus.applied.holds(subject, stored.sequence) {
+    // Whoever had the turn applied this, or wrote over it, which is done only to what was applied.
+    if bus.applied.noted(subject).is_some_and(|now| before != Some(now) && now >= stored.sequence) {
         return Vec::new();
     }
     let mut done = Vec::new();

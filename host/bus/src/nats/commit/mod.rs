@@ -47,6 +47,11 @@ pub(super) async fn other_cell(bus: &NatsBus, space: &str, cell: &str) -> Result
     cell::other(bus, space, cell).await
 }
 
+/// The same, as it is.
+pub(super) async fn peek_cell(bus: &NatsBus, space: &str, cell: &str) -> Result<OtherCell, Error> {
+    cell::peek(bus, space, cell).await
+}
+
 pub(super) async fn commit(
     bus: &NatsBus,
     delivery: &Delivery,
@@ -178,9 +183,8 @@ impl Applied {
         self.revisions.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// What was written over had been applied before.
-    fn holds(&self, subject: &str, revision: u64) -> bool {
-        let known = self.revisions.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(subject).is_some_and(|applied| *applied >= revision)
+    /// The newest revision of which that is known. After a stream was made anew it may be of the one before, and higher.
+    fn noted(&self, subject: &str) -> Option<u64> {
+        self.revisions.lock().unwrap_or_else(PoisonError::into_inner).get(subject).copied()
     }
 }
