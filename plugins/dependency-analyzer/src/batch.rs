@@ -5,13 +5,12 @@ use std::collections::{HashMap, HashSet};
 
 use cofferdam_sdk::fleet::{ParsedTask, Rejection as Kind, Role, requested_roles};
 
-use fleet_tasks::titles;
+use fleet_tasks::{DEFAULT_ROLE, titles};
 
 use crate::analysis::{Rejection, Settings, Task};
 
 const TOP_PRIORITY: i32 = 1;
 const LAST_PRIORITY: i32 = 10;
-const DEFAULT_ROLE: &str = "DEVELOPER";
 /// Other ways to name no task at all.
 const NOTHING: [&str; 4] = ["none", "n/a", "null", "-"];
 

@@ -8,6 +8,7 @@ use cofferdam_sdk::{
     },
     info, metrics, warn,
 };
+use fleet_tasks::DEFAULT_ROLE;
 
 use crate::{
     analysis::{Analysis, Rejection, Settings, analyze},
@@ -15,7 +16,6 @@ use crate::{
 };
 
 const WRITER: Writer = Writer::new(env!("CARGO_PKG_NAME"));
-const DEFAULT_ROLE: &str = "DEVELOPER";
 
 /// One batch of tasks, from output-parser or from whoever stands in its place. Once the derivation has ended it has no
 /// effect.

@@ -41,7 +41,7 @@ fn transition(call: &Call) -> Result<TransitionStoryResponse, Status> {
         "" => "unknown",
         by => by,
     };
-    let cause = cause(call);
+    let cause = Cause::of_call(call);
     story.step(&machine, &cause, to, by, Timestamp::from_nanos(call.timestamp))?;
     story.heed_waiting(&machine, &cause)?;
     let shown = story.shown();
@@ -75,15 +75,5 @@ fn refusal(machine: &Machine, story_id: &str, from: &str, target: &str) -> Strin
                 states.join(", ")
             )
         }
-    }
-}
-
-/// The call as the cause of an event.
-fn cause(call: &Call) -> Cause {
-    let header = |names: &[&str]| names.iter().find_map(|name| call.header(name)).map(str::to_owned);
-    Cause {
-        correlation_id: header(&["x-correlation-id", "correlation-id"]),
-        key: header(&["idempotency-key"]),
-        event_id: call.id.clone(),
     }
 }

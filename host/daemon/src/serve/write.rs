@@ -134,8 +134,8 @@ async fn store(bus: &dyn Bus, message: &cofferdam_bus::Message, until: Instant) 
                 sent = true;
                 if Instant::now() + pause >= until {
                     return Err(Status::unavailable(format!(
-                        "the host's bus is out of reach: {why}; whether the call was taken is not known: repeat it with its \
-                         idempotency key"
+                        "the host's bus is out of reach: {why}; whether the call was taken is not known; under an \
+                         idempotency key it can be repeated"
                     )));
                 }
                 tokio::time::sleep(pause).await;

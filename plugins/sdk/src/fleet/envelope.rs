@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Timestamp, digest};
-use crate::{config, publish, publish::EmitError};
+use crate::{config, publish, publish::EmitError, service::Call};
 
 /// What a message goes back to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +19,19 @@ pub struct Cause {
 }
 
 impl Cause {
+    /// A call as the cause of events: correlated as its client says, else by itself.
+    pub fn of_call(call: &Call) -> Self {
+        let header = |names: &[&str]| {
+            let mut found = names.iter().filter_map(|name| call.header(name)).map(str::trim);
+            found.find(|text| !text.is_empty()).map(str::to_owned)
+        };
+        Self {
+            correlation_id: header(&["x-correlation-id", "correlation-id"]),
+            key: header(&["idempotency-key"]),
+            event_id: call.id.clone(),
+        }
+    }
+
     /// This cause, correlated as `earlier` is: for answers, which come back with a correlation of the executor's own or
     /// none at all.
     #[must_use]

@@ -1,7 +1,7 @@
 //! `ClaimTask`: one agent takes a task, so that no other does. Where the machine has a claim for the role, the task moves by it.
 
 use cofferdam_sdk::{
-    fleet::Timestamp,
+    fleet::{Cause, Timestamp},
     info,
     service::{Call, Status},
 };
@@ -24,7 +24,7 @@ pub(super) fn claim(call: &Call, request: &ClaimTaskRequest) -> Result<ClaimTask
         Claim::Taken => {
             info!("claimed"; task_id = task.task_id, agent_id = agent, role = role);
             let answer = answer(&task, true, format!("claimed for {agent}"));
-            task.save(&machine, &super::cause(call))?;
+            task.save(&machine, &Cause::of_call(call))?;
             Ok(answer)
         }
         Claim::Held => Ok(answer(&task, true, format!("{agent} has it already"))),

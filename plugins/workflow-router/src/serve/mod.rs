@@ -6,10 +6,7 @@ mod stats;
 mod status;
 mod validation;
 
-use cofferdam_sdk::{
-    fleet::Cause,
-    service::{self, Call, Status},
-};
+use cofferdam_sdk::service::{self, Call, Status};
 
 use crate::{machine::Machine, task::Task};
 
@@ -47,11 +44,4 @@ fn role<'a>(machine: &'a Machine, name: &str) -> Result<&'a str, Status> {
             known.join(", ")
         ))
     })
-}
-
-/// A call as the cause of events: correlated as the client says, else by the call itself.
-fn cause(call: &Call) -> Cause {
-    let text = |name: &str| call.header(name).map(str::trim).filter(|text| !text.is_empty());
-    let correlation = text("correlation-id").or_else(|| text("x-correlation-id"));
-    Cause { correlation_id: correlation.map(str::to_owned), key: None, event_id: call.id.clone() }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use cofferdam_sdk::{
-    fleet::{Artifacts, Timestamp},
+    fleet::{Artifacts, Cause, Timestamp},
     service::{Call, Status},
 };
 use fleet_proto::workflow::v1::{RequestValidationRequest, RequestValidationResponse, WorkResult};
@@ -48,7 +48,7 @@ pub(super) fn request(
     };
     let answer = answer(&machine, &task, status, message);
     if status == "accepted" {
-        task.save(&machine, &super::cause(call))?;
+        task.save(&machine, &Cause::of_call(call))?;
     }
     Ok(answer)
 }
