@@ -132,7 +132,7 @@ impl Work<'_> {
                 match solo.begin(self.dispatch.config.max_deliveries).await {
                     Ok(Verdict::Run) => {}
                     Ok(Verdict::Deadly(runs)) => {
-                        return commit::failure(self, Outcome::deadly(runs), &[]).await;
+                        return commit::failure(self, Outcome::deadly(runs, self.decoded.is_call), &[]).await;
                     }
                     Err(error) => return Outcome::HandedBack(error.to_string()),
                 }

@@ -101,13 +101,17 @@ impl Outcome {
         }
     }
 
-    pub(super) fn deadly(runs: u32) -> Self {
+    pub(super) fn deadly(runs: u32, is_call: bool) -> Self {
+        let remedy = match is_call {
+            false => "`cofferdam dlq redrive` brings it to its plugin again",
+            true => "its client can call again, with another idempotency key",
+        };
         Self::failure(
             Failed::Deadly,
             Fault::Guest,
             &format!(
                 "it ran {runs} times while nothing else did, and each time the host died before it came to an end \
-                 (dispatch.max-deliveries); once the cause is found, `cofferdam dlq redrive` brings it to its plugin again"
+                 (dispatch.max-deliveries); once the cause is found, {remedy}"
             ),
         )
     }

@@ -84,11 +84,13 @@ impl Front {
             let target = Target { plugin: plugin.clone(), method: method.clone() };
             (method.path.clone(), Arc::new(target))
         });
+        let serving = plugins.iter().filter(|plugin| !plugin.methods.is_empty());
+        let serving = serving.map(|plugin| plugin.name.as_str()).collect();
         Self {
             answers: Answers::new(dispatch.services.bus.clone()),
             targets: targets.collect(),
             room: Semaphore::new(config.max_calls as usize),
-            shares: shares(plugins, config.max_calls as usize),
+            shares: shares(&serving, config.max_calls as usize),
             dispatch,
             config,
             tokens,
@@ -269,10 +271,9 @@ pub(super) async fn answer(front: Arc<Front>, request: HttpRequest) -> HttpRespo
 }
 
 /// Half of all places for each plugin that serves, unless there is only one.
-fn shares(plugins: &[Arc<Plugin>], places: usize) -> BTreeMap<String, Semaphore> {
-    let serving: Vec<&Arc<Plugin>> = plugins.iter().filter(|plugin| !plugin.methods.is_empty()).collect();
+fn shares(serving: &BTreeSet<&str>, places: usize) -> BTreeMap<String, Semaphore> {
     let share = if serving.len() > 1 { places.div_ceil(2) } else { places };
-    serving.into_iter().map(|plugin| (plugin.name.clone(), Semaphore::new(share))).collect()
+    serving.iter().map(|plugin| ((*plugin).to_owned(), Semaphore::new(share))).collect()
 }
 
 /// Whether one more is taken.
@@ -383,5 +384,21 @@ impl Drop for Told {
                 );
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_callers_of_one_plugin_leave_half_of_the_places_to_all_others() {
+        let of = |serving: &[&str], places| {
+            let shares = shares(&serving.iter().copied().collect(), places);
+            shares.values().map(Semaphore::available_permits).collect::<Vec<_>>()
+        };
+        assert_eq!(of(&["a"], 5), [5]);
+        assert_eq!(of(&["a", "b", "c"], 5), [3, 3, 3]);
+        assert_eq!(of(&["a", "b"], 1), [1, 1]);
     }
 }
