@@ -254,6 +254,14 @@ mod tests {
     }
 
     #[test]
+    fn a_heading_that_is_an_id_has_its_title_below() {
+        check(
+            "## Tasks\n\n### TASK-001\n- **Title**: A\n- **Role**: DEV\n\n### TASK-002\nTitle: B\nRole: QA\n",
+            &["A", "B"],
+        );
+    }
+
+    #[test]
     fn blocks_count_if_they_have_ids() {
         check("TASK_ID: TASK-001\nTITLE: A\nROLE: DEV\n\nTASK_ID: TASK-002\nTITLE: B\n", &["A", "B"]);
         check("Title: Checkout\nDescription: guests buy\n", &[]);

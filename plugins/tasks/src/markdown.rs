@@ -106,10 +106,11 @@ impl<'a> Outline<'a> {
 
     fn field(&mut self, line: &Line<'_>, key: Key, value: &str) {
         let Some(item) = self.owner(line) else { return };
+        let is_named = !title(self.items[item].found.text).is_empty();
         let fields = self.items[item].fields.get_or_insert_default();
         match key {
-            // Empty, or the text would have been read as blocks.
-            Key::Title => {}
+            // The item's own text is its title; `Name: ...` below it is a detail, as of a form's fields.
+            Key::Title if is_named => {}
             Key::Description => {
                 self.open = Open::Description { item, indent: line.indent, lines: vec![value.to_owned()] };
             }
@@ -364,8 +365,66 @@ mod tests {
     #[test]
     fn an_empty_label_takes_the_next_line() {
         check(
-            "1. A\n   - Keywords:\n     x, y\n2. B\n   - Role:\n3. C\n   - Role: QA",
+            "1. A\n   - Keywords:\n\n     x, y\n2. B\n   - Role:\n3. C\n   - Role: QA",
             json!([["A", "x, y"], ["B"], ["C", "QA"]]),
         );
+    }
+
+    #[test]
+    fn a_role_is_a_section_in_a_heading_only() {
+        check("1. QA\n   - Priority: 2", json!([["QA", "2"]]));
+        check("## 1. QA Tasks\n- TASK-001: A", json!([["TASK-001", "A", "QA"]]));
+    }
+
+    #[test]
+    fn a_description_ends_where_something_else_begins() {
+        check("1. A\n   - Description: one\n## Notes\nmore", json!([["A", "one"]]));
+        check("1. A\n   - Description: one\n     - two\n   - three", json!([["A", "one\ntwo"]]));
+        check("1. A\n   - Description: one\n     - TASK-002: B", json!([["A", "one"], ["TASK-002", "B"]]));
+        check(
+            "**Task 1: A**\n- Description: one\nTask 2: B\nRole: DEV",
+            json!([["Task 1", "A", "one"], ["Task 2", "B", "DEV"]]),
+        );
+    }
+
+    #[test]
+    fn a_labelled_line_is_of_the_nearest_item_further_out() {
+        check("### Task 1: A\n- write it\n- Role: DEV", json!([["Task 1", "A", "DEV"]]));
+        check("1. A\n   - write it\nHours: 2", json!([["A", "2"]]));
+        check("1. A\n   - write it\n     Hours: 2", json!([["write it", "2"]]));
+        check("1. A\n- Hours: 1\n## Notes\n- Priority: 3", json!([["A", "1"]]));
+    }
+
+    #[test]
+    fn a_section_s_role_holds_until_a_heading_as_high() {
+        check(
+            "## QA Tasks\n### Login\n- TASK-001: A\n## Other\n- TASK-002: B",
+            json!([["TASK-001", "A", "QA"], ["TASK-002", "B"]]),
+        );
+        check(
+            "# QA Tasks\n## DEV\n- TASK-001: A\n# Other\n- TASK-002: B",
+            json!([["TASK-001", "A", "DEV"], ["TASK-002", "B"]]),
+        );
+    }
+
+    #[test]
+    fn a_heading_s_task_is_not_inside_the_list_before_it() {
+        check(
+            "1. A\n   - Hours: 1\n### Task 2: B\n- Role: QA\n## Task 3: C\n- Role: PO",
+            json!([["A", "1"], ["Task 2", "B", "QA"], ["Task 3", "C", "PO"]]),
+        );
+    }
+
+    #[test]
+    fn prose_about_a_task_is_none() {
+        check("1. A\n   - Hours: 1\nTask 2 is the harder one\nPriority: 3", json!([["A", "1", "3"]]));
+        check("- Add login (TASK-001 goes first)\n- Add logout (Task 2)", json!([]));
+    }
+
+    #[test]
+    fn an_item_without_a_text_takes_its_title_from_a_labelled_line() {
+        check("### TASK-001\n- Title: A\n- Role: DEV", json!([["TASK-001", "A", "DEV"]]));
+        check("- [ ] **TASK-001**\n  - Title:\n    A\n  - Role: DEV", json!([["TASK-001", "A", "DEV"]]));
+        check("- TASK-001: A\n  - Name: a field of the form", json!([["TASK-001", "A"]]));
     }
 }
