@@ -124,6 +124,8 @@ mod tests {
         check("story_id", None);
         check("", None);
         check(&" ".repeat(40), None);
+        check(&format!("title{}", " ".repeat(LONGEST_NAME - 5)), Some(Key::Title));
+        check(&format!("title{}", " ".repeat(LONGEST_NAME - 4)), None);
     }
 
     #[test]

@@ -182,6 +182,15 @@ mod tests {
     }
 
     #[test]
+    fn a_remark_in_brackets_comes_off_the_end() {
+        let check = |text: &str, expect: &str| assert_eq!(without_remark(text), expect, "{text:?}");
+        check(" 2 (highest) ", "2");
+        check("2 (of 3) or 3", "2 (of 3) or 3");
+        check("(2)", "(2)");
+        check("2", "2");
+    }
+
+    #[test]
     fn references_phrase_by_phrase() {
         let check = |value: Value, expect: &[&str]| assert_eq!(references(&value), expect, "{value}");
         check(json!("TASK-001, TASK-002"), &["TASK-001, TASK-002"]);

@@ -67,3 +67,53 @@ impl Fields {
             || (is_lone && in_description && (in_blocks || self.detailed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::{entry::Key, json};
+
+    /// The titles of the tasks that the JSON in a text is.
+    fn check(text: &str, expect: &[&str]) {
+        let found = json::entries(text);
+        let titles: Vec<&str> = found.iter().filter_map(|entry| entry.get(Key::Title).as_str()).collect();
+        assert_eq!(titles, expect, "text:\n{text}");
+    }
+
+    const LONE: &str = "{\"title\": \"x\"}";
+    const LIST: &str = "[{\"title\": \"x\"}]";
+
+    #[test]
+    fn a_lone_object_ends_a_description_of_blocks() {
+        // Two titles are of blocks; one is, if there is more to it than a description.
+        check(&format!("TITLE: A\nTITLE: B\nDESCRIPTION: send\n{LONE}"), &[]);
+        check(&format!("TITLE: A\nROLE: DEV\nDESCRIPTION: send\n{LONE}"), &[]);
+        check(&format!("TITLE: A\nDESCRIPTION: send\n{LONE}"), &["x"]);
+        check(&format!("TITLE: A\nROLE: DEV\nDESCRIPTION: send\n{LIST}"), &["x"]);
+        check(&format!("TITLE: A\nROLE: DEV\n{LONE}"), &["x"]);
+    }
+
+    #[test]
+    fn what_blocks_go_on_after_is_a_field_s() {
+        check(&format!("TITLE: A\nKEYWORDS:\n{LIST}\nROLE: DEV"), &[]);
+        check(&format!("TITLE: A\nTITLE: B\nPRIORITY: 1\n{LIST}\nROLE: DEV"), &[]);
+        check(&format!("[ ] TITLE: A\nDESCRIPTION: send\n{LIST}\nROLE: DEV"), &[]);
+        check(&format!("TITLE: A\nPRIORITY: 1\n{LIST}\nROLE: DEV"), &["x"]);
+    }
+
+    #[test]
+    fn a_rule_ends_a_task_before_json_and_not_after_it() {
+        let task = "TITLE: A\nROLE: DEV\nDESCRIPTION: send\n";
+        check(&format!("{task}---\n{LONE}"), &["x"]);
+        check(&format!("{task}{LONE}\n---\nTITLE: B"), &[]);
+    }
+
+    #[test]
+    fn lines_within_a_value_are_none_of_the_blocks() {
+        check(
+            "Description: the plan\n{\"title\": \"x\",\n\"description\": \"like\nTITLE: y\nROLE: DEV\"}",
+            &["x"],
+        );
+        let rule = "{\"a\": \"\n---\n\"}";
+        check(&format!("TITLE: A\nROLE: DEV\nDESCRIPTION: send {rule} or\n{LONE}"), &[]);
+    }
+}

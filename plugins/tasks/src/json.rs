@@ -353,6 +353,52 @@ mod tests {
     }
 
     #[test]
+    fn only_a_bare_fence_of_the_same_kind_and_length_closes() {
+        let check = |text: &str, expect: &[(usize, &str)]| assert_eq!(fenced(text), expect, "{text}");
+        check("```a\n~~~\n```\nb", &[(5, "~~~\n")]);
+        check("~~~\n```\n~~~~\n", &[(4, "```\n")]);
+        check("````\n```\n````\n", &[(5, "```\n")]);
+        check("```\na\n```json\n  ````  \nb", &[(4, "a\n```json\n")]);
+        check("a\n```\nb", &[(6, "b")]);
+    }
+
+    #[test]
+    fn a_fence_in_the_text_of_a_value_opens_nothing() {
+        check("[{\"title\": \"A\", \"description\": \"as\n```\"},\n{\"title\": \"B\"}]", &["A", "B"]);
+    }
+
+    #[test]
+    fn what_stands_above_a_fence_is_told_from_its_blocks() {
+        let fence = "```json\n[{\"title\": \"A\"}]\n```\n[{\"title\": \"not this\"}]";
+        for above in ["Title: Plan\n", "Title: Login plan\nDescription: how to log in\n"] {
+            check(&format!("{above}{fence}"), &["A"]);
+        }
+    }
+
+    #[test]
+    fn a_value_is_the_whole_text_or_amid_it() {
+        let five = || Some(Value::from(5));
+        assert_eq!((whole(" 5\n"), whole("5 6"), whole("five")), (five(), None, None));
+        let found: Vec<Value> = amid("a [1] b {\"c\": 2}").collect();
+        assert_eq!(found, [serde_json::json!([1]), serde_json::json!({"c": 2})]);
+    }
+
+    #[test]
+    fn what_stands_under_items_may_be_anything() {
+        let of = |name: &str| Listed::of(serde_json::json!({name: [{"title": "A"}]}));
+        assert!(matches!(of("tasks"), Listed::Tasks(_)) && matches!(of("items"), Listed::Objects(_)));
+    }
+
+    #[test]
+    fn a_key_says_that_tasks_stand_under_it() {
+        for (name, expect) in
+            [("Tasks", true), ("sub-tasks", true), ("task_list", true), ("items", false), ("task", false)]
+        {
+            assert_eq!(lists_tasks(name), expect, "{name}");
+        }
+    }
+
+    #[test]
     fn contract_4_parsing_2_balanced_values_in_prose_count() {
         check("On [0, 1) and [x]: [{\"title\": \"A\"}, {\"title\": \"B\"}] {done}", &["A", "B"]);
         check("{\"title\": \"A\"}\n{\"title\": \"B\"}", &["A", "B"]);
@@ -376,6 +422,7 @@ mod tests {
         for prose in ["[0, 1) ", "Open it with { first: ", "{ or [, ", "On [a, {b}: ", "{name} "] {
             check(&format!("{prose}[{{\"title\": \"A\"}}]"), &["A"]);
         }
+        check(&format!("{}[{{\"title\": \"A\"}}]", "[x] ".repeat(100)), &["A"]);
         check("{tasks: [{\"title\": \"A\"}]}", &["A"]);
     }
 

@@ -133,8 +133,8 @@ pub(crate) struct Label<'a> {
 
 /// Whether the text is the id of a task and nothing else: `TASK-001`.
 pub fn names_task(text: &str) -> bool {
-    label(text)
-        .is_some_and(|label| label.is_id && label.text.is_empty() && label.id.len() == text.trim().len())
+    let text = text.trim();
+    label(text).is_some_and(|label| label.is_id && label.id.len() == text.len())
 }
 
 /// The task label that `text` begins with, if any.
@@ -187,6 +187,38 @@ mod tests {
         check(": a", None);
         check("", None);
         check("é: a", None);
+    }
+
+    #[test]
+    fn a_key_s_name_may_be_of_the_longest_and_in_bold() {
+        let blanks = " ".repeat(LONGEST_NAME - "Estimatedhours".len());
+        let long = format!("**Estimated{blanks}hours**: 4");
+        assert_eq!(Line::read(&long).field(), Some((Key::EstimatedHours, "4")));
+        let longer = format!("TITLE{}: a", " ".repeat(LONGEST_NAME));
+        assert_eq!(Line::read(&longer).field(), None);
+    }
+
+    #[test]
+    fn markers_are_counted_and_told_apart() {
+        let check = |line: &str, expect: (usize, usize, bool, &str)| {
+            let Line { indent, heading, text, .. } = Line::read(line);
+            assert_eq!((indent, heading, Line::read(line).is_listed(), text), expect, "line {line:?}");
+        };
+        check("\t - a", (5, 0, true, "a"));
+        check("### a", (0, 3, false, "a"));
+        check("####### a", (0, 0, false, "####### a"));
+        check("12) a", (0, 0, true, "a"));
+        check("1.a", (0, 0, false, "1.a"));
+        check(") a", (0, 0, false, ") a"));
+        check("- [x] 1. ## a", (0, 2, true, "a"));
+    }
+
+    #[test]
+    fn an_id_and_nothing_else_names_a_task() {
+        assert!(names_task("TASK-001") && names_task(" task_2 "));
+        for text in ["TASK-001 a", "TASK-001:", "Task 1", "[TASK-001]", "a"] {
+            assert!(!names_task(text), "{text}");
+        }
     }
 
     #[test]

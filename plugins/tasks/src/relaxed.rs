@@ -27,8 +27,10 @@ pub(crate) fn read(text: &str, start: usize) -> Reading {
     match reader.value(0) {
         Ok(value) => Reading::Value(value, reader.at),
         Err(Stop::End) => Reading::Unclosed,
-        Err(Stop::Syntax) => Reading::Malformed { meant: reader.keyed, seen: reader.at - start },
-        Err(Stop::TooDeep) => Reading::Malformed { meant: true, seen: reader.at - start },
+        Err(stop) => {
+            let meant = reader.keyed || matches!(stop, Stop::TooDeep);
+            Reading::Malformed { meant, seen: reader.at - start }
+        }
     }
 }
 
@@ -260,6 +262,19 @@ mod tests {
     }
 
     #[test]
+    fn every_escape_is_read() {
+        let text = r#"["\" \\ \/ \b \f \n \r \t \u0041"]"#;
+        check(text, serde_json::from_str(text).unwrap());
+    }
+
+    #[test]
+    fn what_only_looks_like_a_number_is_none() {
+        for text in ["[01]", "[1.]", "[+1]", "[1-2]", "[-]"] {
+            assert!(matches!(read(text, 0), Reading::Malformed { meant: false, .. }), "{text}");
+        }
+    }
+
+    #[test]
     fn contract_4_parsing_2_trailing_commas_are_forgiven() {
         check("[1, 2, ]", json!([1, 2]));
         check("{\"a\": [ {\"b\": 1,}, ],\n}", json!({"a": [{"b": 1}]}));
@@ -304,9 +319,12 @@ mod tests {
 
     #[test]
     fn depth_is_bounded() {
-        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        let nested = |depth: usize| format!("{}5{}", "[".repeat(depth), "]".repeat(depth));
         assert!(matches!(read(&nested(MAX_DEPTH), 0), Reading::Value(..)));
-        assert!(matches!(read(&nested(MAX_DEPTH + 2), 0), Reading::Malformed { meant: true, .. }));
+        assert!(matches!(read(&nested(MAX_DEPTH + 1), 0), Reading::Malformed { meant: true, .. }));
+        let objects = |depth: usize| format!("{}5{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        assert!(matches!(read(&objects(MAX_DEPTH), 0), Reading::Value(..)));
+        assert!(matches!(read(&objects(MAX_DEPTH + 1), 0), Reading::Malformed { meant: true, .. }));
         assert!(matches!(read(&"[".repeat(1 << 20), 0), Reading::Malformed { meant: true, .. }));
     }
 

@@ -229,6 +229,13 @@ fn contract_4_parsing_5_answers_without_tasks() {
 }
 
 #[test]
+fn a_rejection_says_its_kind_and_why() {
+    let rejection = parse("", &settings()).unwrap_err();
+    assert_eq!(rejection.to_string(), format!("{}: {}", rejection.kind, rejection.detail));
+    assert!(rejection.to_string().starts_with("no_tasks: "), "{rejection}");
+}
+
+#[test]
 fn contract_4_parsing_5_json_that_breaks_off_is_not_salvaged() {
     for text in [
         "[{\"title\": \"A\"}, {\"title\": \"B\"}, {\"tit",
