@@ -45,6 +45,25 @@ fn the_newest_picture_counts_whatever_comes_after_it() {
 }
 
 #[test]
+fn figures_of_tasks_open_and_over_add_up_to_averages() {
+    let mut host = host();
+    let mut open = picture(1, "pending_qa", json!(null));
+    open["figures"] = json!([1, 5, 2, 4, 3, 1]);
+    let mut over = picture(1, "done", json!("done"));
+    let other = (0..).map(|n| format!("other-{n}")).find(|task| number(task) == number("T"));
+    over["task_id"] = json!(other);
+    over["figures"] = json!([1, 2, 2, 2, 0, 2]);
+    for picture in [open, over] {
+        assert_eq!(run(&mut host, BOARD, picture).result, Ok(()));
+    }
+    let all = stats(&mut host, "", "");
+    assert_eq!((all.avg_time_in_arch_review_seconds, all.avg_time_in_qa_seconds), (3.5, 1.5));
+    assert_eq!((all.total_rejections, all.approval_rate), (3, 0.5));
+    let none = stats(&mut self::host(), "", "");
+    assert_eq!((none.avg_time_in_arch_review_seconds, none.avg_time_in_qa_seconds), (0.0, 0.0));
+}
+
+#[test]
 fn a_task_that_is_over_is_remembered_when_others_of_its_board_end() {
     let mut host = host();
     let others = (0..).map(|n| format!("other-{n}")).filter(|task| number(task) == number("T"));

@@ -167,6 +167,17 @@ fn get_stats_counts_all_tasks() {
 }
 
 #[test]
+fn another_try_is_no_approval() {
+    let mut host = host();
+    create(&mut host, "T", "S", None);
+    settle_work(&mut host, "T", "retry", "system");
+    let all = stats(&mut host, "", "");
+    assert_eq!((all.approval_rate, all.total_rejections), (0.0, 0));
+    finish(&mut host, "T");
+    assert_eq!(stats(&mut host, "", "").approval_rate, 1.0);
+}
+
+#[test]
 fn get_stats_is_of_one_story_or_of_what_a_role_is_in_charge_of() {
     let mut host = host();
     for (task, story) in [("A", "S"), ("B", "S"), ("C", "other")] {
