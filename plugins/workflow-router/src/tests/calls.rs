@@ -88,6 +88,8 @@ fn contract_3_an_unknown_role_is_invalid() {
             try_pending(&mut host, role, 0, 0),
         ] {
             assert_eq!(served.status().code, Code::InvalidArgument, "{role}");
+            let told = &served.status().message;
+            assert!(told.ends_with("it has system, developer, architect, qa, po"), "{told}");
         }
     }
 }

@@ -132,6 +132,26 @@ fn contract_2_1_two_moves_of_a_task_have_different_keys() {
     assert_eq!(keys.len(), told);
 }
 
+/// Of two messages with one key, one is lost.
+#[test]
+fn what_the_plugin_tells_itself_has_a_key_of_its_own_for_each_task() {
+    let mut host = host();
+    let ready = json!({"story_id": "S", "to_state": "READY_FOR_EXECUTION", "tasks": ["A", "B"]});
+    let mut all = settle(&mut host, TRANSITIONED, ready);
+    for task in ["A", "B"] {
+        let work =
+            json!({"task_id": task, "story_id": "S", "action": "commit_code", "actor_role": "developer"});
+        all.extend(settle(&mut host, WORK, work));
+    }
+    for subject in OWN {
+        let of_subject = all.iter().filter(|message| message.subject == subject);
+        let keys: Vec<String> =
+            of_subject.map(|message| message.json()["idempotency_key"].to_string()).collect();
+        let different: std::collections::BTreeSet<&String> = keys.iter().collect();
+        assert!(keys.len() >= 2 && different.len() == keys.len(), "{subject}: {keys:?}");
+    }
+}
+
 #[test]
 fn contract_2_3_every_event_names_its_task_and_its_story_and_when() {
     let mut host = host();

@@ -13,3 +13,4 @@ mod opening;
 mod outcomes;
 mod stories;
 mod support;
+mod versions;
