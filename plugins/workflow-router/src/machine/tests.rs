@@ -221,6 +221,16 @@ fn a_fault_of_a_table_is_named_with_what_to_do() {
             "{\"from\": [\"pending_po_approval\"], \"action\": \"auto_route_to_po\"",
             "no move leads to the state \"pending_po_approval\"",
         ),
+        (
+            "{\"from\": [\"qa_passed\"], \"action\": \"auto_route_to_po\"",
+            "{\"from\": [\"todo\"], \"action\": \"assign_to_developer\", \"by\": [\"system\"], \"to\": \"implementing\"}, {\"from\": [\"qa_passed\"], \"action\": \"auto_route_to_po\"",
+            "two moves are called \"assign_to_developer\" and leave \"todo\" by \"system\"",
+        ),
+        (
+            "\"then\": \"assign_to_developer\"",
+            "\"then\": \"bless\"",
+            "the move \"retry\" names the action \"bless\"",
+        ),
     ] {
         let faults = broken(from, to);
         assert!(faults.iter().any(|fault| fault.contains(told)), "{told}: {faults:?}");

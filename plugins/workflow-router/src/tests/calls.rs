@@ -190,6 +190,25 @@ fn contract_5_4_a_message_that_is_older_than_a_validation_is_stale() {
 }
 
 #[test]
+fn a_message_that_is_older_than_a_claim_is_stale() {
+    let mut host = opened();
+    run(&mut host, WORK, act("commit_code", "developer"));
+    assert!(claim(&mut host, "T", "a-1", "architect").claimed);
+    let mut message = act("approve_design", "architect");
+    message["timestamp"] = json!("2025-12-31T23:00:00Z");
+    assert!(dropped(&run(&mut host, WORK, message)));
+    assert_eq!(state(&host, "T"), "arch_reviewing");
+}
+
+#[test]
+fn a_role_with_nothing_to_do_is_told_so_rather_than_who_has_the_task() {
+    let mut host = opened();
+    assert!(claim(&mut host, "T", "a-1", "developer").claimed);
+    let answer = claim(&mut host, "T", "a-2", "qa");
+    assert_eq!(answer.message, "qa has nothing to do in state \"implementing\"");
+}
+
+#[test]
 fn a_call_is_correlated_as_its_client_says() {
     let mut host = opened();
     let request = fleet_proto::workflow::v1::RequestValidationRequest {

@@ -73,7 +73,9 @@ fn contract_3_ten_are_listed_or_as_many_as_are_asked_for_from_an_offset() {
 fn contract_3_more_than_one_call_can_look_at_are_listed_from_the_boards() {
     let mut host = host();
     (0..50).for_each(|n| create(&mut host, &format!("T-{n:02}"), "S", Some(1)));
-    settle_work(&mut host, "T-49", "commit_code", "developer");
+    let commit = json!({"task_id": "T-49", "story_id": "S", "action": "commit_code", "actor_role": "developer",
+                        "artifacts": {"commit_sha": "c0ffee"}});
+    settle(&mut host, WORK, commit);
     settle_work(&mut host, "T-49", "reject_design", "architect");
     claim(&mut host, "T-45", "a-1", "developer");
     settle_work(&mut host, "T-46", "commit_code", "developer");
@@ -82,6 +84,7 @@ fn contract_3_more_than_one_call_can_look_at_are_listed_from_the_boards() {
     let last = answer.tasks.last().unwrap();
     assert_eq!((last.task_id.as_str(), last.current_state.as_str()), ("T-49", "arch_rejected"));
     assert_eq!((last.required_action.as_str(), last.priority), ("revise_code", 10));
+    assert_eq!(last.work.as_ref().unwrap().commit_sha, "c0ffee");
 }
 
 #[test]
@@ -194,6 +197,16 @@ fn get_stats_is_of_one_story_or_of_what_a_role_is_in_charge_of() {
     assert_eq!(stats(&mut host, "nobody's", "").total_tasks, 0);
     let request = fleet_proto::workflow::v1::GetStatsRequest { story_id: "S".into(), role: "wizard".into() };
     assert_eq!(serve(&mut host, "GetStats", &request, "").status().code, Code::InvalidArgument);
+}
+
+/// The boards hear a moment later.
+#[test]
+fn get_stats_of_a_story_with_few_tasks_asks_the_tasks() {
+    let mut host = host();
+    create(&mut host, "T", "S", None);
+    validate(&mut host, "T", "developer", "commit_code");
+    assert_eq!(stats(&mut host, "S", "").tasks_waiting_architect, 1);
+    assert_eq!(stats(&mut host, "", "").tasks_waiting_architect, 0);
 }
 
 #[test]
