@@ -422,7 +422,7 @@ mod tests {
         for prose in ["[0, 1) ", "Open it with { first: ", "{ or [, ", "On [a, {b}: ", "{name} "] {
             check(&format!("{prose}[{{\"title\": \"A\"}}]"), &["A"]);
         }
-        check(&format!("{}[{{\"title\": \"A\"}}]", "[x] ".repeat(100)), &["A"]);
+        check(&format!("{}[{{\"title\": \"A\"}}]", "[0, 1) ".repeat(100)), &["A"]);
         check("{tasks: [{\"title\": \"A\"}]}", &["A"]);
     }
 

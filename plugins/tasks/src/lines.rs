@@ -204,7 +204,7 @@ mod tests {
             let Line { indent, heading, text, .. } = Line::read(line);
             assert_eq!((indent, heading, Line::read(line).is_listed(), text), expect, "line {line:?}");
         };
-        check("\t - a", (5, 0, true, "a"));
+        check("\t  - a", (6, 0, true, "a"));
         check("### a", (0, 3, false, "a"));
         check("####### a", (0, 0, false, "####### a"));
         check("12) a", (0, 0, true, "a"));
