@@ -73,6 +73,8 @@ fn contract_2_4_ours_every_shape_of_response() {
         json!({"task_id": "x", "constraints": {"plan_id": "p"}, "deliberation_id": "d", "proposal": ANSWER}),
         json!({"metadata": {"task_id": "derive-p"}, "proposal": ANSWER}),
         json!({"event_type": "x", "producer": "y", "payload": {"task_id": "derive-p", "output": ANSWER}}),
+        // Beside its envelope, where only the key is looked for: the record knows the plan.
+        json!({"event_type": "x", "producer": "y", "plan_id": "p", "payload": {"deliberation_id": "d", "output": ANSWER}}),
     ] {
         let mut record = record();
         record["attempts"][0]["deliberation_id"] = json!("d");
@@ -276,7 +278,7 @@ fn an_unrequested_answer_opens_the_record_with_its_own_attempt() {
     let data = json!({"task_id": "derive-p", "metadata": {"attempt": "3"}, "proposal": "Sorry."});
     assert_eq!(run(&mut host, COMPLETED, data).on(REJECTED)[0]["attempt"], 3);
     let record: Value = host.value("derivation/p", "record").unwrap();
-    assert_eq!(record["attempt"], 3);
+    assert_eq!((&record["attempt"], &record["roles"]), (&json!(3), &json!(["DEVELOPER"])));
 }
 
 #[test]
