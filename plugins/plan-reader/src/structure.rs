@@ -293,7 +293,12 @@ mod tests {
         check_fault(&format!("```yaml\n{broken}```"), &Kind::NoTasks, "line 4");
         check_fault("tasks:\n  - &a {id: TASK-001, title: A}\n  - *a\n", &Kind::NoTasks, "alias");
         check_fault(&"x".repeat(MAX_TEXT + 1), &Kind::NoTasks, "bytes");
+        check(&"x".repeat(MAX_TEXT), &[]);
         check_fault("```json\n[{\"title\": \"A\"}, {\"ti\n```", &Kind::TruncatedJson, "never closed");
         check_fault("[{\"title\": \"A\", \"role\": \"DEV\"}, {\"ti", &Kind::TruncatedJson, "never closed");
+        // It would be broken YAML as well, which is not what is wrong with it.
+        let lines = "```json\n{\"tasks\":\n  [{\"title\": \"A\", \"role\": \"DEV\"}, {\"ti\n```";
+        check_fault(lines, &Kind::TruncatedJson, "never closed");
+        check("```yaml\nimage: [a\n```\n- [ ] TASK-001: A", &["A"]);
     }
 }

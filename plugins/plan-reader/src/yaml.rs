@@ -146,6 +146,7 @@ mod tests {
         check("{\"a\": [1, true, null, \"null\"]}", json!([{"a": ["1", "true", null, "null"]}]));
         check("a: 1\n---\n- b\n", json!([{"a": "1"}, ["b"]]));
         check("", json!([]));
+        check("~: a", json!([{"": "a"}]));
         check("just prose, and more", json!(["just prose, and more"]));
     }
 

@@ -423,6 +423,10 @@ mod tests {
             check(&format!("{prose}[{{\"title\": \"A\"}}]"), &["A"]);
         }
         check(&format!("{}[{{\"title\": \"A\"}}]", "[0, 1) ".repeat(100)), &["A"]);
+        // Four times over, and then it is given up.
+        let deep = |depth| format!("{}\"{}\" x [{{\"title\": \"A\"}}]", "[".repeat(depth), "a".repeat(1_000));
+        check(&deep(3), &["A"]);
+        check(&deep(6), &[]);
         check("{tasks: [{\"title\": \"A\"}]}", &["A"]);
     }
 
