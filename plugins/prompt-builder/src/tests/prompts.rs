@@ -72,6 +72,15 @@ fn the_operator_sets_template_bounds_model_and_phase() {
 }
 
 #[test]
+fn an_empty_context_is_none() {
+    let mut empty =
+        host().config("template", "<{{context}}>").answers("context", GET_CONTEXT, |_: GetContextRequest| {
+            Ok(GetContextResponse { context: " \n".into(), ..Default::default() })
+        });
+    assert_eq!(prompt(&mut empty), "<none>");
+}
+
+#[test]
 fn contract_3_get_context_that_fails_or_is_too_much_is_done_without() {
     let mut down = host().fails("context", GET_CONTEXT, Code::Unavailable, "down");
     let run = open(&mut down);

@@ -182,6 +182,21 @@ fn contract_4_config_a_model_is_asked_again_after_a_pause() {
     assert!(run(&mut host, fired(&due, 0)).acked_without_effect(), "once");
 }
 
+/// Of two timers with one key, one is never set.
+#[test]
+fn the_pause_before_each_attempt_has_a_key_of_its_own() {
+    let mut host = patient_host(plan());
+    open(&mut host);
+    let keys = [1, 2].map(|attempt| {
+        let rejected = json!({"plan_id": "plan-1", "attempt": attempt, "kind": "no_tasks"});
+        let paused = run(&mut host, event(REJECTED, rejected));
+        let due = timer(&paused, DUE);
+        assert_eq!(run(&mut host, fired(due, 0)).jobs.len(), 1);
+        due.json()["idempotency_key"].to_string()
+    });
+    assert_ne!(keys[0], keys[1]);
+}
+
 #[test]
 fn contract_9_an_answer_that_comes_during_the_pause_ends_it() {
     let mut host = patient_host(plan());

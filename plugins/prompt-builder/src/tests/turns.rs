@@ -130,3 +130,18 @@ fn a_derivation_whose_turn_never_comes_begins_with_the_next_request() {
     let due = json!({"plan_id": "a", "attempt": 1, "run": 1});
     assert!(run(&mut host, event(DUE, due)).acked_without_effect(), "its turn comes after all");
 }
+
+/// Of two messages with one key, one is lost.
+#[test]
+fn questions_and_answers_have_keys_of_their_own() {
+    let mut host = limited();
+    let mut keys = std::collections::BTreeSet::new();
+    for plan in ["a", "b"] {
+        let asked = run(&mut host, event(REQUESTED, json!({"plan_id": plan, "requested_by": "ann"})));
+        let answer = run(&mut host, event(QUEUED, asked.published[0].json()));
+        for message in [&asked.published[0], &answer.published[0]] {
+            keys.insert(message.json()["idempotency_key"].to_string());
+        }
+    }
+    assert_eq!(keys.len(), 4, "{keys:?}");
+}
