@@ -173,3 +173,17 @@ fn contract_2_3_an_approved_decision_derives_nothing() {
     let foreign: Vec<&&str> = subjects.iter().filter(|subject| !subject.contains("\"cofferdam.")).collect();
     assert_eq!(foreign, [&"\"planning.plan.approved\"", &"\"task.derivation.requested\""]);
 }
+
+#[test]
+fn a_story_that_request_and_plan_agree_on_is_no_warning() {
+    for of_plan in ["story-1", ""] {
+        let mut host =
+            host_with(fleet_proto::task_derivation::v1::PlanContext { story_id: of_plan.into(), ..plan() });
+        run(&mut host, event(REQUESTED, json!({"plan_id": "plan-1", "story_id": "story-1"})));
+        assert_eq!(
+            (&record(&host)["story_id"], &record(&host)["warnings"]),
+            (&json!("story-1"), &json!([])),
+            "{of_plan:?}"
+        );
+    }
+}

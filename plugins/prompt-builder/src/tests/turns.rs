@@ -89,8 +89,9 @@ fn contract_7_without_a_limit_nobody_waits() {
 fn nothing_is_rejected_or_timed_out_of_a_derivation_that_waits_for_its_turn() {
     let mut host = limited();
     run(&mut host, event(REQUESTED, json!({"plan_id": "a"})));
-    for subject in [REJECTED, TIMEOUT] {
-        let run = run(&mut host, event(subject, json!({"plan_id": "a", "attempt": 1, "kind": "no_tasks"})));
+    for (subject, attempt) in [(REJECTED, 1), (TIMEOUT, 1), (TIMEOUT, 0)] {
+        let message = json!({"plan_id": "a", "attempt": attempt, "kind": "no_tasks"});
+        let run = run(&mut host, event(subject, message));
         assert!(run.acked_without_effect(), "{subject}: {run:?}");
     }
 }
