@@ -61,7 +61,7 @@ package!(
     bus::v1, "cofferdam.bus.v1"
 );
 package!(
-    /// What an operator does about dead letters, on a daemon's admin port.
+    /// What an operator does about dead letters and jobs, on an admin port.
     admin::v1, "cofferdam.admin.v1"
 );
 package!(

@@ -10,8 +10,9 @@ use std::{
 
 use prost::Message as _;
 
-const PROTOS: [&str; 10] = [
+const PROTOS: [&str; 11] = [
     "cofferdam/admin/v1/dead_letters.proto",
+    "cofferdam/admin/v1/jobs.proto",
     "cofferdam/bus/v1/bus.proto",
     "cofferdam/fixtures/v1/ledger.proto",
     "fleet/context/v1/context.proto",

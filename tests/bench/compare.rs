@@ -5,15 +5,16 @@ use crate::{
     report::say,
 };
 
-/// The share of the publish-only rate that a bare loop has to reach: a slow one proves nothing.
+/// The share of what is possible at most that a bare loop has to reach: a slow one proves nothing.
 const LEAST: f64 = 0.25;
 
 /// What one round came to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Round {
-    /// Events a second.
+    /// Events or jobs a second.
     pub(crate) rate: f64,
-    /// Messages a second that were stored while its events were, where that is the publish-only rate of JetStream.
+    /// What a bare loop is held against: messages a second that were stored while its events were, the publish-only rate of
+    /// JetStream; or requests a second over bare sockets.
     pub(crate) fed: Option<f64>,
 }
 
@@ -22,10 +23,10 @@ pub(crate) trait Side {
     async fn round(&mut self) -> Result<Round, String>;
 }
 
-/// The ratio of `ours` to `bare`. `writes`: messages that the bare loop has stored for one event; nothing where the other side
-/// is no bare loop.
+/// The ratio of `ours` to `bare`, in `unit`. `writes`: messages that the bare loop has stored, or requests that it makes, for one
+/// event; nothing where the other side is no bare loop.
 pub(crate) async fn compare(
-    name: &str,
+    (name, unit): (&str, &'static str),
     rounds: u64,
     goal: Option<Goal>,
     writes: Option<u64>,
@@ -40,7 +41,7 @@ pub(crate) async fn compare(
         };
         let ratio = ours.rate / bare.rate;
         let place = if round == 0 { "warming up".to_owned() } else { format!("round {round} of {rounds}") };
-        say(&format!("{name}: {place}: {:.0} events/s against {:.0}: {ratio:.2}", ours.rate, bare.rate));
+        say(&format!("{name}: {place}: {:.0} {unit} against {:.0}: {ratio:.2}", ours.rate, bare.rate));
         if round > 0 {
             ratios.push(ratio);
             baselines.push(bare.rate);
@@ -51,7 +52,7 @@ pub(crate) async fn compare(
     let share = writes.map(|writes| median(&baselines) * writes as f64 / median(&fed));
     let slow = share.filter(|share| *share < LEAST).map(|share| {
         format!(
-            "the bare loop stores {share:.2} of what only publishing does ({:.0}/s): under {LEAST}",
+            "the bare loop does {share:.2} of what is possible at most ({:.0}/s): under {LEAST}",
             median(&fed)
         )
     });
@@ -59,7 +60,7 @@ pub(crate) async fn compare(
         name: name.to_owned(),
         ratio: Some(median(&ratios)),
         value: Some(median(&values)),
-        unit: Some("events/s"),
+        unit: Some(unit),
         baseline: Some(median(&baselines)),
         spread: spread(&ratios),
         goal,

@@ -43,7 +43,9 @@ pub(crate) async fn against_bare(
     let mut bare = Bare::start(rig, work, events).await;
     let mut ours = Ours::start(rig, work, class, isolation, events).await;
     let goal = Some(Goal::AtLeast(goal));
-    let outcome = compare(name, rig.options.rounds, goal, Some(work.writes()), &mut bare, &mut ours).await;
+    let outcome =
+        compare((name, "events/s"), rig.options.rounds, goal, Some(work.writes()), &mut bare, &mut ours)
+            .await;
     ours.end().await;
     bare.end(rig).await;
     outcome
@@ -56,7 +58,8 @@ async fn local(rig: &Rig) -> Outcome {
     let mut nats = Ours::start(rig, work, class, isolation, events).await;
     let mut local = Local { rig, work, class, isolation, events };
     let goal = Some(Goal::AtLeast(2.0));
-    let outcome = compare("dispatch/local", rig.options.rounds, goal, None, &mut nats, &mut local).await;
+    let outcome =
+        compare(("dispatch/local", "events/s"), rig.options.rounds, goal, None, &mut nats, &mut local).await;
     nats.end().await;
     outcome
 }

@@ -11,6 +11,7 @@ mod backlog;
 mod bare;
 mod compare;
 mod dispatch;
+mod executor;
 mod fanout;
 mod feed;
 mod instructions;
@@ -46,6 +47,10 @@ async fn main() -> ExitCode {
         Box::pin(instructions::traced()).await;
         return ExitCode::SUCCESS;
     }
+    if options.endpoint {
+        executor::endpoint::serve().await;
+        return ExitCode::SUCCESS;
+    }
     let rig = Rig::start(options).await;
     let mut results = Vec::new();
     results.extend(Box::pin(dispatch::run(&rig)).await);
@@ -53,6 +58,7 @@ async fn main() -> ExitCode {
     results.extend(Box::pin(state::run(&rig)).await);
     results.extend(Box::pin(sandbox::run(&rig)).await);
     results.extend(Box::pin(latency::run(&rig)).await);
+    results.extend(Box::pin(executor::run(&rig)).await);
     results.extend(Box::pin(backlog::run(&rig)).await);
     results.extend(Box::pin(instructions::run(&rig)).await);
     let report = Report::of(&rig, results);

@@ -4,7 +4,7 @@ use clap::Parser;
 use serde::Serialize;
 
 /// Every result there is.
-const RESULTS: [&str; 27] = [
+const RESULTS: [&str; 30] = [
     "dispatch/batch",
     "dispatch/event",
     "dispatch/record",
@@ -28,6 +28,9 @@ const RESULTS: [&str; 27] = [
     "latency/p50-most",
     "latency/p99-most",
     "latency/p999-most",
+    "executor/throughput-64",
+    "executor/throughput-1000",
+    "executor/added-ms-1",
     "backlog/peak-memory",
     "instructions/event",
     "instructions/batch",
@@ -56,6 +59,10 @@ pub(crate) struct Options {
     /// Events taken and not yet acked.
     #[arg(long, default_value_t = 1024, value_parser = clap::value_parser!(u64).range(1..=4000))]
     pub(crate) in_flight: u64,
+    /// This is the HTTP server that both sides of `executor` ask.
+    #[arg(long, hide = true)]
+    #[serde(skip)]
+    pub(crate) endpoint: bool,
     /// This is the copy whose instructions are counted.
     #[arg(long, hide = true)]
     #[serde(skip)]

@@ -129,7 +129,7 @@ fn plugin(input: &str, output: &str, class: Class, isolation: Isolation) -> Plug
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Nothing but the benchmark itself bounds what is under way.
-fn context(client: async_nats::Client) -> jetstream::Context {
+pub(crate) fn context(client: async_nats::Client) -> jetstream::Context {
     jetstream::ContextBuilder::new().max_ack_inflight(1 << 20).ack_timeout(PATIENCE).build(client)
 }
 

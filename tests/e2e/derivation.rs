@@ -227,7 +227,7 @@ async fn contract_2_4_ours_foreign_answers_leave_no_trace() {
     let before = daemon.scrape().await;
     world.publish(APPROVED, json!({ "plan_id": "p-1" })).await;
     // Before its deliberation is known, another's would be tried again.
-    world.wait_stored("cd.q.>", 1).await;
+    world.wait_stored("cd.e.>", 1).await;
     let ours = json!({ "task_id": "derive-p-1", "proposal": { "content": TWO_TASKS } });
     for subject in ["agent.response.completed.task-extraction", "agent.response.completed.backlog-review.dev"]
     {

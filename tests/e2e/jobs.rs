@@ -1,8 +1,9 @@
-//! The job queue: how long jobs and their statuses are kept, and what becomes of a job whose end can't be stored or whose
-//! backend hangs.
+//! Jobs as plugins know them: how long jobs and their statuses are kept, what becomes of a job whose end can't be stored or whose
+//! backend hangs, and who may cancel one.
 
 use async_nats::jetstream::stream;
 use harness::{
+    endpoint::Endpoint,
     metrics::counts,
     plugin::Plugin,
     setup::Setup,
@@ -40,7 +41,7 @@ async fn a_job_is_kept_for_a_week_and_its_status_for_a_day_longer() {
     let mut seen = world.watch("test.seen").await;
     let job = submit(&world, &mut seen, "Description: do it").await;
     world.quiet().await;
-    for (subject, kept) in [(format!("cd.j.{job}"), "604800s"), (format!("cd.q.{job}"), "691200s")] {
+    for (subject, kept) in [(format!("cd.j.*.*.*.{job}"), "604800s"), (format!("cd.e.{job}"), "691200s")] {
         let [message] = world.wait_stored(&subject, 1).await.try_into().expect("one");
         assert_eq!(message.header("Nats-TTL"), Some(kept), "{subject}");
     }
@@ -103,4 +104,81 @@ async fn a_stop_does_not_wait_for_an_executor_that_hangs() {
     let (_connection, _) = hanging.accept().await.expect("a connection");
     daemon.stop().await;
     assert!(daemon.log().text().contains("stopped while it was worked"), "{}", daemon.log().text());
+}
+
+#[tokio::test]
+async fn a_job_that_runs_is_stopped_by_the_plugin_that_submitted_it() {
+    let (world, endpoint) = (World::start().await, Endpoint::start().await);
+    let setup = submitter(&world)
+        .with("executor.backend", "queue")
+        .with("executor.model", "m")
+        .with("executor.endpoints.one.url", endpoint.url());
+    let _worker = setup.start_worker().await;
+    let _daemon = setup.start().await;
+    let mut seen = world.watch("test.seen").await;
+    let job = submit(&world, &mut seen, "!hold it").await;
+    endpoint.sees("the job", |seen| seen.open == 1).await;
+    // Twice is as once.
+    for _ in 0..2 {
+        world.publish("test.in", json!({ "cancel": job })).await;
+        assert_eq!(seen.next().await.json(), json!({ "cancelled": job }));
+    }
+    endpoint.sees("that nobody waits", |seen| seen.gone == 1).await;
+    let [failed] = world.wait_stored("agent.response.failed", 1).await.try_into().expect("one");
+    assert_eq!(
+        (&failed.payload()["task_id"], &failed.payload()["error_type"]),
+        (&json!("t-1"), &json!("cancelled"))
+    );
+    assert_eq!(status(&world, &mut seen, &job).await["phase"], "Cancelled");
+    world.publish("test.in", json!({ "cancel": job })).await;
+    assert_eq!(seen.next().await.json(), json!({ "cancelled": job }), "one that has ended");
+    assert_eq!(world.count("agent.response.>").await, 1);
+    assert_eq!(endpoint.seen().await.requests, 1);
+}
+
+#[tokio::test]
+async fn a_plugin_cancels_no_other_plugins_job() {
+    let world = World::start().await;
+    let daemon = submitter(&world).start().await;
+    let mut seen = world.watch("test.seen").await;
+    for (id, refusal) in [
+        ("other_normal_00000000_1-j0", Some("denied: ")),
+        ("clients_high_00000000_1", Some("denied: ")),
+        ("submit-job", Some("invalid: ")),
+        ("submit-job_normal_*_1", Some("invalid: ")),
+        ("submit-job_normal_00000000_never-was", None),
+    ] {
+        world.publish("test.in", json!({ "cancel": id })).await;
+        let told = seen.next().await.json();
+        match refusal {
+            Some(refusal) => {
+                assert!(told["refused"].as_str().is_some_and(|why| why.starts_with(refusal)), "{id}: {told}")
+            }
+            None => assert_eq!(told, json!({ "cancelled": id })),
+        }
+    }
+    world.quiet().await;
+    let wishes = world.stored("cd.x.>").await;
+    assert_eq!(
+        wishes.iter().map(|wish| wish.subject.as_str()).collect::<Vec<_>>(),
+        ["cd.x.submit-job_normal_00000000_never-was"]
+    );
+    assert_eq!(world.count("agent.response.>").await, 0);
+    drop(daemon);
+}
+
+#[tokio::test]
+async fn a_jobs_queue_is_told_of_before_the_job_is_there() {
+    let world = World::start().await;
+    let _daemon = submitter(&world).start().await;
+    let mut seen = world.watch("test.seen").await;
+    world
+        .publish("test.in", json!({ "task_id": "t-1", "prompt": "p", "role": "DEV", "priority": "high" }))
+        .await;
+    let job = seen.next().await.json()["job"].as_str().expect("a job").to_owned();
+    assert!(job.starts_with("submit-job_high_"), "{job}");
+    let [queue] = world.wait_stored("cd.u.>", 1).await.try_into().expect("one");
+    let [job] = world.wait_stored("cd.j.>", 1).await.try_into().expect("one");
+    assert!(queue.subject.starts_with("cd.u.submit-job.high.") && queue.sequence < job.sequence);
+    assert_eq!(queue.json()["model"], job.json()["job"]["model"]);
 }

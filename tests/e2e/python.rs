@@ -1,7 +1,8 @@
 //! A fleet in Python: its services, its people and its agents, with stubs that grpcio-tools generates from `proto/` and with
-//! nats-py, against the daemon with all of its brains.
+//! nats-py, against the daemon with all of its brains, and against the executor.
 
 use harness::{
+    endpoint::Endpoint,
     pipeline::{bundled, executed_at},
     process::{Process, output},
     python::script,
@@ -48,4 +49,39 @@ async fn a_fleet_in_python_takes_a_story_from_its_first_draft_to_testing() {
     assert_eq!(result, json!({"story": "TESTING", "tasks": 4}));
     assert_eq!(world.count("task.derivation.failed").await, 0);
     assert_eq!(world.count("cofferdam.dead.>").await, 0);
+}
+
+/// Drives an executor as a Python client; gives the responses that it heard of.
+async fn driven(world: &World, executor: &harness::daemon::Daemon, admin: bool) -> Value {
+    let mut drive = script("executor.py");
+    drive.args(["--nats", &world.nats.url(), "--grpc", executor.executor()]);
+    if admin {
+        drive.args(["--admin", executor.admin()]);
+    }
+    let driven = output("executor.py", drive).await;
+    let told = String::from_utf8_lossy(&driven.stderr);
+    assert!(driven.status.success(), "{told}\nthe executor: {}", executor.log().text());
+    serde_json::from_slice(&driven.stdout).expect("a result")
+}
+
+#[tokio::test]
+async fn contract_3_a_client_in_python_submits_polls_and_hears_of_each_answer_once() {
+    let world = World::start().await;
+    let setup =
+        world.setup().with("executor.backend", "offline").with("executor.grpc.listen", vec!["127.0.0.1:0"]);
+    let daemon = setup.start().await;
+    assert_eq!(driven(&world, &daemon, false).await, json!({"responses": 5}));
+}
+
+#[tokio::test]
+async fn a_client_in_python_hears_of_failures_and_cancellations_from_workers_of_the_queue() {
+    let (world, endpoint) = (World::start().await, Endpoint::start().await);
+    let setup = world
+        .setup()
+        .with("executor.backend", "queue")
+        .with("executor.model", "m")
+        .with("executor.endpoints.one.url", endpoint.url())
+        .with("executor.grpc.listen", vec!["127.0.0.1:0"]);
+    let worker = setup.start_worker().await;
+    assert_eq!(driven(&world, &worker, true).await, json!({"responses": 7}));
 }

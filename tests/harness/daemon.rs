@@ -16,6 +16,7 @@ pub struct Daemon {
     process: Process,
     admin: String,
     grpc: Vec<String>,
+    executor: Vec<String>,
     bus: String,
 }
 
@@ -37,9 +38,12 @@ impl Daemon {
         };
         assert_eq!(ready["ready"], true, "{ready}");
         let text = |key: &str| ready[key].as_str().unwrap_or_else(|| panic!("{key}: {ready}")).to_owned();
-        let grpc =
-            ready["grpc"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned);
-        Ok(Daemon { admin: text("admin"), grpc: grpc.collect(), bus: text("bus"), process })
+        let addresses = |key: &str| -> Vec<String> {
+            ready[key].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        // Of `cofferdam executor` it is the only gRPC there is.
+        let executor = if ready["executor"].is_array() { addresses("executor") } else { addresses("grpc") };
+        Ok(Daemon { admin: text("admin"), grpc: addresses("grpc"), executor, bus: text("bus"), process })
     }
 
     /// The address of the admin port.
@@ -54,6 +58,11 @@ impl Daemon {
 
     pub fn grpcs(&self) -> &[String] {
         &self.grpc
+    }
+
+    /// The first address where the executor is served.
+    pub fn executor(&self) -> &str {
+        self.executor.first().expect("[executor.grpc] listen in the test's configuration")
     }
 
     /// Of the process.

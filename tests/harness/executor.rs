@@ -1,7 +1,10 @@
 //! A Ray Executor in the test's own process, for what `fleet ray` does not do: it keeps every request, and answers each
 //! as the test says.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex},
+};
 
 use async_nats::jetstream::Context;
 use fleet_proto::ray_executor::v1::{
@@ -23,6 +26,8 @@ pub enum Reply {
     Text(String),
     /// Accepted; these messages are published, whatever they are: subject and body.
     Messages(Vec<(String, Value)>),
+    /// Accepted; whoever asks is told this, one after another, and then always the last. Nothing is published.
+    Told(Vec<GetDeliberationStatusResponse>),
     /// Not accepted.
     Refuse(Status),
 }
@@ -47,6 +52,8 @@ struct Service {
     script: Script,
     jetstream: Context,
     asked: Arc<Mutex<Vec<Asked>>>,
+    /// Still to be told, by deliberation.
+    told: Mutex<HashMap<String, VecDeque<GetDeliberationStatusResponse>>>,
 }
 
 impl Executor {
@@ -55,8 +62,12 @@ impl Executor {
         script: impl Fn(&ExecuteDeliberationRequest) -> Reply + Send + Sync + 'static,
     ) -> Executor {
         let asked = Arc::<Mutex<Vec<Asked>>>::default();
-        let service =
-            Service { script: Arc::new(script), jetstream: world.jetstream.clone(), asked: asked.clone() };
+        let service = Service {
+            script: Arc::new(script),
+            jetstream: world.jetstream.clone(),
+            asked: asked.clone(),
+            told: Mutex::default(),
+        };
         let (address, server) = serve(RayExecutorServiceServer::new(service)).await;
         Executor { address, asked, server }
     }
@@ -100,6 +111,10 @@ impl RayExecutorService for Service {
                 vec![("agent.response.completed".to_owned(), message)]
             }
             Reply::Messages(messages) => messages,
+            Reply::Told(statuses) => {
+                self.told.lock().expect("no poison").insert(deliberation_id.clone(), statuses.into());
+                Vec::new()
+            }
         };
         let jetstream = self.jetstream.clone();
         tokio::spawn(async move {
@@ -125,9 +140,14 @@ impl RayExecutorService for Service {
 
     async fn get_deliberation_status(
         &self,
-        _: Request<GetDeliberationStatusRequest>,
+        request: Request<GetDeliberationStatusRequest>,
     ) -> Result<Response<GetDeliberationStatusResponse>, Status> {
-        Err(Status::unimplemented("not part of these tests"))
+        let mut told = self.told.lock().expect("no poison");
+        let Some(statuses) = told.get_mut(&request.into_inner().deliberation_id) else {
+            return Err(Status::unimplemented("not part of these tests"));
+        };
+        let next = if statuses.len() > 1 { statuses.pop_front() } else { statuses.front().cloned() };
+        Ok(Response::new(next.expect("something to tell")))
     }
 
     async fn get_status(&self, _: Request<GetStatusRequest>) -> Result<Response<GetStatusResponse>, Status> {

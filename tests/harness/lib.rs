@@ -6,6 +6,7 @@
     reason = "a failing harness fails its test"
 )]
 
+pub mod answering;
 pub mod burst;
 pub mod child;
 pub mod churn;
@@ -15,12 +16,14 @@ pub mod counting;
 pub mod daemon;
 pub mod dice;
 pub mod disk;
+pub mod endpoint;
 pub mod executor;
 pub mod fleet;
 pub mod gate;
 pub mod guests;
 pub mod halting;
 pub mod http;
+pub mod jobs;
 pub mod ledger;
 pub mod metrics;
 pub mod nats;

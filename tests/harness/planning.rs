@@ -157,8 +157,8 @@ impl TaskDerivationPlanningService for Service {
         let plan_id = self.arrived("GetPlanContext", request).await.plan_id;
         let plan = PlanContext {
             story_id: format!("story-of-{plan_id}"),
+            title: format!("A plan {plan_id}"),
             plan_id,
-            title: "A plan".to_owned(),
             description: "Something is to be built.".to_owned(),
             acceptance_criteria: vec!["It works".to_owned()],
             technical_notes: String::new(),

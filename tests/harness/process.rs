@@ -19,8 +19,9 @@ use tokio::{
 use crate::wait::{PATIENCE, wait_for, within};
 
 /// Settings that a developer's shell may have; a test brings its own.
-const VARIABLES: [&str; 13] = [
+const VARIABLES: [&str; 14] = [
     "COFFERDAM_ADMIN",
+    "COFFERDAM_EXECUTOR_LISTEN",
     "COFFERDAM_GRPC_LISTEN",
     "COFFERDAM_LISTEN",
     "COFFERDAM_PLUGINS",

@@ -104,6 +104,17 @@ impl Setup {
         Daemon::start(self.command()).await
     }
 
+    /// Starts `cofferdam executor` and waits until it takes jobs.
+    pub async fn start_worker(&self) -> Daemon {
+        self.write();
+        Daemon::start(self.cofferdam(&["executor"])).await
+    }
+
+    /// The same with the file that is there.
+    pub async fn start_worker_as_it_is(&self) -> Daemon {
+        Daemon::start(self.cofferdam(&["executor"])).await
+    }
+
     /// Starts a daemon that may well die of what it finds; `None` if it did before it took events.
     pub async fn start_perhaps(&self) -> Option<Daemon> {
         self.write();

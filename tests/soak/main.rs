@@ -1,5 +1,6 @@
 //! The soak behind `cargo xtask crash`: a workload under faults, then a look at what came of it. `soak run` prints one
-//! JSON document; `soak ledger` is the process that the workload's guest calls.
+//! JSON document; `soak ledger` is the process that the workload's guest calls. `soak jobs` does the same with the executor's
+//! workers, and `soak endpoint` is the process that they ask.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -10,6 +11,7 @@
 mod collect;
 mod faults;
 mod feed;
+mod jobs;
 mod journal;
 mod ledger;
 mod line;
@@ -42,6 +44,16 @@ async fn main() -> ExitCode {
         }
         Mode::Run(options) => {
             let report = Box::pin(soak::run(options)).await;
+            let text = serde_json::to_string_pretty(&report).expect("JSON");
+            writeln!(std::io::stdout().lock(), "{text}").expect("standard output");
+            if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Mode::Endpoint { journal } => {
+            jobs::endpoint::serve(&journal).await;
+            ExitCode::SUCCESS
+        }
+        Mode::Jobs(options) => {
+            let report = Box::pin(jobs::run(options)).await;
             let text = serde_json::to_string_pretty(&report).expect("JSON");
             writeln!(std::io::stdout().lock(), "{text}").expect("standard output");
             if report.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }

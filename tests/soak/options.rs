@@ -15,6 +15,14 @@ pub(crate) struct Cli {
 pub(crate) enum Mode {
     /// Runs the workload under faults and prints what came of it.
     Run(Options),
+    /// Works jobs with workers that are killed, and prints what came of them.
+    Jobs(crate::jobs::Options),
+    /// Answers the workers' requests, each after a while.
+    Endpoint {
+        /// Each request is a line here, and each answer.
+        #[arg(long)]
+        journal: PathBuf,
+    },
     /// Counts calls, by idempotency key.
     Ledger {
         #[arg(long)]

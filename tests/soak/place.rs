@@ -22,7 +22,7 @@ use crate::{
 /// The shortest that leaves time for heartbeats on a busy machine.
 pub(crate) const ACK_WAIT: Duration = Duration::from_secs(1);
 /// Settings that a developer's shell may have.
-const VARIABLES: [&str; 9] = [
+pub(crate) const VARIABLES: [&str; 9] = [
     "COFFERDAM_ADMIN",
     "COFFERDAM_GRPC_LISTEN",
     "COFFERDAM_LISTEN",
@@ -199,7 +199,7 @@ impl Place {
         format!(
             "[bus]\n{bus}\n[admin]\nlisten = {:?}\n[log]\nlevel = \"warn\"\nformat = \"json\"\n[sandbox]\ncache = {}\n\
              instances = 64\n[dispatch]\nmax-in-flight = 48\nmax-deliveries = 1000\ndrain = \"20s\"\n[executor]\n\
-             backend = \"offline\"\nconcurrency = 12\n[upstreams.ledger]\naddress = \"http://{}\"\ntimeout = \"2s\"\nonce = [\"soak.Ledger/Count\"]\n\
+             backend = \"offline\"\nlease = \"1s\"\nconcurrency = 12\n[upstreams.ledger]\naddress = \"http://{}\"\ntimeout = \"2s\"\nonce = [\"soak.Ledger/Count\"]\n\
              token-file = \"host-{number}.token\"\n[plugins.soak]\ncomponent = {}\nmanifest = \"soak.toml\"\n\
              [plugins.soak.grants]\npublish = [\"cofferdam.story.soak.>\"]\nrpc = [\"ledger/soak.Ledger/Run\", \"ledger/soak.Ledger/Count\"]\n\
              executor = [\"default\"]\nstate = [\"soak\"]\n",
@@ -244,7 +244,7 @@ fn window(options: &Options) -> Duration {
 }
 
 /// One of the workspace's programs: beside this one, as cargo puts them.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().expect("our own path");
     let file = own.with_file_name(name);
     assert!(file.is_file(), "{} is not there: run `cargo xtask crash`", file.display());

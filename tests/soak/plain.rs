@@ -13,7 +13,6 @@ use fleet_proto::bus::v1::{
     Message, PublishRequest, ReadRequest, bus_service_client::BusServiceClient, read_request::Start,
 };
 use futures_util::StreamExt as _;
-use serde_json::{Value, json};
 
 /// Streams of the workload: name, subjects, and who writes there.
 const STREAMS: [(&str, &str, Writer); 3] = [
@@ -28,8 +27,8 @@ const LONG_WINDOW: Duration = Duration::from_secs(600);
 enum Writer {
     Soak,
     Guest,
-    /// All its answers are on one subject, and the jobs of a killed host come again after two minutes: with a short window
-    /// each of them would have a walk through all answers since.
+    /// All its answers are on one subject: with a short window each job that comes again would have a walk through all answers
+    /// since. The soak of jobs has one.
     Executor,
 }
 
@@ -164,29 +163,17 @@ impl Plain {
         }
         Ok(all)
     }
-
-    /// On NATS: changes how long the executor's durable waits before jobs of a killed host come again, as an operator may.
-    pub(crate) async fn executors_ack_wait(&self, wait: Duration) -> anyhow::Result<()> {
-        let Plain::Nats { client, .. } = self else { return Ok(()) };
-        let ask = async |verb: &str, body: String| -> anyhow::Result<Value> {
-            let subject = format!("$JS.API.CONSUMER.{verb}.COFFERDAM.cofferdam-executor");
-            let answer: Value = serde_json::from_slice(&client.request(subject, body.into()).await?.payload)?;
-            anyhow::ensure!(answer["error"].is_null(), "{answer}");
-            Ok(answer["config"].clone())
-        };
-        let mut config = ask("INFO", String::new()).await?;
-        config["ack_wait"] = u64::try_from(wait.as_nanos())?.into();
-        let request = json!({ "stream_name": "COFFERDAM", "config": config });
-        ask("DURABLE.CREATE", request.to_string()).await?;
-        Ok(())
-    }
 }
 
 fn addresses(urls: &[String]) -> Vec<ServerAddr> {
     urls.iter().map(|url| url.parse().expect("a URL")).collect()
 }
 
-async fn read_nats(jetstream: &jetstream::Context, subject: &str, from: u64) -> anyhow::Result<Vec<Stored>> {
+pub(crate) async fn read_nats(
+    jetstream: &jetstream::Context,
+    subject: &str,
+    from: u64,
+) -> anyhow::Result<Vec<Stored>> {
     // Asked each time: a host may make the stream later than we first look.
     let stream = match jetstream.stream_by_subject(subject).await {
         Ok(stream) => stream,

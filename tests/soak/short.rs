@@ -1,4 +1,4 @@
-//! A short soak on each bus, and that a build which acks before it commits does not pass one. The soak is a program of its
+//! A short soak on each bus, one of the executor's workers, and that a build which acks before it commits does not pass one. The soak is a program of its
 //! own (`cargo xtask crash`); here it is only run.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -48,6 +48,24 @@ fn keys_stay_in_order_over_kills_of_the_only_daemon() {
 #[test]
 fn nothing_is_lost_or_repeated_in_a_short_soak_on_the_embedded_bus() {
     passes("--bus local --events 600 --kills 6 --fault daemon --fault torn");
+}
+
+#[test]
+fn every_job_ends_once_in_a_short_soak_of_workers() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_soak"));
+    command.args("jobs --jobs 120 --workers 3 --kills 2".split(' '));
+    let (report, said, content) = run(command);
+    assert!(content, "{report:#}\n{said}");
+    assert_eq!((&report["lost"], &report["repeated"]), (&0.into(), &0.into()), "{report:#}");
+    assert!(report["requests_repeated"].as_u64() > Some(0), "no kill hit anything: {report:#}");
+}
+
+#[test]
+fn a_build_that_acks_before_it_commits_loses_jobs() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_soak"));
+    command.args("jobs --jobs 60 --workers 3 --kills 1".split(' ')).env("COFFERDAM_BROKEN", "ack-first");
+    let (report, _, content) = run(command);
+    assert!(!content && report["lost"].as_u64() > Some(0), "an early ack went unnoticed: {report:#}");
 }
 
 /// `$COFFERDAM_BROKEN` is read by debug builds only.

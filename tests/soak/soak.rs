@@ -35,8 +35,6 @@ const POLL: Duration = Duration::from_millis(20);
 const QUIET: Duration = Duration::from_secs(25);
 /// Streams of the fleet's contract keep their newest 10,000 messages.
 const COLLECT: Duration = Duration::from_secs(3);
-/// What the product gives its executor's durable.
-const EXECUTORS: Duration = Duration::from_secs(30);
 
 struct Soak {
     options: Options,
@@ -114,9 +112,7 @@ impl Soak {
 
     /// Waits until all is through, then lets every host come again to whatever it may think is not.
     async fn rest(&mut self) {
-        self.place.plain.executors_ack_wait(ACK_WAIT).await.expect("the executor's durable");
         self.quiet(true).await;
-        self.place.plain.executors_ack_wait(EXECUTORS).await.expect("the executor's durable");
         self.place.stop_hosts().await;
         for number in 0..self.place.hosts.len() {
             self.place.start_host(number).await;

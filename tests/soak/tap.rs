@@ -33,7 +33,7 @@ impl Tap {
     pub(crate) async fn on(client: Client) -> Tap {
         let heard = Arc::<Mutex<Heard>>::default();
         // One subscription for each, all on one connection; times are taken when a message is taken.
-        for subject in ["cd.s.>", "cd.c.>", "cd.j.*", "cofferdam.story.soak.>", "$JS.ACK.PLANNING_EVENTS.>"] {
+        for subject in ["cd.s.>", "cd.c.>", "cd.j.>", "cofferdam.story.soak.>", "$JS.ACK.PLANNING_EVENTS.>"] {
             let mut messages = client.subscribe(subject).await.expect("a subscription");
             let heard = heard.clone();
             tokio::spawn(async move {

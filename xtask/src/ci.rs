@@ -8,7 +8,7 @@ use crate::tool::Tool;
 use crate::{bench, cargo, test, tools};
 
 pub(crate) fn run(repo: &Repo, steps: &Steps) -> Result<()> {
-    let ran = checks(repo, steps).and_then(|()| test::all(repo, steps, &[]));
+    let ran = checks(repo, steps).and_then(|()| test::all(repo, steps, &[], false));
     if ran.is_ok() {
         bench::instructions(repo, steps);
     }

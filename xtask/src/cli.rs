@@ -43,6 +43,9 @@ pub(crate) enum Command {
     Test {
         /// Only tests whose name contains one of these.
         filter: Vec<String>,
+        /// Those against a real model's server, too: llama.cpp with a tiny model, or the server at `COFFERDAM_LLM_URL`.
+        #[arg(long)]
+        with_llm: bool,
     },
     /// Runs a workload under kills and other faults, and prints what was lost, repeated or out of order, as one JSON document.
     Crash(Crash),
@@ -84,9 +87,9 @@ pub(crate) struct Crash {
     pub(crate) bus: String,
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) events: u64,
-    /// Processes that are killed; other faults come on top of them.
-    #[arg(long, value_name = "N", default_value_t = 20)]
-    pub(crate) kills: u64,
+    /// Processes that are killed; other faults come on top of them. With `--jobs`: kills of each worker. Default: 20, or 10.
+    #[arg(long, value_name = "N")]
+    pub(crate) kills: Option<u64>,
     /// Repeats a schedule; the document names the seed that it had.
     #[arg(long, value_name = "S")]
     pub(crate) seed: Option<u64>,
@@ -99,6 +102,12 @@ pub(crate) struct Crash {
     /// Hosts that share the durables. Default: 2 on NATS; the embedded bus has one.
     #[arg(long, value_name = "N")]
     pub(crate) daemons: Option<u64>,
+    /// Instead of events: so many jobs, worked by `cofferdam executor` processes on NATS that are killed while they hold leases.
+    #[arg(long, value_name = "N", conflicts_with_all = ["bus", "events", "fault", "nodes", "daemons"])]
+    pub(crate) jobs: Option<u64>,
+    /// Processes that work the jobs. Default: 3.
+    #[arg(long, value_name = "N", requires = "jobs")]
+    pub(crate) workers: Option<u64>,
     /// Leave logs and data there.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,

@@ -18,7 +18,7 @@ pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Crash) -> Result<()> {
     let again = format!("cargo xtask crash {}", words(args).join(" "));
     let (document, status) = steps.run("soak", |step| {
         Tool::new(soak, &repo.log("soak"), &again)
-            .arg("run")
+            .arg(if args.jobs.is_some() { "jobs" } else { "run" })
             .args(words(args))
             .env("NATS_SERVER", &tools.nats.path)
             .without_fleet_settings()
@@ -46,11 +46,18 @@ pub(crate) fn build(repo: &Repo, step: &Step, program: &str) -> Result<PathBuf> 
 
 /// The soak takes the same words.
 fn words(args: &Crash) -> Vec<String> {
-    let mut words = vec!["--bus".to_owned(), args.bus.clone()];
-    for (name, value) in [("--events", args.events), ("--kills", args.kills)] {
-        words.extend([name.to_owned(), value.to_string()]);
+    let mut words = Vec::new();
+    if args.jobs.is_none() {
+        words.extend(["--bus".to_owned(), args.bus.clone(), "--events".to_owned(), args.events.to_string()]);
     }
-    for (name, value) in [("--seed", args.seed), ("--daemons", args.daemons)] {
+    let numbers = [
+        ("--jobs", args.jobs),
+        ("--workers", args.workers),
+        ("--kills", args.kills),
+        ("--seed", args.seed),
+        ("--daemons", args.daemons),
+    ];
+    for (name, value) in numbers {
         words.extend(value.into_iter().flat_map(|value| [name.to_owned(), value.to_string()]));
     }
     if let Some(nodes) = &args.nodes {
@@ -74,9 +81,12 @@ mod tests {
 
     #[test]
     fn the_soak_is_told_what_the_person_said() {
-        let line =
-            "xtask crash --bus nats --events 500 --kills 7 --seed 3 --nodes 3 --fault daemon --fault cut";
-        let Command::Crash(args) = Cli::parse_from(line.split(' ')).command else { unreachable!() };
-        assert_eq!(words(&args).join(" "), line.trim_start_matches("xtask crash "));
+        for line in [
+            "xtask crash --bus nats --events 500 --kills 7 --seed 3 --nodes 3 --fault daemon --fault cut",
+            "xtask crash --jobs 500 --workers 2 --kills 7 --seed 3 --keep soak",
+        ] {
+            let Command::Crash(args) = Cli::parse_from(line.split(' ')).command else { unreachable!() };
+            assert_eq!(words(&args).join(" "), line.trim_start_matches("xtask crash "));
+        }
     }
 }

@@ -83,7 +83,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Profile(args) => profile::run(&repo, &steps, &args),
         Command::Burst(args) => burst::run(&repo, &steps, &args),
         Command::Crash(args) => crash::run(&repo, &steps, &args),
-        Command::Test { filter } => test::run(&repo, &steps, &filter),
+        Command::Test { filter, with_llm } => test::run(&repo, &steps, &filter, with_llm),
         Command::Ci => ci::run(&repo, &steps),
     }
 }

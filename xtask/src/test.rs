@@ -7,6 +7,8 @@ use anyhow::{Result, bail};
 use crate::guests::{self, Selection};
 use crate::repo::Repo;
 use crate::steps::{Phase, Step, Steps, seconds};
+use crate::tool::Tool;
+use crate::tools::{Tools, llm, llm::Server};
 use crate::{Told, binaries, cargo, terminal, tools};
 
 /// What the test binaries told, in all.
@@ -20,11 +22,22 @@ pub(crate) struct Count {
     cases: [u64; 2],
 }
 
+impl Count {
+    fn add(&mut self, other: Count) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.names.extend(other.names);
+        self.cases.iter_mut().zip(other.cases).for_each(|(cases, more)| *cases += more);
+    }
+}
+
+/// The modules whose tests need a model's server.
+const REAL: &str = "real::";
 /// The buses, and the modules that hold the suite's tests on each: `tests/e2e/bus/mod.rs` makes them.
 const BUSES: [(&str, &str); 2] = [("nats", "::on_nats::"), ("local", "::on_local::")];
 
-pub(crate) fn run(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<()> {
-    report(steps, all(repo, steps, filter))
+pub(crate) fn run(repo: &Repo, steps: &Steps, filter: &[String], with_llm: bool) -> Result<()> {
+    report(steps, all(repo, steps, filter, with_llm))
 }
 
 /// Where the time went, what failed, and as the very last line the sum, for whoever reads only that.
@@ -35,7 +48,9 @@ pub(crate) fn report(steps: &Steps, ran: Result<Count>) -> Result<()> {
         terminal::out(&format!("failed: {name}"));
     }
     if count.failed > 0 {
-        terminal::err("error: `cargo xtask test NAME` runs one of the failed tests again");
+        let real = count.names.iter().any(|name| name.starts_with(REAL));
+        let again = if real { "cargo xtask test --with-llm NAME" } else { "cargo xtask test NAME" };
+        terminal::err(&format!("error: `{again}` runs one of the failed tests again"));
     }
     if let Some(cases) = conformance(&count.cases) {
         terminal::out(&cases);
@@ -44,9 +59,10 @@ pub(crate) fn report(steps: &Steps, ran: Result<Count>) -> Result<()> {
     if count.failed > 0 { Err(Told.into()) } else { Ok(()) }
 }
 
-pub(crate) fn all(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<Count> {
+pub(crate) fn all(repo: &Repo, steps: &Steps, filter: &[String], with_llm: bool) -> Result<Count> {
     let tools = tools::setup(repo, steps, None)?;
     tools::python(repo, steps)?;
+    let llm = with_llm.then(|| tools::llm(repo, steps)).transpose()?;
     guests::build(repo, steps, &tools.wasm, Selection { names: &[], fixtures: true })?;
     steps.run("build programs and tests", |step| {
         binaries::require_disk(repo)?;
@@ -54,28 +70,52 @@ pub(crate) fn all(repo: &Repo, steps: &Steps, filter: &[String]) -> Result<Count
         let build = cargo::command(repo, "build-tests", "cargo build --workspace --all-targets");
         build.args(["build", "--workspace", "--all-targets"]).run(step).map(drop)
     })?;
-    steps.run("tests", |step| test(repo, step, &tools, filter))
+    let mut count = steps.run("tests", |step| test(repo, step, &tools, filter))?;
+    if filter.is_empty() && count.failed == 0 && count.cases[0] != count.cases[1] {
+        let [nats, local] = count.cases;
+        bail!("the buses ran different numbers of conformance cases: nats {nats}, local {local}")
+    }
+    if let Some(llm) = llm {
+        count.add(steps.run("tests against a model's server", |step| {
+            let server = llm.serve(repo, step)?;
+            test_with(repo, step, &tools, &server, filter)
+        })?);
+    }
+    if count.passed + count.failed == 0 {
+        bail!("no test matches `{}`", filter.join(" "));
+    }
+    Ok(count)
 }
 
-fn test(repo: &Repo, step: &Step, tools: &tools::Tools, filter: &[String]) -> Result<Count> {
+fn test(repo: &Repo, step: &Step, tools: &Tools, filter: &[String]) -> Result<Count> {
     let again = format!("cargo test --workspace --no-fail-fast -- {}", filter.join(" "));
     let cargo = cargo::command(repo, "tests", again.trim_end_matches([' ', '-']))
-        .env("NATS_SERVER", &tools.nats.path)
         .env("RUST_TEST_THREADS", threads())
         .args(["test", "--workspace", "--no-fail-fast", "--"])
-        .args(filter)
-        .echo();
-    let (lines, status) = cargo.run_to_status(step)?;
+        .args(filter);
+    run_and_count(step, tools, cargo)
+}
+
+/// Those that are ignored elsewhere.
+fn test_with(repo: &Repo, step: &Step, tools: &Tools, server: &Server, filter: &[String]) -> Result<Count> {
+    let real = [REAL.to_owned()];
+    let filter = if filter.is_empty() { &real } else { filter };
+    // Four threads: a server has so many slots, and their patience is for that.
+    let cargo = cargo::command(repo, "tests", "cargo xtask test --with-llm real::")
+        .env(llm::VARIABLE, &server.url)
+        .env("RUST_TEST_THREADS", "4")
+        .args(["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast", "--", "--ignored"])
+        .args(filter);
+    run_and_count(step, tools, cargo)
+}
+
+fn run_and_count(step: &Step, tools: &Tools, cargo: Tool) -> Result<Count> {
+    let (lines, status) = cargo.env("NATS_SERVER", &tools.nats.path).echo().run_to_status(step)?;
     let count = count(&lines);
     step.note(format!("{} passed, {} failed", count.passed, count.failed));
     match status {
         // The counted failures say it all; anything else (a crash, a build) does not show in them.
         Err(error) if count.failed == 0 => Err(error),
-        _ if count.passed + count.failed == 0 => bail!("no test matches `{}`", filter.join(" ")),
-        Ok(()) if filter.is_empty() && count.cases[0] != count.cases[1] => {
-            let [nats, local] = count.cases;
-            bail!("the buses ran different numbers of conformance cases: nats {nats}, local {local}")
-        }
         _ => Ok(count),
     }
 }

@@ -108,6 +108,8 @@ pub struct Origin {
     /// Nanoseconds since the epoch.
     pub stream_created: u64,
     pub durable: String,
+    /// The same of the durable: one that was deleted and made anew hands out again what it handed out before.
+    pub durable_created: u64,
     pub filter: String,
     pub ack_wait: Duration,
     pub ordered: bool,
@@ -128,6 +130,8 @@ pub struct Delivery {
     pub stored: Stored,
     /// From 1; a hint: a bus that was killed may count from 1 again.
     pub count: u32,
+    /// A hint: how many more its durable had that were delivered to nobody yet.
+    pub behind: u64,
     /// When it came to this process.
     pub arrived: Instant,
     id: String,
@@ -136,9 +140,15 @@ pub struct Delivery {
 
 impl Delivery {
     /// One that has just come.
-    pub(crate) fn new(origin: Arc<Origin>, stored: Stored, count: u32, settle: Box<dyn Settle>) -> Delivery {
+    pub(crate) fn new(
+        origin: Arc<Origin>,
+        stored: Stored,
+        count: u32,
+        behind: u64,
+        settle: Box<dyn Settle>,
+    ) -> Delivery {
         let id = format!("{}.{}", origin.id, stored.sequence);
-        Delivery { origin, stored, count, arrived: Instant::now(), id, settle }
+        Delivery { origin, stored, count, behind, arrived: Instant::now(), id, settle }
     }
 
     /// `<origin>.<sequence>`: unique, the same on every delivery.
@@ -191,6 +201,10 @@ pub(crate) trait Settle: Send + Sync {
 #[async_trait]
 pub trait Deliveries: Send {
     async fn next(&mut self) -> Result<Delivery, Error>;
+    /// From now on `next` gives this many more, until it is said again, and holds nothing beyond: what has been fetched and
+    /// is not wanted is handed back, so that another host gets it at once. Before it is said for the first time there is
+    /// no such limit. Where the durable is ordered it says nothing: who has the turn has all.
+    async fn want(&mut self, count: usize);
     /// Hands back what was fetched and not yet taken, so that another host gets it at once.
     async fn close(&mut self);
 }
@@ -231,7 +245,11 @@ pub trait Bus: Send + Sync + 'static {
     /// settings is an error that shows both sides.
     async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<Arc<Origin>, Error>;
 
-    /// Takes deliveries; at most `buffer` are fetched ahead of the caller.
+    /// The durable, if it is there. Makes nothing: for whoever only looks.
+    async fn durable(&self, stream: &str, name: &str) -> Result<Option<Arc<Origin>>, Error>;
+
+    /// Takes deliveries; at most `buffer` are fetched ahead of the caller. With 0 those that it wants are, and none before it says
+    /// how many.
     async fn deliveries(&self, origin: &Arc<Origin>, buffer: usize) -> Result<Box<dyn Deliveries>, Error>;
 
     /// How far behind the durable is, and what its stream will keep for it. For a look now and then.

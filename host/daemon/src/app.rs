@@ -12,12 +12,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     admin::{self, Status},
     capabilities::{Services, Upstreams},
-    config::{BusKind, Config},
+    config::{BusKind, Config, ExecutorConfig},
     dispatch::{self, Admission, Dispatch, Route, Subscriber, inbox},
-    executor,
+    executor::{self, Shift, Worker, service},
     observe::{backlog, metrics::Metrics},
     plugins::{self, Plugin},
-    serve::{Front, Listeners, Ready, Tls, Tokens},
+    serve::{self, Bound, Front, Listeners, Ready, Tls, Tokens},
     streams,
 };
 
@@ -28,17 +28,24 @@ const MAX_ACK_PENDING: u32 = 65_536;
 const MAX_ORDERED_PENDING: u32 = 4096;
 
 /// How long a host that stops waits for answers of other hosts: a turn is mostly handed over in milliseconds.
-const LINGER: Duration = Duration::from_secs(5);
+pub(crate) const LINGER: Duration = Duration::from_secs(5);
+
+/// What health calls the queues of jobs.
+pub(crate) const QUEUES: &str = "the queues of jobs";
 
 /// A daemon that is ready to run.
 pub struct App {
     config: Config,
     services: Arc<Services>,
+    /// Of jobs, where this daemon works them.
+    worker: Option<Arc<Worker>>,
     plugins: Vec<Arc<Plugin>>,
     subscribers: Vec<Arc<Subscriber>>,
     dispatch: Arc<Dispatch>,
     admin: TcpListener,
     grpc: Listeners,
+    /// Where the executor is served, by a daemon that works jobs.
+    executor: Option<Bound>,
 }
 
 impl App {
@@ -52,19 +59,34 @@ impl App {
                 .context("a plugin's metrics can't be registered")?,
         );
         let upstreams = Upstreams::connect(&config.upstreams)?;
-        let tls = Tls::read(&config.grpc)?;
+        let tls = Tls::read(&config.grpc, serve::PLUGINS)?;
+        let executor = match config.executor.clone().filter(|_| config.works_jobs()) {
+            Some(executor) => Some((executor.clone(), Tls::read(&executor.grpc, serve::EXECUTOR)?)),
+            None => None,
+        };
+        if let Some(executor) = &config.executor {
+            executor::examine(&executor.inference)?;
+        }
         let bus = connect(&config).await?;
         let admin = bind(config.admin.listen).await?;
         let grpc = Listeners::bind(&config, tls).await?;
+        let executor = match executor {
+            Some((executor, tls)) => Some(Bound::bind(&executor.grpc, tls, serve::EXECUTOR).await?),
+            None => None,
+        };
         let sandbox = plugins::sandbox(&config)?;
         let plugins = plugins::load_all(inspected, &config, &sandbox).await?;
         streams::ensure(&bus, config.bus.create_streams)
             .await
             .context("the streams of the fleet contract")?;
-        let services = Arc::new(Services { bus, upstreams, executor: config.executor.clone(), metrics });
-        if services.executor.is_some() {
-            executor::prepare(&services.bus).await.context("the job queue")?;
-        }
+        let services = Arc::new(Services::new(bus, upstreams, &config, metrics));
+        let worker = match services.executor.clone().filter(|_| config.works_jobs()) {
+            Some(executor) => {
+                prepare_jobs(&services.bus, &executor).await?;
+                Some(Worker::new(services.clone(), executor, config.envelope.clone())?)
+            }
+            None => None,
+        };
         let shared = Arc::new(Dispatch {
             services: services.clone(),
             admission: Admission::new(config.sandbox.instances),
@@ -72,7 +94,7 @@ impl App {
             advisories: config.advisories,
         });
         let subscribers = subscribe(&shared, &plugins, config.bus.create_streams).await?;
-        Ok(Self { config, services, plugins, subscribers, dispatch: shared, admin, grpc })
+        Ok(Self { config, services, worker, plugins, subscribers, dispatch: shared, admin, grpc, executor })
     }
 
     /// Where the admin port is.
@@ -83,6 +105,11 @@ impl App {
     /// Where plugins serve gRPC.
     pub fn grpc(&self) -> std::io::Result<Vec<SocketAddr>> {
         self.grpc.addresses()
+    }
+
+    /// Where the executor is served.
+    pub fn executor(&self) -> std::io::Result<Vec<SocketAddr>> {
+        self.executor.as_ref().map_or(Ok(Vec::new()), Bound::addresses)
     }
 
     /// `local` or `nats`.
@@ -101,10 +128,13 @@ impl App {
             let labels = [plugin.name.as_str(), plugin.version.as_str(), plugin.digest.as_str()];
             self.services.metrics.plugin_info.with_label_values(&labels).set(1);
         }
+        let taking = watch::Sender::new(false);
+        let durables = self.subscribers.iter().map(|s| (s.durable().to_owned(), s.taking()));
+        let jobs = self.worker.as_ref().map(|_| (QUEUES.to_owned(), taking.subscribe()));
         let status = Status {
             metrics: self.services.metrics.clone(),
             connection: self.services.bus.connection(),
-            durables: self.subscribers.iter().map(|s| (s.durable().to_owned(), s.taking())).collect(),
+            durables: durables.chain(jobs).collect(),
             draining: stop.clone(),
             grpc,
             plugins: self
@@ -120,10 +150,9 @@ impl App {
         };
         let (bus, token) = (self.services.bus.clone(), self.config.admin.token.clone());
         let mut admin = tokio::spawn(admin::serve(self.admin, status, bus, token, close.clone()));
-        if let Some(config) = self.services.executor.clone() {
-            let envelope = self.config.envelope.clone();
-            let (stop, abort) = (stop.clone(), abort.clone());
-            loops.spawn(executor::run(self.services.clone(), config, envelope, stop, abort, tasks.clone()));
+        if let Some(worker) = self.worker {
+            let (stop, abort, tasks) = (stop.clone(), abort.clone(), tasks.clone());
+            loops.spawn(worker.run(Shift { stop, abort, taking, tasks }));
         }
         let (heard, up, give_up) = (CancellationToken::new(), Ready::default(), CancellationToken::new());
         let tokens = Tokens { stop: stop.clone(), abort: abort.clone(), give_up: give_up.clone() };
@@ -131,6 +160,21 @@ impl App {
         let connection = self.services.bus.connection();
         let mut grpc =
             tokio::spawn(self.grpc.serve(front.clone(), connection, up.clone(), stop.clone(), close.clone()));
+        let jobs_up = Ready::default();
+        let mut executor = tokio::spawn({
+            let (services, up, stop, close) =
+                (self.services.clone(), jobs_up.clone(), stop.clone(), close.clone());
+            async move {
+                match self.executor {
+                    Some(bound) => service::serve(bound, services, up, stop, close).await,
+                    None => {
+                        up.told.cancel();
+                        close.cancelled().await;
+                        Ok(())
+                    }
+                }
+            }
+        });
         tokio::spawn({
             let (front, heard, close) = (front.clone(), heard.clone(), close.clone());
             async move { front.listen(|| heard.cancel(), close).await }
@@ -139,15 +183,16 @@ impl App {
         let durables = Box::new(move || subscribers.iter().map(|s| s.origin()).collect());
         let (bus, metrics) = (self.services.bus.clone(), self.services.metrics.clone());
         loops.spawn(backlog::watch(bus, metrics, durables, stop.clone()));
-        let taking: Vec<_> = self.subscribers.iter().map(|s| s.taking()).collect();
+        let all_take: Vec<_> = self.subscribers.iter().map(|s| s.taking()).collect();
         for subscriber in &self.subscribers {
             loops.spawn(subscriber.clone().run(stop.clone(), abort.clone(), tasks.clone()));
         }
         tokio::select! {
             () = async {
-                tokio::join!(all(taking), heard.cancelled());
+                tokio::join!(all(all_take), heard.cancelled());
                 up.ready.cancel();
-                up.told.cancelled().await;
+                jobs_up.ready.cancel();
+                tokio::join!(up.told.cancelled(), jobs_up.told.cancelled());
             } => ready(),
             () = shutdown.cancelled() => {}
         }
@@ -155,6 +200,7 @@ impl App {
             () = shutdown.cancelled() => None,
             ended = &mut admin => Some(format!("the admin port stopped: {ended:?}")),
             ended = &mut grpc => Some(format!("the gRPC port stopped: {ended:?}")),
+            ended = &mut executor => Some(format!("the executor's gRPC port stopped: {ended:?}")),
         };
         tracing::info!("draining: no new events are taken");
         stop.cancel();
@@ -170,13 +216,7 @@ impl App {
                 front.answered().await;
             }
         };
-        if tokio::time::timeout(self.config.dispatch.drain, drained).await.is_err() {
-            let left = tasks.len();
-            tracing::warn!(left, drain = ?self.config.dispatch.drain, "the drain time is over; what still runs comes again");
-            abort.cancel();
-            tasks.wait().await;
-        }
-        abort.cancel();
+        drain(self.config.dispatch.drain, drained, &tasks, &abort).await;
         give_up.cancel();
         // Those who still wait are told, which takes no time.
         drop(tokio::time::timeout(LINGER, front.answered()).await);
@@ -185,7 +225,9 @@ impl App {
         match failed {
             None => {
                 // Whoever still listens or reads hears that we stop.
-                for (port, end) in [("admin", admin.await), ("gRPC", grpc.await)] {
+                for (port, end) in
+                    [("admin", admin.await), ("gRPC", grpc.await), ("executor's gRPC", executor.await)]
+                {
                     if !matches!(end, Ok(Ok(()))) {
                         tracing::warn!(?end, "the {port} port did not end well");
                     }
@@ -208,7 +250,35 @@ async fn all(conditions: Vec<watch::Receiver<bool>>) {
     }
 }
 
-async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
+/// Looks that the durables of the queues are as this configuration wants them.
+pub(crate) async fn prepare_jobs(bus: &Arc<dyn Bus>, config: &ExecutorConfig) -> anyhow::Result<()> {
+    match executor::prepare(bus, config).await {
+        Ok(()) => Ok(()),
+        Err(error @ Error::Differs { .. }) => bail!(
+            "a queue of jobs: {error}; give all who work jobs of this bus the same [executor] lease, or stop them and delete \
+             the durable with `cofferdam durable delete`: jobs that have ended are not worked anew"
+        ),
+        Err(error) => Err(error).context("the queues of jobs"),
+    }
+}
+
+/// Waits for what runs, at most as long as the operator says; then it ends the rest, which comes again.
+pub(crate) async fn drain(
+    patience: Duration,
+    drained: impl Future<Output = ()>,
+    tasks: &TaskTracker,
+    abort: &CancellationToken,
+) {
+    if tokio::time::timeout(patience, drained).await.is_err() {
+        let left = tasks.len();
+        tracing::warn!(left, drain = ?patience, "the drain time is over; what still runs comes again");
+        abort.cancel();
+        tasks.wait().await;
+    }
+    abort.cancel();
+}
+
+pub(crate) async fn bind(listen: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(listen).await.with_context(|| {
         format!("the admin port {listen} can't be bound; free it, or set [admin] listen (or COFFERDAM_LISTEN) to another")
     })

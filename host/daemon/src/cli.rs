@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory, Parser, Subcommand, error::ErrorKind};
 
-use crate::client::{DlqCommand, PubArgs, SubArgs};
+use crate::client::{DlqCommand, JobsCommand, PubArgs, SubArgs};
 
 /// Runs events of a fleet through sandboxed WASM plugins.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ impl Cli {
 pub enum Command {
     /// Runs the daemon until SIGTERM or Ctrl-C, then drains.
     Run(ConfigArgs),
+    /// Works jobs of plugins and clients until SIGTERM or Ctrl-C, on a bus that it shares with daemons. Loads no plugin.
+    Executor(ConfigArgs),
     /// Checks the configuration against the plugins that it names. Connects to nothing and binds nothing.
     Check {
         #[command(flatten)]
@@ -58,6 +60,9 @@ pub enum Command {
     /// Lists, shows, redrives and drops dead letters, through a running daemon.
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Lists, shows, cancels and watches jobs, through a running daemon or executor.
+    #[command(subcommand)]
+    Jobs(JobsCommand),
     /// Publishes a message through a running daemon.
     #[command(override_usage = "cofferdam pub [OPTIONS] <SUBJECT> <DATA>\n       \
                                 cofferdam pub [OPTIONS] <SUBJECT> --file <FILE>\n       \

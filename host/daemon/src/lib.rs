@@ -17,3 +17,4 @@ pub mod observe;
 pub mod plugins;
 pub mod serve;
 pub mod streams;
+pub mod work;

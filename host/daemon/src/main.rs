@@ -14,12 +14,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let told = match Cli::of_process().command {
         Command::Run(args) => commands::run(args.config).map(|()| ExitCode::SUCCESS),
+        Command::Executor(args) => commands::executor(args.config).map(|()| ExitCode::SUCCESS),
         Command::Check { config, json } => commands::check(config.config, json),
         Command::Config(ConfigCommand::Show(args)) => commands::show(args.config).map(|()| ExitCode::SUCCESS),
         Command::Durable(DurableCommand::Delete { name, config }) => {
             commands::delete_durable(config.config, &name).map(|()| ExitCode::SUCCESS)
         }
         Command::Dlq(command) => commands::dlq(command),
+        Command::Jobs(command) => commands::jobs(command),
         Command::Pub(args) => commands::publish(args).map(|()| ExitCode::SUCCESS),
         Command::Sub(args) => commands::subscribe(args).map(|()| ExitCode::SUCCESS),
     };

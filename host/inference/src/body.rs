@@ -76,7 +76,7 @@ impl Body {
         let mut whole = BytesMut::new();
         while let Some(bytes) = self.read(call).await? {
             if whole.len() + bytes.len() > max {
-                return Err(call.too_large(max));
+                return Err(call.too_large(self.clock.limits.max_answer));
             }
             whole.extend_from_slice(&bytes);
         }

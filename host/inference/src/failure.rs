@@ -83,7 +83,9 @@ impl Kind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Unreachable => "unreachable",
-            Self::Timeout(_) => "timeout",
+            Self::Timeout(Late::Deadline) => "timeout",
+            Self::Timeout(Late::Answer | Late::Idle) => "hung",
+            Self::Timeout(Late::Whole) => "endless",
             Self::Overloaded => "overloaded",
             Self::ServerError => "server_error",
             Self::Refused => "refused",

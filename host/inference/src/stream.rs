@@ -284,7 +284,7 @@ impl Events {
             let Some(bytes) = body.read(call).await? else { return Ok(None) };
             self.unfinished += bytes.len();
             if self.unfinished > max {
-                return Err(call.too_large(max));
+                return Err(call.too_large(body.clock().limits.max_answer));
             }
             if self.feed.send(bytes).is_err() {
                 return Ok(None);

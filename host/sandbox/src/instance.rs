@@ -48,6 +48,8 @@ pub(crate) struct State {
     limiter: Limiter,
     /// Made when the guest first uses it: most never do.
     wasi: Option<Box<Wasi>>,
+    /// Handles that the guest holds, each of something that its errand's host keeps.
+    handles: u32,
 }
 
 /// All that belongs to one task alone. It is replaced as a whole, so nothing of it can be forgotten and reach the next.
@@ -142,6 +144,14 @@ impl State {
         wasmtime::Error::msg(message)
     }
 
+    pub(crate) fn hands_out_handle(&mut self) {
+        self.handles += 1;
+    }
+
+    pub(crate) fn takes_back_handle(&mut self) {
+        self.handles = self.handles.saturating_sub(1);
+    }
+
     pub(crate) fn wasi(&mut self) -> &mut Wasi {
         let Self { wasi, errand: Errand { task: (id, timestamp), max_output, .. }, .. } = self;
         wasi.get_or_insert_with(|| Box::new(Wasi::new(id, *timestamp, *max_output)))
@@ -202,6 +212,7 @@ impl Instance {
             errand: Errand::new(host, task, limits),
             limiter: Limiter::new(limits, ceiling),
             wasi: None,
+            handles: 0,
         };
         let mut store = Store::new(engine, state);
         store.limiter(|state| &mut state.limiter);
@@ -228,10 +239,11 @@ impl Instance {
     }
 
     /// After a run that ended well: may it have another, where each has so many? Not if it hit a limit, though its guest
-    /// coped with that.
+    /// coped with that. Nor if it kept a handle, which would mean something else to the next task's host.
     pub(crate) fn may_go_on(&mut self, tasks: u32) -> bool {
-        let State { limiter, wasi, .. } = self.store.data_mut();
-        self.tasks < tasks && limiter.may_go_on() && wasi.as_mut().is_none_or(|wasi| wasi.is_tidy())
+        let State { limiter, wasi, handles, .. } = self.store.data_mut();
+        let tidy = *handles == 0 && wasi.as_mut().is_none_or(|wasi| wasi.is_tidy());
+        self.tasks < tasks && limiter.may_go_on() && tidy
     }
 
     /// Its place, for another.

@@ -65,7 +65,7 @@ pub enum Failure {
 /// Which cell of state; `None` is the event's own.
 pub type CellName = Option<String>;
 
-/// A host call, whatever version of the contract it came through.
+/// A host call, whatever version of the contract it came through. A stream of tokens is the number that [`Answer::Tokens`] gave it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Call {
     Attempt,
@@ -78,6 +78,12 @@ pub enum Call {
     Rpc(RpcRequest),
     Submit(Job),
     JobStatus(String),
+    CancelJob(String),
+    Infer(Vec<Inference>),
+    Tokens(Inference),
+    NextToken(u32),
+    FinishTokens(u32),
+    DropTokens(u32),
     StateGet { cell: CellName, key: String },
     StatePut { cell: CellName, key: String, value: Bytes },
     StateDelete { cell: CellName, key: String },
@@ -90,7 +96,8 @@ pub enum Call {
     Random(u32),
 }
 
-/// The answer to the [`Call`] of the same name. `Unit` answers `Log`.
+/// The answer to the [`Call`] of the same name. `Unit` answers `Log` and `DropTokens`. `Infer` has an answer for each
+/// question, in their order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum Answer {
     Attempt(u32),
@@ -103,6 +110,11 @@ pub enum Answer {
     Rpc(Result<Bytes, RpcStatus>),
     Submit(Result<String, ExecutorError>),
     JobStatus(Result<JobStatus, ExecutorError>),
+    CancelJob(Result<(), ExecutorError>),
+    Infer(Vec<Result<Completion, ExecutorError>>),
+    Tokens(Result<u32, ExecutorError>),
+    NextToken(Result<Option<Chunk>, ExecutorError>),
+    FinishTokens(Result<Completion, ExecutorError>),
     StateGet(Result<Option<Bytes>, StateError>),
     StatePut(Result<(), StateError>),
     StateDelete(Result<(), StateError>),
@@ -171,8 +183,44 @@ pub struct Agent {
     pub prompt_template: String,
 }
 
+/// What of a plugin's work comes first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Priority {
+    Low,
+    #[default]
+    Normal,
+    High,
+}
+
+/// How a model is to answer. Left to the executor where nothing is said.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sampling {
+    pub temperature: Option<f32>,
+    pub max_tokens: Option<u32>,
+    pub stop: Vec<String>,
+    pub seed: Option<i64>,
+    pub format: Format,
+}
+
+/// What the answer has to be.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Format {
+    #[default]
+    Text,
+    Json,
+    /// The schema is JSON.
+    Schema {
+        name: String,
+        schema: String,
+        strict: bool,
+    },
+}
+
 /// Work for an executor.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Job {
     pub task_id: String,
     pub prompt: String,
@@ -184,6 +232,10 @@ pub struct Job {
     pub timeout_seconds: u32,
     pub max_retries: u32,
     pub metadata: Pairs,
+    #[serde(default)]
+    pub priority: Priority,
+    #[serde(default)]
+    pub sampling: Sampling,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -198,6 +250,39 @@ pub enum ExecutorError {
     NotConfigured(String),
     #[error("unavailable: {0}")]
     Unavailable(String),
+    #[error("{kind}: {message}")]
+    Failed { kind: String, message: String },
+}
+
+/// One question to a model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Inference {
+    pub model: Option<String>,
+    pub system: Option<String>,
+    pub prompt: String,
+    pub sampling: Sampling,
+    pub priority: Priority,
+    pub timeout_seconds: u32,
+}
+
+/// Its answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Completion {
+    pub text: String,
+    pub reasoning: String,
+    pub model: String,
+    pub finish: Option<String>,
+    pub tokens_in: u64,
+    pub tokens_out: u64,
+    pub cached: bool,
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chunk {
+    pub text: String,
+    /// What came before it is void.
+    pub anew: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -10,7 +10,8 @@ use crate::{
 /// What a handler returns instead of `Ok`. Either way the effects are dropped.
 ///
 /// Every error of the SDK turns into one with `?`: a retry where a later run may fare better (the bus or an
-/// upstream is out of reach, the cell or the configuration can't be read), otherwise a rejection.
+/// upstream is out of reach, a model gave no answer but may yet, the cell or the configuration can't be read), otherwise a
+/// rejection.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
     /// Run again; after the last attempt the event becomes a dead letter. Without `after` the subscription's
@@ -54,7 +55,7 @@ impl From<Status> for Failure {
 
 impl From<ExecutorError> for Failure {
     fn from(error: ExecutorError) -> Self {
-        Self::of(matches!(error, ExecutorError::Unavailable(_)), format!("executor: {error}"))
+        Self::of(error.is_transient(), format!("executor: {error}"))
     }
 }
 

@@ -651,3 +651,744 @@ pub mod dead_letters_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// All that is given has to match. Empty: any.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobFilter {
+    /// `queued`, `running`, `done`, `failed`, `cancelled`.
+    #[prost(string, tag = "1")]
+    pub state: ::prost::alloc::string::String,
+    /// Who submitted it; `clients` for whoever calls the executor's own service.
+    #[prost(string, tag = "2")]
+    pub plugin: ::prost::alloc::string::String,
+    /// Of the job, or of one of its agents.
+    #[prost(string, tag = "3")]
+    pub model: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListJobsRequest {
+    #[prost(message, optional, tag = "1")]
+    pub filter: ::core::option::Option<JobFilter>,
+    /// So many, 10,000 at most; 0: 50.
+    #[prost(uint32, tag = "2")]
+    pub newest: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListJobsResponse {
+    #[prost(oneof = "list_jobs_response::Item", tags = "1, 2")]
+    pub item: ::core::option::Option<list_jobs_response::Item>,
+}
+/// Nested message and enum types in `ListJobsResponse`.
+pub mod list_jobs_response {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Item {
+        #[prost(message, tag = "1")]
+        Job(super::JobSummary),
+        /// The last item.
+        #[prost(message, tag = "2")]
+        End(super::ListJobsEnd),
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListJobsEnd {
+    /// Older ones match, too.
+    #[prost(bool, tag = "1")]
+    pub more: bool,
+}
+/// What a line of a list tells.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobSummary {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// `queued`, `running`, `done`, `failed`, `cancelled`.
+    #[prost(string, tag = "2")]
+    pub state: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub plugin: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub task_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub model: ::prost::alloc::string::String,
+    /// `low`, `normal`, `high`.
+    #[prost(string, tag = "7")]
+    pub priority: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "8")]
+    pub agents: u32,
+    #[prost(message, optional, tag = "9")]
+    pub submitted_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Not set while nobody works it.
+    #[prost(message, optional, tag = "10")]
+    pub started_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Not set until it has ended.
+    #[prost(message, optional, tag = "11")]
+    pub ended_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Who works it or did; of several the first that is known.
+    #[prost(string, tag = "12")]
+    pub worker: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "13")]
+    pub tokens_in: u64,
+    #[prost(uint64, tag = "14")]
+    pub tokens_out: u64,
+    /// Why it failed, and in one word.
+    #[prost(string, tag = "15")]
+    pub error: ::prost::alloc::string::String,
+    #[prost(string, tag = "16")]
+    pub error_type: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowJobRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// With the prompt and the answers.
+    #[prost(bool, tag = "2")]
+    pub text: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ShowJobResponse {
+    #[prost(message, optional, tag = "1")]
+    pub summary: ::core::option::Option<JobSummary>,
+    /// The same of each agent's own job, where there are several. What one of them was asked is the prompt of the whole.
+    #[prost(message, repeated, tag = "2")]
+    pub parts: ::prost::alloc::vec::Vec<JobPart>,
+    /// As it lies on the queue, JSON; without its prompt unless that was asked for. Empty: it is not kept any more.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub job: ::prost::bytes::Bytes,
+    /// As it was written, JSON; without the answer unless that was asked for. Empty: there is none yet.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub record: ::prost::bytes::Bytes,
+    /// Set while it is queued.
+    #[prost(message, optional, tag = "5")]
+    pub waiting: ::core::option::Option<Waiting>,
+    /// When its time is over, or was.
+    #[prost(message, optional, tag = "6")]
+    pub deadline_at: ::core::option::Option<::prost_types::Timestamp>,
+    /// Somebody has asked for its end.
+    #[prost(bool, tag = "7")]
+    pub cancel_asked: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct JobPart {
+    #[prost(message, optional, tag = "1")]
+    pub summary: ::core::option::Option<JobSummary>,
+    #[prost(string, tag = "2")]
+    pub agent: ::prost::alloc::string::String,
+    /// As in ShowJobResponse.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub record: ::prost::bytes::Bytes,
+}
+/// Where a job waits, and for what.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Waiting {
+    /// The durable that hands it out.
+    #[prost(string, tag = "1")]
+    pub queue: ::prost::alloc::string::String,
+    /// Jobs of the same queue that were submitted earlier and have not ended.
+    #[prost(uint64, tag = "2")]
+    pub ahead: u64,
+    /// There are more than `ahead`; nobody counted on.
+    #[prost(bool, tag = "3")]
+    pub at_least: bool,
+    /// For people.
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelJobRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    /// How long to wait for its end; 30,000 at most.
+    #[prost(uint32, tag = "2")]
+    pub wait_ms: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CancelJobResponse {
+    /// As it is now.
+    #[prost(message, optional, tag = "1")]
+    pub summary: ::core::option::Option<JobSummary>,
+    /// It had ended before anybody was asked; nothing was done.
+    #[prost(bool, tag = "2")]
+    pub late: bool,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct WatchJobsRequest {
+    /// Between two answers; 200 at least, 60,000 at most; 0: 1000.
+    #[prost(uint32, tag = "1")]
+    pub interval_ms: u32,
+}
+/// Sums over all workers that are alive, and what has ended since the call began.
+#[derive(Clone, Copy, PartialEq, ::prost::Message)]
+pub struct WatchJobsResponse {
+    #[prost(message, optional, tag = "1")]
+    pub at: ::core::option::Option<::prost_types::Timestamp>,
+    #[prost(uint32, tag = "2")]
+    pub workers: u32,
+    /// Agents' jobs that nobody works.
+    #[prost(uint64, tag = "3")]
+    pub queued: u64,
+    /// Agents' jobs that are worked.
+    #[prost(uint64, tag = "4")]
+    pub running: u64,
+    /// Since the call began, of agents' jobs.
+    #[prost(uint64, tag = "5")]
+    pub done: u64,
+    #[prost(uint64, tag = "6")]
+    pub failed: u64,
+    #[prost(uint64, tag = "7")]
+    pub cancelled: u64,
+    #[prost(uint64, tag = "8")]
+    pub tokens_in: u64,
+    #[prost(uint64, tag = "9")]
+    pub tokens_out: u64,
+    /// Over the last ten seconds.
+    #[prost(double, tag = "10")]
+    pub jobs_per_second: f64,
+    /// Of answers, over the last ten seconds.
+    #[prost(double, tag = "11")]
+    pub tokens_per_second: f64,
+    /// How long ago the oldest of those that are queued or running was submitted; 0 if there is none.
+    #[prost(double, tag = "12")]
+    pub oldest_seconds: f64,
+}
+/// Generated client implementations.
+#[cfg(feature = "client")]
+pub mod jobs_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct JobsClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl JobsClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> JobsClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> JobsClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            JobsClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The newest jobs that match, newest first, and at last whether there are more. The parts of a job with several agents are not
+        /// listed by themselves.
+        pub async fn list(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListJobsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::ListJobsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cofferdam.admin.v1.Jobs/List",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cofferdam.admin.v1.Jobs", "List"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// All that is known of one job. NOT_FOUND: nobody has submitted it, or it is forgotten.
+        pub async fn show(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ShowJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ShowJobResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cofferdam.admin.v1.Jobs/Show",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cofferdam.admin.v1.Jobs", "Show"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Asks for a job's end, and waits for it for a while. Whoever works the job drops it; one that waits ends when it is taken.
+        /// NOT_FOUND as above.
+        pub async fn cancel(
+            &mut self,
+            request: impl tonic::IntoRequest<super::CancelJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelJobResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cofferdam.admin.v1.Jobs/Cancel",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cofferdam.admin.v1.Jobs", "Cancel"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// How things stand, now and then anew, until the caller leaves.
+        pub async fn watch(
+            &mut self,
+            request: impl tonic::IntoRequest<super::WatchJobsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::WatchJobsResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/cofferdam.admin.v1.Jobs/Watch",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("cofferdam.admin.v1.Jobs", "Watch"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+#[cfg(feature = "server")]
+pub mod jobs_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with JobsServer.
+    #[async_trait]
+    pub trait Jobs: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the List method.
+        type ListStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::ListJobsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The newest jobs that match, newest first, and at last whether there are more. The parts of a job with several agents are not
+        /// listed by themselves.
+        async fn list(
+            &self,
+            request: tonic::Request<super::ListJobsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::ListStream>, tonic::Status>;
+        /// All that is known of one job. NOT_FOUND: nobody has submitted it, or it is forgotten.
+        async fn show(
+            &self,
+            request: tonic::Request<super::ShowJobRequest>,
+        ) -> std::result::Result<tonic::Response<super::ShowJobResponse>, tonic::Status>;
+        /// Asks for a job's end, and waits for it for a while. Whoever works the job drops it; one that waits ends when it is taken.
+        /// NOT_FOUND as above.
+        async fn cancel(
+            &self,
+            request: tonic::Request<super::CancelJobRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::CancelJobResponse>,
+            tonic::Status,
+        >;
+        /// Server streaming response type for the Watch method.
+        type WatchStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::WatchJobsResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// How things stand, now and then anew, until the caller leaves.
+        async fn watch(
+            &self,
+            request: tonic::Request<super::WatchJobsRequest>,
+        ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
+    }
+    #[derive(Debug)]
+    pub struct JobsServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> JobsServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for JobsServer<T>
+    where
+        T: Jobs,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/cofferdam.admin.v1.Jobs/List" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListSvc<T: Jobs>(pub Arc<T>);
+                    impl<
+                        T: Jobs,
+                    > tonic::server::ServerStreamingService<super::ListJobsRequest>
+                    for ListSvc<T> {
+                        type Response = super::ListJobsResponse;
+                        type ResponseStream = T::ListStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListJobsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Jobs>::list(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cofferdam.admin.v1.Jobs/Show" => {
+                    #[allow(non_camel_case_types)]
+                    struct ShowSvc<T: Jobs>(pub Arc<T>);
+                    impl<T: Jobs> tonic::server::UnaryService<super::ShowJobRequest>
+                    for ShowSvc<T> {
+                        type Response = super::ShowJobResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ShowJobRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Jobs>::show(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ShowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cofferdam.admin.v1.Jobs/Cancel" => {
+                    #[allow(non_camel_case_types)]
+                    struct CancelSvc<T: Jobs>(pub Arc<T>);
+                    impl<T: Jobs> tonic::server::UnaryService<super::CancelJobRequest>
+                    for CancelSvc<T> {
+                        type Response = super::CancelJobResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::CancelJobRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Jobs>::cancel(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = CancelSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/cofferdam.admin.v1.Jobs/Watch" => {
+                    #[allow(non_camel_case_types)]
+                    struct WatchSvc<T: Jobs>(pub Arc<T>);
+                    impl<
+                        T: Jobs,
+                    > tonic::server::ServerStreamingService<super::WatchJobsRequest>
+                    for WatchSvc<T> {
+                        type Response = super::WatchJobsResponse;
+                        type ResponseStream = T::WatchStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::WatchJobsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Jobs>::watch(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WatchSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for JobsServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "cofferdam.admin.v1.Jobs";
+    impl<T> tonic::server::NamedService for JobsServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}

@@ -27,6 +27,7 @@ conformance![
     a_durable_with_other_settings_is_an_error_that_shows_both_sides,
     a_durable_without_a_stream_is_an_error,
     a_durable_made_anew_has_another_identity,
+    a_durable_is_found_as_it_is_and_not_made_by_looking,
     deliveries_of_a_deleted_durable_end_with_an_error,
     at_most_the_buffer_is_fetched_ahead,
     a_subscription_that_is_given_up_takes_nothing_along,
@@ -319,6 +320,25 @@ async fn a_durable_made_anew_has_another_identity(world: World) {
     let third = bus.ensure_consumer(&spec("d")).await.unwrap();
     let ids: BTreeSet<_> = [&first, &second, &third].map(|o| o.id.clone()).into();
     assert_eq!(ids.len(), 3);
+}
+
+async fn a_durable_is_found_as_it_is_and_not_made_by_looking(world: World) {
+    let bus = world.bus().await;
+    assert_eq!(bus.durable("S", "d").await, Ok(None));
+    stream(&bus, "S", &["s.>"]).await;
+    for name in ["d", "", "a.b", "*"] {
+        assert_eq!(bus.durable("S", name).await, Ok(None), "{name:?}");
+    }
+    let made = bus.ensure_consumer(&spec("d")).await.unwrap();
+    let ordered = ConsumerSpec { ordered: true, ..spec("o") };
+    let ordered = bus.ensure_consumer(&ordered).await.unwrap();
+    for made in [made, ordered] {
+        assert_eq!(bus.durable("S", &made.durable).await, Ok(Some(made.clone())));
+        put(&bus, "s.1", "x").await;
+        assert!(bus.backlog(&made).await.unwrap().waiting >= 1);
+    }
+    bus.delete_durable("S", "d").await.unwrap();
+    assert_eq!(bus.durable("S", "d").await, Ok(None));
 }
 
 async fn deliveries_of_a_deleted_durable_end_with_an_error(world: World) {

@@ -20,6 +20,7 @@ mod retention;
 mod single;
 mod streams;
 mod timers;
+mod wanting;
 
 use std::{sync::Arc, time::Duration};
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use cofferdam_sandbox::{Ending, Failure, LogLevel, Sandbox};
+use cofferdam_sandbox::{Ending, Failure, LogLevel, Priority, Sandbox};
 use serde_json::json;
 
 use super::{TARGET, event, fixture, host::Host, limits, once, run};
@@ -121,6 +121,33 @@ async fn jobs_reach_the_host_as_the_guest_wrote_them() {
     let seen = once("submit-job", r#"{"status": "job-1"}"#).await;
     let status = json!({ "phase": "Running", "execution_id": "execution of job-1", "error": null });
     assert_eq!(seen.report(), status);
+}
+
+#[tokio::test]
+async fn questions_go_out_together_and_answers_come_back_in_their_order() {
+    let ask = json!([{ "prompt": "one", "system": "s", "seed": -7, "priority": "high", "timeout": 9 }, { "prompt": "fail" }]);
+    let seen = once("infer", json!({ "ask": ask }).to_string()).await;
+    let report = seen.report();
+    assert_eq!(report["answers"][0]["text"], "ONE");
+    let failed = json!({ "error": "failed, empty: no choices", "transient": true });
+    assert_eq!(report["answers"][1], failed);
+    let [one, _] = seen.host.asked.as_slice() else { panic!("{:?}", seen.host.asked) };
+    assert_eq!((one.system.as_deref(), one.sampling.seed, one.timeout_seconds), (Some("s"), Some(-7), 9));
+    assert_eq!((one.priority, one.model.as_deref()), (Priority::High, None));
+}
+
+#[tokio::test]
+async fn a_stream_of_tokens_is_known_by_its_number_until_it_is_dropped() {
+    let seen = once("tokens", r#"{"prompt": "cba"}"#).await;
+    let piece = |text: &str| json!({ "text": text, "anew": false });
+    let pieces = json!([piece("a"), piece("b"), piece("c")]);
+    assert_eq!(seen.report(), json!({ "pieces": pieces, "error": null, "whole": "" }));
+    assert!(seen.host.open.is_empty() && seen.host.streams == 1);
+    let seen = once("tokens", r#"{"prompt": "cba", "take": 2}"#).await;
+    assert_eq!(seen.report()["whole"], "C");
+    assert!(seen.host.open.is_empty());
+    let leaked = once("tokens", r#"{"prompt": "cba", "leak": true}"#).await;
+    assert_eq!((leaked.ending, leaked.host.open.len()), (Ending::Ok, 1));
 }
 
 #[tokio::test]

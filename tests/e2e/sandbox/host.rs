@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use cofferdam_sandbox::{
-    Answer, Call, EmitError, ExecutorError, Job, JobPhase, JobStatus, LogLevel, MetricError, Pairs,
-    RpcRequest, RpcStatus, StateError,
+    Answer, Call, Chunk, Completion, EmitError, ExecutorError, Inference, Job, JobPhase, JobStatus, LogLevel,
+    MetricError, Pairs, RpcRequest, RpcStatus, StateError,
 };
 
 /// Emits only below `test.`, knows one model and no metric; everything else a test sets.
@@ -15,6 +15,11 @@ pub(super) struct Host {
     pub(super) published: Vec<(String, Pairs, Bytes)>,
     pub(super) logs: Vec<(LogLevel, String)>,
     pub(super) jobs: Vec<Job>,
+    /// At once, last.
+    pub(super) asked: Vec<Inference>,
+    /// Of tokens, that are open, and how many there have been. Each gives its prompt away, from the end.
+    pub(super) open: BTreeMap<u32, Inference>,
+    pub(super) streams: u32,
     pub(super) calls: Vec<RpcRequest>,
     /// The cell, if there is one.
     pub(super) cell: Option<BTreeMap<String, Bytes>>,
@@ -50,6 +55,14 @@ impl Host {
         Ok(format!("job-{}", self.jobs.len()))
     }
 
+    /// With the prompt in capitals, unless it is "fail".
+    fn completes(&self, asked: Inference) -> Result<Completion, ExecutorError> {
+        if asked.prompt == "fail" {
+            return Err(ExecutorError::Failed { kind: "empty".to_owned(), message: "no choices".to_owned() });
+        }
+        Ok(Completion { text: asked.prompt.to_uppercase(), ..Completion::default() })
+    }
+
     fn cell(&mut self) -> Result<&mut BTreeMap<String, Bytes>, StateError> {
         self.cell.as_mut().ok_or_else(|| StateError::NoCell("no order key".to_owned()))
     }
@@ -78,6 +91,29 @@ impl cofferdam_sandbox::Host for Host {
                 execution_id: Some(format!("execution of {id}")),
                 error: None,
             })),
+            Call::CancelJob(id) => Answer::CancelJob(Err(ExecutorError::Denied(id))),
+            Call::Infer(asked) => {
+                self.asked.clone_from(&asked);
+                Answer::Infer(asked.into_iter().map(|asked| self.completes(asked)).collect())
+            }
+            Call::Tokens(asked) => {
+                self.streams += 1;
+                self.open.insert(self.streams, asked);
+                Answer::Tokens(Ok(self.streams))
+            }
+            Call::NextToken(stream) => Answer::NextToken(Ok(self.open.get_mut(&stream).and_then(|asked| {
+                let text = asked.prompt.pop()?.to_string();
+                Some(Chunk { text, anew: false })
+            }))),
+            Call::FinishTokens(stream) => {
+                let asked = self.open.get(&stream).cloned();
+                let none = || ExecutorError::Invalid(format!("no stream {stream}"));
+                Answer::FinishTokens(asked.ok_or_else(none).and_then(|asked| self.completes(asked)))
+            }
+            Call::DropTokens(stream) => {
+                self.open.remove(&stream);
+                Answer::Unit
+            }
             Call::StateGet { key, .. } => Answer::StateGet(self.cell().map(|cell| cell.get(&key).cloned())),
             Call::StatePut { key, value, .. } => {
                 Answer::StatePut(self.cell().map(|cell| drop(cell.insert(key, value))))

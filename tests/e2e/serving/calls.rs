@@ -91,7 +91,7 @@ async fn effects_of_a_read_are_denied(ground: Ground) {
     client.add(add("a", 5)).await.unwrap();
     let refused =
         client.get(GetRequest { account: "a".into(), reaches: true, fate: None }).await.unwrap().refused;
-    assert_eq!(refused.len(), 7, "{refused:#?}");
+    assert_eq!(refused.len(), 10, "{refused:#?}");
     for refused in &refused {
         let (what, why) = refused.split_once(": ").unwrap();
         assert!(

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use cofferdam_sdk::{
     Event, Failure, clock, config, delivery,
-    executor::Job,
+    executor::{self, Inference, Job},
     info, publish,
     rpc::{self, Code},
     service::{self, Call, Status},
@@ -57,6 +57,11 @@ fn reach(sum: i64) -> Vec<String> {
     tried("schedule", publish::schedule(clock::now(), &subject, "").err().map(|error| error.to_string()));
     tried("cancel", publish::cancel("ledger-service.none.0").err().map(|error| error.to_string()));
     tried("submit", job.submit().err().map(|error| error.to_string()));
+    let job_id = "ledger-service_normal_00000000_none";
+    tried("cancel-job", executor::cancel(job_id).err().map(|error| error.to_string()));
+    let asked = Inference::new("a prompt");
+    tried("infer", asked.infer().err().map(|error| error.to_string()));
+    tried("tokens", asked.tokens().err().map(|error| error.to_string()));
     tried("put", state::save(SUM, &(sum + 1)).err().map(|error| error.to_string()));
     tried("delete", state::delete(SUM).err().map(|error| error.to_string()));
     tried("put-in", account_cell("other").save(SUM, &1).err().map(|error| error.to_string()));

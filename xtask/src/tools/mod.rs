@@ -3,6 +3,7 @@
 
 pub(crate) mod debian;
 pub(crate) mod deny;
+pub(crate) mod llm;
 pub(crate) mod nats;
 pub(crate) mod python;
 pub(crate) mod wasm;
@@ -57,6 +58,16 @@ pub(crate) fn python(repo: &Repo, steps: &Steps) -> Result<()> {
         let _lock = Lock::take(&repo.notes().join("tools.lock"), step)?;
         step.note(python::ensure(repo, step)?.to_string());
         Ok(())
+    })
+}
+
+/// For the optional tests alone.
+pub(crate) fn llm(repo: &Repo, steps: &Steps) -> Result<llm::Llm> {
+    steps.run("model and its server", |step| {
+        let _lock = Lock::take(&repo.notes().join("tools.lock"), step)?;
+        let llm = llm::ensure(repo, step)?;
+        step.note(llm.to_string());
+        Ok(llm)
     })
 }
 

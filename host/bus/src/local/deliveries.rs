@@ -1,6 +1,7 @@
 //! Deliveries of a durable to whoever takes them, and how each is settled.
 
 use std::{
+    collections::VecDeque,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -23,11 +24,16 @@ use crate::{
     error::Error,
 };
 
+/// Of a taker that says how many it wants: whatever it can hold.
+const ALL: usize = usize::MAX / 2;
+
 pub(super) struct Local {
     handle: Arc<Handle>,
     origin: Arc<Origin>,
     buffer: usize,
     place: Option<Place>,
+    /// How many more the taker wants. None: it has not said.
+    wanted: Option<usize>,
     closed: bool,
 }
 
@@ -36,6 +42,36 @@ struct Place {
     seat: Seat,
     durable: DurableId,
     arrivals: mpsc::UnboundedReceiver<Arrival>,
+    /// Those that were looked at, and are wanted.
+    kept: VecDeque<Arrival>,
+}
+
+impl Place {
+    async fn next(&mut self) -> Option<Arrival> {
+        match self.kept.pop_front() {
+            Some(arrival) => Some(arrival),
+            None => self.arrivals.recv().await,
+        }
+    }
+
+    /// It is in our hands from now on.
+    fn take(&self, arrival: &Arrival) -> Settling {
+        let Seat { handle, subscriber } = &self.seat;
+        let (durable, subscriber, sequence) = (self.durable, *subscriber, arrival.stored.sequence);
+        let bytes = weight(&arrival.stored.message);
+        handle.send(Op::Taken { durable, subscriber, sequence, bytes, at: Instant::now() });
+        Settling { handle: handle.clone(), durable, sequence, count: arrival.count }
+    }
+
+    /// Keeps so many of those that are here, and hands back the others, the newest.
+    fn keep(&mut self, count: usize) {
+        while let Ok(arrival) = self.arrivals.try_recv() {
+            self.kept.push_back(arrival);
+        }
+        for surplus in self.kept.split_off(count.min(self.kept.len())) {
+            self.take(&surplus).tell(How::Nak(None));
+        }
+    }
 }
 
 /// Whoever was asked for a place and does not want it any more says so by dropping this, answered or not.
@@ -56,8 +92,14 @@ impl Local {
         origin: &Arc<Origin>,
         buffer: usize,
     ) -> Result<Local, Error> {
-        let mut local =
-            Local { handle, origin: origin.clone(), buffer: buffer.max(1), place: None, closed: false };
+        let mut local = Local {
+            handle,
+            origin: origin.clone(),
+            buffer: if buffer > 0 { buffer } else { ALL },
+            place: None,
+            wanted: (buffer == 0 && !origin.ordered).then_some(0),
+            closed: false,
+        };
         local.join().await?;
         Ok(local)
     }
@@ -67,11 +109,12 @@ impl Local {
         let subscriber = COUNT.fetch_add(1, Ordering::Relaxed);
         let seat = Seat { handle: self.handle.clone(), subscriber };
         let (sender, arrivals) = mpsc::unbounded_channel();
-        let (origin, credit) = (self.origin.id.clone(), self.buffer);
-        let subscribe = |answer| Op::Subscribe { origin, subscriber, credit, arrivals: sender, answer };
+        let (origin, credit, wanted) = (self.origin.id.clone(), self.buffer, self.wanted);
+        let subscribe =
+            |answer| Op::Subscribe { origin, subscriber, credit, wanted, arrivals: sender, answer };
         match self.handle.ask(subscribe).await? {
             Some(durable) => {
-                self.place = Some(Place { seat, durable, arrivals });
+                self.place = Some(Place { seat, durable, arrivals, kept: VecDeque::new() });
                 Ok(())
             }
             None => Err(Error::Gone {
@@ -85,7 +128,7 @@ impl Local {
 #[async_trait]
 impl Deliveries for Local {
     async fn next(&mut self) -> Result<Delivery, Error> {
-        if self.closed {
+        if self.closed || self.wanted == Some(0) {
             return std::future::pending().await;
         }
         loop {
@@ -100,17 +143,32 @@ impl Deliveries for Local {
                     Err(e) => return Err(e),
                 }
             };
-            let Some(Arrival { stored, count }) = place.arrivals.recv().await else {
+            let Some(arrival) = place.next().await else {
                 self.place = None;
                 continue;
             };
-            let (durable, subscriber) = (place.durable, place.seat.subscriber);
-            let (sequence, bytes) = (stored.sequence, weight(&stored.message));
-            self.handle.send(Op::Taken { durable, subscriber, sequence, bytes, at: Instant::now() });
-            let settle = Settling { handle: self.handle.clone(), durable, sequence, count };
-            let stored = Arc::unwrap_or_clone(stored);
-            return Ok(Delivery::new(self.origin.clone(), stored, count, Box::new(settle)));
+            let settle = place.take(&arrival);
+            self.wanted = self.wanted.map(|wanted| wanted.saturating_sub(1));
+            let stored = Arc::unwrap_or_clone(arrival.stored);
+            let Arrival { count, behind, .. } = arrival;
+            return Ok(Delivery::new(self.origin.clone(), stored, count, behind, Box::new(settle)));
         }
+    }
+
+    async fn want(&mut self, count: usize) {
+        if self.origin.ordered {
+            return;
+        }
+        self.wanted = Some(count);
+        let Some(place) = &mut self.place else { return };
+        let (durable, subscriber) = (place.durable, place.seat.subscriber);
+        let want = |answer| Op::Want { durable, subscriber, count, answer };
+        if self.handle.ask(want).await.is_err() {
+            // It was lost on its way, or everything is read anew: either way the next place is as wanted.
+            self.place = None;
+            return;
+        }
+        place.keep(count);
     }
 
     async fn close(&mut self) {
@@ -132,29 +190,32 @@ struct Settling {
 }
 
 impl Settling {
-    fn tell(&self, how: How) -> Result<(), Error> {
+    fn tell(&self, how: How) {
         let Settling { durable, sequence, count, .. } = *self;
         self.handle.send(Op::Settle { durable, sequence, count, how });
-        Ok(())
     }
 }
 
 #[async_trait]
 impl Settle for Settling {
     async fn ack(&self) -> Result<(), Error> {
-        self.tell(How::Ack)
+        self.tell(How::Ack);
+        Ok(())
     }
 
     /// To the durable, given up is as settled as done.
     async fn term(&self) -> Result<(), Error> {
-        self.tell(How::Ack)
+        self.tell(How::Ack);
+        Ok(())
     }
 
     async fn nak(&self, delay: Option<Duration>) -> Result<(), Error> {
-        self.tell(How::Nak(delay))
+        self.tell(How::Nak(delay));
+        Ok(())
     }
 
     async fn in_progress(&self) -> Result<(), Error> {
-        self.tell(How::InProgress)
+        self.tell(How::InProgress);
+        Ok(())
     }
 }

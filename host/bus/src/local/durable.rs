@@ -33,6 +33,8 @@ const SKIPPED: u64 = 65_536;
 pub(super) struct Arrival {
     pub(super) stored: Arc<Stored>,
     pub(super) count: u32,
+    /// So many have been delivered to nobody.
+    pub(super) behind: u64,
 }
 
 /// Somebody who takes deliveries.
@@ -41,6 +43,10 @@ pub(super) struct Subscriber {
     pub(super) id: u64,
     /// How many more it can hold.
     pub(super) credit: usize,
+    /// What it holds and has not taken.
+    pub(super) sent: usize,
+    /// How many more it wants, whatever it can hold. None: all.
+    pub(super) wanted: Option<usize>,
     /// What it holds and has not taken weighs so much.
     pub(super) bytes: usize,
     pub(super) arrivals: UnboundedSender<Arrival>,
@@ -97,6 +103,7 @@ impl Durable {
             stream: stream.name.clone(),
             stream_created: stream.created(),
             durable: name.to_owned(),
+            durable_created: row.created,
             filter: row.filter.clone(),
             ack_wait: Duration::from_nanos(row.ack_wait),
             ordered: row.ordered,
@@ -248,10 +255,18 @@ impl Durable {
         }
     }
 
+    /// A subscriber wants so many, with those that are on their way to it.
+    pub(super) fn want(&mut self, subscriber: u64, count: usize) {
+        if let Some(s) = self.subscribers.iter_mut().find(|s| s.id == subscriber) {
+            s.wanted = Some(count.saturating_sub(s.sent));
+        }
+    }
+
     /// A subscriber has taken an event out of its buffer.
     pub(super) fn taken(&mut self, subscriber: u64, sequence: u64, bytes: usize, at: Instant) {
         if let Some(s) = self.subscribers.iter_mut().find(|s| s.id == subscriber) {
             s.credit += 1;
+            s.sent = s.sent.saturating_sub(1);
             s.bytes = s.bytes.saturating_sub(bytes);
         }
         if self.outstanding.state(sequence) == Some(State::Sent(subscriber)) {
@@ -342,18 +357,22 @@ impl Durable {
             let Some(subscriber) = self.subscribers.get_mut(turn) else { break };
             self.turn = turn + 1;
             subscriber.credit -= 1;
+            subscriber.sent += 1;
+            subscriber.wanted = subscriber.wanted.map(|wanted| wanted.saturating_sub(1));
             subscriber.bytes += weight(&stored.message);
             let (id, arrivals) = (subscriber.id, subscriber.arrivals.clone());
             let pending = Pending { count, state: State::Sent(id), noted: count > 1 };
             self.outstanding.insert(stored.sequence, pending);
-            send.push((arrivals, Arrival { stored, count }));
+            send.push((arrivals, Arrival { stored, count, behind: self.counts.waiting }));
         }
         Ok(())
     }
 
     fn whose_turn(&self) -> Option<usize> {
         let count = self.subscribers.len();
-        let ready = |at: &usize| self.subscribers.get(*at).is_some_and(|s| s.credit > 0 && s.bytes < BYTES);
+        let ready = |at: &usize| {
+            self.subscribers.get(*at).is_some_and(|s| s.credit > 0 && s.wanted != Some(0) && s.bytes < BYTES)
+        };
         (0..count).map(|n| (self.turn + n) % count).find(ready)
     }
 

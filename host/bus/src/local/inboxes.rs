@@ -146,7 +146,11 @@ mod tests {
         let origin = origin.try_recv().unwrap().unwrap().id.clone();
         let (arrivals, _arrived) = tokio::sync::mpsc::unbounded_channel();
         let (answer, mut durable) = oneshot::channel();
-        group(&mut state, 1, vec![Op::Subscribe { origin, subscriber: 1, credit: 1, arrivals, answer }]);
+        group(
+            &mut state,
+            1,
+            vec![Op::Subscribe { origin, subscriber: 1, credit: 1, wanted: None, arrivals, answer }],
+        );
         let durable = durable.try_recv().unwrap().unwrap();
         let ack = Op::Settle { durable, sequence: 1, count: 1, how: Settle::Ack };
         assert_eq!(group(&mut state, 2, vec![ack]), subjects);

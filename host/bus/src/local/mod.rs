@@ -156,6 +156,11 @@ impl Bus for LocalBus {
         self.handle.ask(|answer| Op::EnsureDurable(spec.clone(), answer)).await?
     }
 
+    async fn durable(&self, stream: &str, name: &str) -> Result<Option<Arc<Origin>>, Error> {
+        let (stream, durable) = (stream.to_owned(), name.to_owned());
+        self.handle.ask(|answer| Op::FindDurable { stream, durable, answer }).await
+    }
+
     async fn deliveries(&self, origin: &Arc<Origin>, buffer: usize) -> Result<Box<dyn Deliveries>, Error> {
         Ok(Box::new(deliveries::Local::start(self.handle.clone(), origin, buffer).await?))
     }

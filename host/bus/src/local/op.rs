@@ -50,13 +50,26 @@ pub(super) enum Op {
     },
     EnsureStream(StreamSpec, Answer<Result<StreamInfo, Error>>),
     EnsureDurable(ConsumerSpec, Answer<Result<Arc<Origin>, Error>>),
+    FindDurable {
+        stream: String,
+        durable: String,
+        answer: Answer<Option<Arc<Origin>>>,
+    },
     /// Answers `None` if the durable is gone.
     Subscribe {
         origin: String,
         subscriber: u64,
         credit: usize,
+        wanted: Option<usize>,
         arrivals: UnboundedSender<Arrival>,
         answer: Answer<Option<DurableId>>,
+    },
+    /// How many more a subscriber wants. By the answer, all that was on its way to it is there.
+    Want {
+        durable: DurableId,
+        subscriber: u64,
+        count: usize,
+        answer: Answer<()>,
     },
     Unsubscribe {
         subscriber: u64,

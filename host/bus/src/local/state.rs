@@ -149,13 +149,25 @@ impl State {
                 let ensured = self.ensure_durable(tables, &spec, now);
                 outcome.answer(answer, ensured)?;
             }
-            Op::Subscribe { origin, subscriber, credit, arrivals, answer } => {
+            Op::FindDurable { stream, durable, answer } => {
+                let mut all = self.durables.values();
+                let found = all.find(|d| d.origin.stream == stream && d.origin.durable == durable);
+                let origin = found.map(|durable| durable.origin.clone());
+                outcome.answer(answer, Ok(origin))?;
+            }
+            Op::Subscribe { origin, subscriber, credit, wanted, arrivals, answer } => {
                 let found = self.by_origin(&origin);
                 let subscribed = found.map(|durable| {
-                    durable.subscribe(Subscriber { id: subscriber, credit, bytes: 0, arrivals });
+                    durable.subscribe(Subscriber { id: subscriber, credit, sent: 0, wanted, bytes: 0, arrivals });
                     durable.id()
                 });
                 outcome.answer(answer, Ok(subscribed))?;
+            }
+            Op::Want { durable, subscriber, count, answer } => {
+                if let Some(durable) = self.durables.get_mut(&durable) {
+                    durable.want(subscriber, count);
+                }
+                outcome.answer(answer, Ok(()))?;
             }
             Op::Unsubscribe { subscriber, answer } => {
                 for durable in self.durables.values_mut() {

@@ -1,6 +1,6 @@
 //! Durables: creating one that is missing, what differs in one that exists, and the identity of its events.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -44,11 +44,36 @@ pub(super) async fn ensure(link: &Link, spec: &ConsumerSpec) -> Result<(Arc<Orig
         stream: spec.stream.clone(),
         stream_created: stream.created.0,
         durable: answer.name,
+        durable_created: answer.created.0,
         filter: spec.filter.clone(),
         ack_wait: spec.ack_wait,
         ordered: spec.ordered,
     };
     Ok((Arc::new(origin), answer.created.0))
+}
+
+/// The durable as it is, if it is there.
+pub(super) async fn find(link: &Link, stream: &str, durable: &str) -> Result<Option<Arc<Origin>>, Error> {
+    if !streams::is_name(stream) || !streams::is_name(durable) {
+        return Ok(None);
+    }
+    let answer = match info(link, stream, durable).await {
+        Ok(answer) => answer,
+        Err(e) if e.is(code::CONSUMER_NOT_FOUND) || e.is(code::STREAM_NOT_FOUND) => return Ok(None),
+        Err(e) => return Err(e.into()),
+    };
+    let found = streams::existing(link, stream).await?;
+    let Some(filter) = answer.config.filter_subject else { return Ok(None) };
+    Ok(Some(Arc::new(Origin {
+        id: Origin::identity(stream, found.created.0, &answer.name, answer.created.0),
+        stream: stream.to_owned(),
+        stream_created: found.created.0,
+        durable: answer.name,
+        durable_created: answer.created.0,
+        filter,
+        ack_wait: Duration::from_nanos(answer.config.ack_wait),
+        ordered: !answer.config.priority_groups.is_empty(),
+    })))
 }
 
 pub(super) async fn delete(link: &Link, stream: &str, durable: &str) -> Result<(), Error> {

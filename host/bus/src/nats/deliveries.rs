@@ -2,18 +2,13 @@
 //! they wait for the caller, and outlives lost connections, silent leaders and restarts. It never ends quietly: only a
 //! durable that is gone is an error.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use async_nats::{Message as NatsMessage, StatusCode, Subscriber};
 use async_trait::async_trait;
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::{
-    sync::Notify,
     task::JoinHandle,
     time::{Instant, Interval, MissedTickBehavior},
 };
@@ -26,6 +21,7 @@ use super::{
     headers,
     link::Backoff,
     takeover::{self, Turn},
+    waiting::Shared,
 };
 use crate::{
     ahead::{Ahead, Room, weight},
@@ -35,6 +31,8 @@ use crate::{
 
 /// A pull request lapses after this long and is made again, so one that got lost costs no more.
 pub(super) const EXPIRES: Duration = Duration::from_secs(30);
+/// Of a taker that says how many it wants, at a time.
+const MOST: usize = 4096;
 /// The server tells that it is alive this often while a pull waits.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// Two heartbeats missed: the pull is taken for lost.
@@ -47,28 +45,6 @@ const COMPLETED: &str = "Batch Completed";
 const CLOSING: Duration = Duration::from_secs(10);
 /// How long a close waits until what it handed back has left this process.
 const FLUSHING: Duration = Duration::from_secs(2);
-
-/// What the caller and the task share.
-pub(super) struct Shared {
-    pub(super) origin: Arc<Origin>,
-    /// With each delivery the means to keep it ours.
-    queue: Mutex<VecDeque<(Delivery, Acks)>>,
-    /// The task put something into the queue, or has ended.
-    pub(super) filled: Notify,
-    /// The caller took something.
-    taken: Notify,
-    ended: Mutex<Option<Error>>,
-}
-
-impl Shared {
-    pub(super) fn queue(&self) -> MutexGuard<'_, VecDeque<(Delivery, Acks)>> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn ended(&self) -> MutexGuard<'_, Option<Error>> {
-        self.ended.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
 
 pub(super) struct Pull {
     shared: Arc<Shared>,
@@ -85,20 +61,14 @@ impl Pull {
         state: Arc<OriginState>,
         buffer: usize,
     ) -> Pull {
-        let shared = Arc::new(Shared {
-            origin: origin.clone(),
-            queue: Mutex::default(),
-            filled: Notify::new(),
-            taken: Notify::new(),
-            ended: Mutex::default(),
-        });
+        let shared = Arc::new(Shared::new(origin, buffer > 0 || origin.ordered));
         let stop = CancellationToken::new();
         let task = Task {
             bus: bus.clone(),
             state,
             shared: shared.clone(),
             stop: stop.clone(),
-            buffer: buffer.max(1),
+            buffer: if buffer > 0 { buffer } else { MOST },
             expected: 0,
             ahead: Ahead::new(bus.link.client.server_info().max_payload),
             last_delivery: 0,
@@ -114,15 +84,19 @@ impl Pull {
 impl Deliveries for Pull {
     async fn next(&mut self) -> Result<Delivery, Error> {
         loop {
-            let taken = self.shared.queue().pop_front();
-            if let Some((delivery, _)) = taken {
-                self.shared.taken.notify_one();
+            if let Some(delivery) = self.shared.take() {
                 return Ok(delivery);
             }
             if let Some(error) = self.shared.ended().clone() {
                 return Err(error);
             }
             self.shared.filled.notified().await;
+        }
+    }
+
+    async fn want(&mut self, count: usize) {
+        if !self.shared.origin.ordered {
+            self.shared.want(count);
         }
     }
 
@@ -141,6 +115,8 @@ pub(super) enum End {
     Stopped,
     /// Begin anew: lost connection, silence, a leader that went.
     Again,
+    /// Begin anew at once: the caller wants less than was asked for.
+    Withdrawn,
     /// Another host has the turn, or nobody.
     Lost,
     Gone,
@@ -172,14 +148,19 @@ impl Task {
             let end = tokio::select! {
                 () = stop.cancelled() => End::Stopped,
                 epoch = self.opened() => match epoch {
-                    Some(epoch) => self.session(epoch).await,
+                    Some(epoch) => loop {
+                        match self.session(epoch).await {
+                            End::Withdrawn => {}
+                            end => break end,
+                        }
+                    },
                     None => End::Gone,
                 },
             };
             match end {
                 End::Stopped => break,
                 End::Again if began.elapsed() > EXPIRES => backoff = Backoff::new(),
-                End::Again => {}
+                End::Again | End::Withdrawn => {}
                 End::Lost => backoff = Backoff::new(),
                 End::Gone => {
                     let name = format!("{}/{}", self.shared.origin.stream, self.shared.origin.durable);
@@ -273,6 +254,9 @@ impl Task {
         }
         let mut heard = Instant::now();
         loop {
+            if self.asks_for_too_much().await {
+                return End::Withdrawn;
+            }
             if self.ask_more(inbox).await.is_err() {
                 return End::Again;
             }
@@ -329,8 +313,9 @@ impl Task {
 
     /// Keeps half of the buffer or more asked for, as long as that is not too much to hold.
     async fn ask_more(&mut self, inbox: &str) -> Result<(), Error> {
-        let free = self.buffer.saturating_sub(self.shared.queue().len() + self.expected);
-        if free == 0 || free * 2 < self.buffer {
+        let most = self.buffer.min(self.shared.wanted());
+        let free = most.saturating_sub(self.shared.queue().len() + self.expected);
+        if free == 0 || free * 2 < most {
             return Ok(());
         }
         let waiting = self.shared.queue().iter().map(|(d, _)| weight(&d.stored.message)).sum();
@@ -440,7 +425,8 @@ impl Task {
             timestamp: parsed.timestamp,
         };
         let count = self.turn.as_ref().map_or(parsed.count, |turn| turn.count(&parsed));
-        let delivery = Delivery::new(self.shared.origin.clone(), stored, count, Box::new(settle.clone()));
+        let (origin, behind) = (self.shared.origin.clone(), parsed.pending);
+        let delivery = Delivery::new(origin, stored, count, behind, Box::new(settle.clone()));
         let again = parsed.sequence <= self.highest;
         self.highest = self.highest.max(parsed.sequence);
         if let Some(turn) = &mut self.turn

@@ -476,6 +476,7 @@ mod tests {
             stream: "S".into(),
             stream_created: 1,
             durable: "d".into(),
+            durable_created: 0,
             filter: "s.>".into(),
             ack_wait: LEASE,
             ordered: false,

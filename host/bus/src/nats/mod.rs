@@ -21,6 +21,7 @@ mod streams;
 mod takeover;
 mod timers;
 mod timing;
+mod waiting;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
@@ -318,6 +319,10 @@ impl Bus for NatsBus {
         let (origin, _) = consumers::ensure(&self.link, spec).await?;
         self.floors.of(&origin);
         Ok(origin)
+    }
+
+    async fn durable(&self, stream: &str, name: &str) -> Result<Option<Arc<Origin>>, Error> {
+        consumers::find(&self.link, stream, name).await
     }
 
     async fn deliveries(&self, origin: &Arc<Origin>, buffer: usize) -> Result<Box<dyn Deliveries>, Error> {

@@ -1,8 +1,9 @@
-//! The admin port: health, metrics, the way in to the bus and the dead letters, HTTP and gRPC on one listener. On loopback unless the
+//! The admin port: health, metrics, the way in to the bus, dead letters and jobs, HTTP and gRPC on one listener. On loopback unless the
 //! operator says otherwise.
 
 mod dead_letters;
 mod health;
+mod jobs;
 mod reading;
 mod rules;
 mod status;
@@ -22,7 +23,10 @@ use axum::{
 };
 use cofferdam_bus::Bus;
 use fleet_proto::{
-    admin::v1::dead_letters_server::{self, DeadLettersServer},
+    admin::v1::{
+        dead_letters_server::{self, DeadLettersServer},
+        jobs_server::{self, JobsServer},
+    },
     bus::v1::bus_service_server::{BusServiceServer, SERVICE_NAME},
 };
 use tokio::net::TcpListener;
@@ -36,6 +40,7 @@ pub use health::Status;
 
 use crate::config::Secret;
 use dead_letters::DeadLetters;
+use jobs::Jobs;
 use token::Gate;
 use way_in::WayIn;
 
@@ -61,12 +66,15 @@ pub async fn serve(
             // The set describes the fleet as well, which is not served here.
             .with_service_name(SERVICE_NAME)
             .with_service_name(dead_letters_server::SERVICE_NAME)
+            .with_service_name(jobs_server::SERVICE_NAME)
     };
     let described = "the description of the gRPC services";
     let letters = DeadLetters::new(bus.clone(), stop.clone(), status.takes.clone());
+    let jobs = Jobs::new(bus.clone(), stop.clone());
     let way_in = WayIn::new(bus, stop.clone());
     let grpc = Routes::new(BusServiceServer::new(way_in).max_decoding_message_size(MAX_REQUEST))
         .add_service(DeadLettersServer::new(letters))
+        .add_service(JobsServer::new(jobs))
         .add_service(reflection().build_v1().context(described)?)
         // What tools that are some years old ask for.
         .add_service(reflection().build_v1alpha().context(described)?)
@@ -95,8 +103,9 @@ async fn unknown(request: Request) -> Response {
     let path = request.uri().path();
     if token::is_grpc(&request) {
         return tonic::Status::unimplemented(format!(
-            "{path:?} is not served here; {SERVICE_NAME} is, and so are {} and server reflection",
-            dead_letters_server::SERVICE_NAME
+            "{path:?} is not served here; {SERVICE_NAME} is, and so are {}, {} and server reflection",
+            dead_letters_server::SERVICE_NAME,
+            jobs_server::SERVICE_NAME
         ))
         .into_http();
     }

@@ -51,7 +51,10 @@ async fn reflection_shows_what_is_served_and_nothing_else() {
     let MessageResponse::ListServicesResponse(list) = answer().await else { panic!("no list") };
     let mut names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["cofferdam.admin.v1.DeadLetters", "cofferdam.bus.v1.BusService"]);
+    assert_eq!(
+        names,
+        ["cofferdam.admin.v1.DeadLetters", "cofferdam.admin.v1.Jobs", "cofferdam.bus.v1.BusService"]
+    );
     let MessageResponse::FileDescriptorResponse(files) = answer().await else { panic!("no file") };
     assert!(!files.file_descriptor_proto.is_empty());
 

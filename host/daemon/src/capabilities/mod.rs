@@ -23,8 +23,9 @@ pub use rpc::{Outgoing, Upstreams};
 pub use state::State;
 
 use crate::{
-    config::ExecutorConfig,
+    config::{Config, ExecutorConfig},
     dispatch::Held,
+    executor::Queues,
     fault::Fault,
     grants::{Denial, Kind},
     observe::{
@@ -40,7 +41,16 @@ pub struct Services {
     pub bus: Arc<dyn Bus>,
     pub upstreams: Upstreams,
     pub executor: Option<ExecutorConfig>,
+    /// Where jobs are put.
+    pub queues: Queues,
     pub metrics: Arc<Metrics>,
+}
+
+impl Services {
+    pub fn new(bus: Arc<dyn Bus>, upstreams: Upstreams, config: &Config, metrics: Arc<Metrics>) -> Self {
+        let queues = Queues::new(bus.clone());
+        Self { bus, upstreams, executor: config.executor.clone(), queues, metrics }
+    }
 }
 
 /// The event as capabilities need it.
@@ -70,6 +80,8 @@ pub struct Run {
     /// Messages that were emitted or scheduled, and timers that were cancelled.
     outgoing: usize,
     jobs: usize,
+    cancelled_jobs: HashSet<String>,
+    inferences: executor::Inferences,
     state: State,
     samples: Vec<Sample>,
     /// Why nothing is to come of this run, and another host may have the event.
@@ -119,6 +131,8 @@ impl Run {
             timers: publish::Timers::default(),
             outgoing: 0,
             jobs: 0,
+            cancelled_jobs: HashSet::new(),
+            inferences: executor::Inferences::default(),
             state,
             samples: Vec::new(),
             let_go: None,
@@ -198,8 +212,17 @@ impl Host for Run {
             Call::Schedule(scheduled) => Answer::Schedule(self.schedule(scheduled).await),
             Call::CancelTimer(id) => Answer::CancelTimer(self.cancel(&id)),
             Call::Rpc(request) => Answer::Rpc(self.rpc(request).await),
-            Call::Submit(job) => Answer::Submit(self.submit(job)),
+            Call::Submit(job) => Answer::Submit(self.submit(job).await),
             Call::JobStatus(id) => Answer::JobStatus(self.job_status(&id).await),
+            Call::CancelJob(id) => Answer::CancelJob(self.cancel_job(&id)),
+            Call::Infer(inferences) => Answer::Infer(self.infer(inferences).await),
+            Call::Tokens(inference) => Answer::Tokens(self.tokens(inference).await),
+            Call::NextToken(stream) => Answer::NextToken(self.next_token(stream).await),
+            Call::FinishTokens(stream) => Answer::FinishTokens(self.finish_tokens(stream).await),
+            Call::DropTokens(stream) => {
+                self.drop_tokens(stream);
+                Answer::Unit
+            }
             Call::StateGet { cell, key } => Answer::StateGet(self.state_get(cell.as_deref(), &key).await),
             Call::StatePut { cell, key, value } => {
                 Answer::StatePut(self.state_put(cell.as_deref(), key, value).await)

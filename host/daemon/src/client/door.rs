@@ -5,7 +5,8 @@ use std::{error::Error, time::Duration};
 use anyhow::{Context, anyhow, bail};
 use clap::Args;
 use fleet_proto::{
-    admin::v1::dead_letters_client::DeadLettersClient, bus::v1::bus_service_client::BusServiceClient,
+    admin::v1::{dead_letters_client::DeadLettersClient, jobs_client::JobsClient},
+    bus::v1::bus_service_client::BusServiceClient,
 };
 use http::Uri;
 use tonic::{
@@ -51,6 +52,7 @@ impl Interceptor for Bearer {
 pub(super) struct Door {
     pub(super) bus: BusServiceClient<InterceptedService<Channel, Bearer>>,
     pub(super) letters: DeadLettersClient<InterceptedService<Channel, Bearer>>,
+    pub(super) jobs: JobsClient<InterceptedService<Channel, Bearer>>,
     url: String,
     with_token: bool,
 }
@@ -95,11 +97,13 @@ impl Door {
         let with_token = bearer.is_some();
         let letters = DeadLettersClient::with_interceptor(channel.clone(), Bearer(bearer.clone()))
             .max_decoding_message_size(usize::MAX);
+        let jobs = JobsClient::with_interceptor(channel.clone(), Bearer(bearer.clone()))
+            .max_decoding_message_size(usize::MAX);
         let bus = BusServiceClient::with_interceptor(channel, Bearer(bearer))
             // The daemon decides how large a message may be.
             .max_decoding_message_size(usize::MAX)
             .max_encoding_message_size(usize::MAX);
-        Ok(Door { bus, letters, url, with_token })
+        Ok(Door { bus, letters, jobs, url, with_token })
     }
 
     /// Why a call ended that had begun.

@@ -21,6 +21,12 @@ pub(super) fn print(out: &mut impl Write, line: &str) -> anyhow::Result<bool> {
     }
 }
 
+/// For whoever watches; the output itself stays clean.
+pub(super) fn note(text: &str) {
+    // Where standard error is gone, nobody is there to tell.
+    writeln!(io::stderr(), "cofferdam: {text}").unwrap_or_default();
+}
+
 /// A message as it came: live, or stored.
 #[derive(Debug)]
 pub(super) enum Seen {

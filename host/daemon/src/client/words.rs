@@ -37,6 +37,15 @@ fn not_tokens(text: &str) -> String {
     "a subject is made of tokens with dots between them, none of them empty, and no white space".to_owned()
 }
 
+/// As names of plugins are.
+pub(super) fn plugin(text: &str) -> Result<String, String> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    match !text.is_empty() && text.chars().all(fine) {
+        true => Ok(text.to_owned()),
+        false => Err("a plugin's name has letters, digits, - and _".to_owned()),
+    }
+}
+
 /// `NAME=VALUE`.
 pub(super) fn header(text: &str) -> Result<(String, String), String> {
     let Some((name, value)) = text.split_once('=') else {

@@ -3,14 +3,17 @@
 mod check;
 mod client;
 mod durable;
+mod executor;
+mod life;
 mod run;
 mod show;
 
 use std::io::{self, Write};
 
 pub use check::check;
-pub use client::{dlq, publish, subscribe};
+pub use client::{dlq, jobs, publish, subscribe};
 pub use durable::delete_durable;
+pub use executor::executor;
 pub use run::run;
 pub use show::show;
 

@@ -13,7 +13,7 @@ use super::{
     bus::bus,
     env::Surroundings,
     executor::executor,
-    grpc::grpc,
+    grpc::{self, grpc},
     limits::Ceilings,
     paths::path_or,
     plugin::{Around, plugins},
@@ -35,7 +35,8 @@ const CACHE: &str = ".cofferdam/compiled";
 /// The config of the repository.
 const BUILT_IN: &str = include_str!("../../../../cofferdam.toml");
 
-pub(super) fn read(location: &Location, environment: &Environment) -> Result<Reading, Faults> {
+/// Without `plugins` nothing of theirs is read.
+pub(super) fn read(location: &Location, environment: &Environment, plugins: bool) -> Result<Reading, Faults> {
     let (source, base) = match location {
         Location::File(file) => {
             (Source::read(file)?, file.parent().map_or_else(PathBuf::new, Path::to_owned))
@@ -44,7 +45,7 @@ pub(super) fn read(location: &Location, environment: &Environment) -> Result<Rea
     };
     let surroundings = Surroundings::new(base, environment);
     let Parsed { value: config, mut faults, settings, broken } =
-        reader::parse(&source, |top| whole(top, &surroundings));
+        reader::parse(&source, |top| whole(top, &surroundings, plugins));
     if broken {
         return Err(Faults(faults));
     }
@@ -53,10 +54,10 @@ pub(super) fn read(location: &Location, environment: &Environment) -> Result<Rea
 }
 
 /// What has a fault has some value all the same.
-fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>) -> Config {
+fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>, with_plugins: bool) -> Config {
     let bus = top.section("bus", |t| bus(t, surroundings));
     let admin = top.section("admin", |t| admin(t, surroundings));
-    let grpc = top.section("grpc", |t| grpc(t, surroundings));
+    let grpc = top.section("grpc", |t| grpc(t, surroundings, &grpc::PLUGINS));
     let envelope = top.section("wire", |t| {
         t.parsed_or("envelope", "mirror", "one of mirror, envelope, bare", |s| {
             ["mirror", "envelope", "bare"].contains(&s).then(|| s.to_owned())
@@ -68,7 +69,8 @@ fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>) -> Config {
     let dispatch = top.section("dispatch", dispatch);
     let advisories = top.section("observe", |t| t.boolean("advisories").or(false));
     let upstreams = top.section("upstreams", |t| upstreams(t, surroundings));
-    let executor = top.section("executor", |t| executor(t, &upstreams, surroundings));
+    let names = top.names_in("plugins");
+    let executor = top.section("executor", |t| executor(t, &upstreams, &names, surroundings));
     let around = Around {
         surroundings,
         upstreams: &upstreams,
@@ -77,7 +79,13 @@ fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>) -> Config {
         memory: sandbox.memory,
         ceilings: &limits,
     };
-    let plugins = top.section("plugins", |t| plugins(t, &around));
+    let plugins = match with_plugins {
+        true => top.section("plugins", |t| plugins(t, &around)),
+        false => {
+            top.has("plugins");
+            Vec::new()
+        }
+    };
     Config {
         bus,
         admin,

@@ -41,6 +41,7 @@ use std::{
 
 use cofferdam_sandbox::Isolation;
 pub use env::Environment;
+pub use executor::{Backend, EndpointSettings, ExecutorConfig, InferenceConfig, ModelSettings, OfflineConfig, Share, unused};
 pub use failure::{FailurePolicy, OnFailure};
 pub use fault::{Fault, Faults};
 pub use isolation::IsolationConfig;
@@ -53,7 +54,7 @@ pub use secret::{Secret, Url};
 use serde_json::Value;
 pub use service::{Method, MethodKind, Service};
 pub use settings::{Origin, Setting, Settings};
-pub use subscription::{Class, EXECUTOR_DURABLE, KeyPlace, KeySource, Subscription};
+pub use subscription::{Class, KeyPlace, KeySource, Subscription};
 
 use crate::grants::{Grants, Kind};
 
@@ -153,23 +154,6 @@ pub struct DispatchConfig {
     pub drain: Duration,
     /// An event that ran alone so often, and each time its host died, becomes a dead letter unrun.
     pub max_deliveries: u32,
-}
-
-#[derive(Debug, Clone)]
-pub struct ExecutorConfig {
-    pub backend: Backend,
-    pub model: String,
-    /// Passed on to the fleet's executor.
-    pub vllm_url: Url,
-    pub concurrency: u32,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Backend {
-    /// A rule-based stand-in for a model.
-    Offline,
-    /// `fleet.ray_executor.v1` at this upstream.
-    Fleet { upstream: String },
 }
 
 #[derive(Debug, Clone)]
@@ -280,14 +264,33 @@ pub struct Reading {
 impl Reading {
     /// Reads the config and the manifests it names, then lets the environment override it.
     pub fn of(location: &Location, environment: &Environment) -> Result<Self, Faults> {
-        file::read(location, environment)
+        file::read(location, environment, true)
+    }
+
+    /// The same for a process that loads no plugin: whatever there is about plugins is passed over.
+    fn without_plugins(location: &Location, environment: &Environment) -> Result<Self, Faults> {
+        file::read(location, environment, false)
+    }
+
+    fn faultless(self) -> Result<Config, Faults> {
+        if self.faults.is_empty() { Ok(self.config) } else { Err(Faults(self.faults)) }
     }
 }
 
 impl Config {
+    /// Does the daemon work jobs itself? Where others can reach the queues of endpoints, `cofferdam executor` does.
+    pub fn works_jobs(&self) -> bool {
+        let alone = matches!(self.bus.kind, BusKind::Local { .. });
+        self.executor.as_ref().is_some_and(|executor| alone || executor.backend != Backend::Queue)
+    }
+
     /// A config without any fault.
     pub fn load(location: &Location, environment: &Environment) -> Result<Self, Faults> {
-        let Reading { config, faults, .. } = Reading::of(location, environment)?;
-        if faults.is_empty() { Ok(config) } else { Err(Faults(faults)) }
+        Reading::of(location, environment)?.faultless()
+    }
+
+    /// The same for `cofferdam executor`: whose plugins are not there, or not fit, works jobs all the same.
+    pub fn load_executor(location: &Location, environment: &Environment) -> Result<Self, Faults> {
+        Reading::without_plugins(location, environment)?.faultless()
     }
 }

@@ -12,6 +12,7 @@ use super::{
     Url,
     literal::{self, json, parse_size, show},
     settings::{Origin, Setting},
+    show::key as written_key,
     source::{Parsed, Source},
     words::nearest,
 };
@@ -88,7 +89,7 @@ impl<'a> Table<'a> {
 
     /// `[plugins.x]` style name of a key, for messages.
     pub(super) fn name(&self, key: &str) -> String {
-        if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
+        if self.path.is_empty() { key.to_owned() } else { format!("{}.{}", self.path, written_key(key)) }
     }
 
     /// Is the table in the file?
@@ -393,6 +394,17 @@ impl<'a> Table<'a> {
     pub(super) fn named_tables(&self) -> Vec<(String, Table<'a>)> {
         let names = self.keys();
         names.into_iter().filter_map(|n| self.table(&n).map(|t| (n, t))).collect()
+    }
+
+    /// The keys that are there.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.keys().into_iter().collect()
+    }
+
+    /// The keys of a table below this one, if that is one.
+    pub(super) fn names_in(&self, key: &str) -> BTreeSet<String> {
+        let table = self.look(key).and_then(|value| value.get_ref().as_table());
+        table.into_iter().flat_map(|t| t.keys()).map(|k| k.get_ref().to_string()).collect()
     }
 
     fn keys(&self) -> Vec<String> {

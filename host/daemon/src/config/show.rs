@@ -76,7 +76,8 @@ impl Line {
     }
 }
 
-fn key(key: &str) -> String {
+/// As it is written: in quotes, where it has to be.
+pub(super) fn key(key: &str) -> String {
     let bare = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if !key.is_empty() && key.chars().all(bare) { key.to_owned() } else { quoted(key) }
 }

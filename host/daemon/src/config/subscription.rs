@@ -11,10 +11,7 @@ use super::{
     reader::{At, Item, Table},
     words::{bad_name, is_name},
 };
-use crate::dispatch::inbox;
-
-/// The executor's own durable, which no subscription may take.
-pub const EXECUTOR_DURABLE: &str = "cofferdam-executor";
+use crate::{dispatch::inbox, executor::job};
 
 /// Heartbeats come three times in an ack wait; with less than this a busy host would miss them, and its events would be
 /// delivered twice.
@@ -252,7 +249,7 @@ fn durable_of(
             (filter.with(""), name)
         }
     };
-    if name == EXECUTOR_DURABLE {
+    if job::is_durable(&name) {
         table
             .fault_at(&at, format!("the durable {name:?} is the executor's; give this subscription another"));
     }
@@ -361,7 +358,7 @@ mod tests {
     fn a_durable_is_taken_once() {
         let two = "[[subscriptions]]\nsubject = \"a.b\"\n[[subscriptions]]\nsubject = \"a-b\"\n";
         check(two, 4, "two subscriptions of plugins.p would share the durable \"cofferdam-p-a-b\"");
-        let executors = "[[subscriptions]]\nsubject = \"a\"\ndurable = \"cofferdam-executor\"\n";
+        let executors = "[[subscriptions]]\nsubject = \"a\"\ndurable = \"cofferdam-jobs-p-low-01234567\"\n";
         check(executors, 3, "is the executor's");
         check("[[subscriptions]]\nsubject = \"a/b\"\n", 2, "add durable = ");
     }

@@ -2,18 +2,38 @@
 //! only to fail in the same way.
 
 use cofferdam_bus::Message;
-use cofferdam_sandbox::{JobPhase, JobStatus};
+use cofferdam_sandbox::{Agent, JobPhase};
 
-use super::{QueuedJob, response, status};
+use super::{
+    QueuedJob,
+    backends::{Answered, Failed},
+    job::AnswerTo,
+    response::{self, About},
+    status::{Answer, Record},
+};
 
 /// Of an error, in bytes, where it has to be small.
 const MAX_ERROR: usize = 1 << 10;
+/// How a job fails that somebody wants to end.
+pub(super) const CANCELLED: &str = "cancelled";
+
+/// A job that comes to its end, and how that is told.
+pub(super) struct Case<'a> {
+    pub(super) queued: &'a QueuedJob,
+    /// What is known of it whatever its end is.
+    pub(super) record: Record,
+    pub(super) duration_ms: u64,
+    pub(super) envelope: &'a str,
+    /// Its results go to its task's own subject, too.
+    pub(super) task_results: bool,
+}
 
 /// The end of a job, to be committed.
 #[derive(Debug)]
 pub(super) struct Ending {
     pub(super) effects: Vec<Message>,
     pub(super) outcome: &'static str,
+    pub(super) record: Record,
     told: Told,
     failure: Option<(String, &'static str)>,
 }
@@ -28,30 +48,88 @@ enum Told {
     StatusOnly,
 }
 
-impl Ending {
-    /// With what the backend made of it.
-    pub(super) fn of(effects: Vec<Message>, outcome: &'static str) -> Self {
-        Self { effects, outcome, told: Told::All, failure: None }
+impl Case<'_> {
+    fn about(&self) -> About<'_> {
+        About { queued: self.queued, duration_ms: self.duration_ms, envelope: self.envelope }
     }
 
-    pub(super) fn failed(queued: &QueuedJob, error: String, kind: &'static str, envelope: &str) -> Self {
-        let mut effects = response::failed(queued, &error, kind, envelope);
-        effects.push(failed_status(&queued.id, &error));
-        Self { effects, outcome: "failed", told: Told::All, failure: Some((error, kind)) }
+    /// With these responses, unless nobody waits for events. `also` comes with the record, which is the last.
+    fn ending(
+        &self,
+        responses: Vec<Message>,
+        also: Vec<Message>,
+        record: Record,
+        outcome: &'static str,
+    ) -> Ending {
+        let mut effects = if self.queued.answer == AnswerTo::Guest { Vec::new() } else { responses };
+        if self.task_results {
+            let task_id = &self.queued.job.task_id;
+            let results: Vec<Message> =
+                effects.iter().filter_map(|response| response::task_result(response, task_id)).collect();
+            effects.extend(results);
+        }
+        effects.extend(also);
+        effects.push(record.message(&self.queued.id));
+        Ending { effects, outcome, record, told: Told::All, failure: None }
+    }
+
+    /// With an answer.
+    pub(super) fn answered(&self, agent: &Agent, answered: Answered, also: Vec<Message>) -> Ending {
+        let responses =
+            if answered.told { Vec::new() } else { vec![self.about().completed(agent, &answered)] };
+        let Answered { text, reasoning, model, finish, tokens_in, tokens_out, cached, .. } = answered;
+        let asked_for = matches!(self.queued.answer, AnswerTo::Client | AnswerTo::Guest);
+        let answer = Answer { agent: agent.id.clone(), text, reasoning, model, finish, cached };
+        let record = Record {
+            phase: JobPhase::Done,
+            execution_id: Some(self.queued.id.clone()),
+            tokens_in,
+            tokens_out,
+            answer: asked_for.then_some(answer),
+            ..self.record.clone()
+        };
+        self.ending(responses, also, record, "done")
+    }
+
+    /// Another executor has it.
+    pub(super) fn accepted(&self, execution_id: String) -> Ending {
+        let record = Record {
+            phase: JobPhase::Running,
+            execution_id: Some(execution_id),
+            ended: 0,
+            ..self.record.clone()
+        };
+        self.ending(Vec::new(), Vec::new(), record, "accepted")
+    }
+
+    /// Its agents have it, each a job of its own.
+    pub(super) fn split(&self, parts: Vec<String>) -> Ending {
+        let record = Record { phase: JobPhase::Running, parts, ended: 0, ..self.record.clone() };
+        self.ending(Vec::new(), Vec::new(), record, "split")
+    }
+
+    /// Without an answer.
+    pub(super) fn failed(&self, failed: Failed, also: Vec<Message>) -> Ending {
+        let Failed { error, kind, tokens_in, tokens_out, told } = failed;
+        let responses = if told { Vec::new() } else { self.about().failed(&error, kind) };
+        let record = Record { tokens_in, tokens_out, ..self.failure(&error, kind) };
+        let outcome = if kind == CANCELLED { CANCELLED } else { "failed" };
+        Ending { failure: Some((error, kind)), ..self.ending(responses, also, record, outcome) }
     }
 
     /// Less of the same, for the bus will not store this, for `reason`. Nothing if there is no less.
-    pub(super) fn less(self, queued: &QueuedJob, reason: &str, envelope: &str) -> Option<Self> {
-        let told = match self.told {
+    pub(super) fn less(&self, ending: Ending, reason: &str) -> Option<Ending> {
+        let told = match ending.told {
+            Told::All if self.queued.answer == AnswerTo::Guest => Told::StatusOnly,
             Told::All => Told::Briefly,
             Told::Briefly => Told::StatusOnly,
             Told::StatusOnly => return None,
         };
-        let (error, kind) = self
+        let (error, kind) = ending
             .failure
             .unwrap_or_else(|| (format!("the result can't be stored: {reason}"), "result_too_large"));
         let error = cut(&error, MAX_ERROR).to_owned();
-        let (job, task_id) = (&queued.id, &queued.job.task_id);
+        let (job, task_id) = (&self.queued.id, &self.queued.job.task_id);
         let mut effects = Vec::new();
         if told == Told::Briefly {
             tracing::warn!(
@@ -59,8 +137,8 @@ impl Ending {
                 task_id,
                 "the job's end can't be stored as it is, a short failure is: {reason}"
             );
-            effects = response::failed_briefly(queued, &error, kind, envelope);
-        } else {
+            effects = self.about().failed_briefly(&error, kind);
+        } else if self.queued.answer != AnswerTo::Guest {
             tracing::error!(
                 job,
                 task_id,
@@ -70,14 +148,21 @@ impl Ending {
                 response::FAILED
             );
         }
-        effects.push(failed_status(&queued.id, &error));
-        Some(Self { effects, outcome: "failed", told, failure: Some((error, kind)) })
+        let (tokens_in, tokens_out) = (ending.record.tokens_in, ending.record.tokens_out);
+        let record = Record { tokens_in, tokens_out, ..self.failure(&error, kind) };
+        effects.push(record.message(&self.queued.id));
+        let outcome = if kind == CANCELLED { CANCELLED } else { "failed" };
+        Some(Ending { effects, outcome, record, told, failure: Some((error, kind)) })
     }
-}
 
-fn failed_status(job: &str, error: &str) -> Message {
-    let error = Some(cut(error, MAX_ERROR).to_owned());
-    status::message(job, &JobStatus { phase: JobPhase::Failed, execution_id: None, error })
+    fn failure(&self, error: &str, kind: &'static str) -> Record {
+        Record {
+            phase: if kind == CANCELLED { JobPhase::Cancelled } else { JobPhase::Failed },
+            error: Some(cut(error, MAX_ERROR).to_owned()),
+            kind: Some(kind.to_owned()),
+            ..self.record.clone()
+        }
+    }
 }
 
 /// At most so many bytes, in whole characters.
@@ -100,14 +185,26 @@ mod tests {
         ending.effects.iter().map(|effect| effect.subject.as_str()).collect()
     }
 
+    fn case<'a>(queued: &'a QueuedJob, envelope: &'a str) -> Case<'a> {
+        let record =
+            Record { started: 5, ended: 9, worker: "w".into(), ..Record::of(queued, JobPhase::Running) };
+        Case { queued, record, duration_ms: 3, envelope, task_results: false }
+    }
+
+    fn answer(text: &str) -> Answered {
+        Answered { text: text.into(), tokens_in: 2, tokens_out: 1, ..Answered::default() }
+    }
+
     #[test]
     fn a_result_that_cannot_be_stored_becomes_a_short_failure_then_a_mere_status() {
         let queued = testing::job(&["a", "b"]);
-        let whole = Ending::of(testing::messages(&["agent.response.completed"]), "done");
+        let case = case(&queued, "mirror");
+        let whole = case.answered(&queued.job.agents[0], answer("x"), Vec::new());
+        assert_eq!(subjects(&whole), ["agent.response.completed", "cd.e.o-1-j0"]);
 
         let reason = "effects of 2000000 bytes together are over the limit";
-        let brief = whole.less(&queued, reason, "mirror").expect("something less");
-        assert_eq!(subjects(&brief), ["agent.response.failed", "agent.response.failed", "cd.q.o-1-j0"]);
+        let brief = case.less(whole, reason).expect("something less");
+        assert_eq!(subjects(&brief), ["agent.response.failed", "agent.response.failed", "cd.e.o-1-j0"]);
         assert_eq!(brief.outcome, "failed");
         let told = json(&brief.effects[1]);
         assert_eq!((&told["task_id"], &told["agent_id"]), (&"t-1".into(), &"b".into()));
@@ -115,26 +212,59 @@ mod tests {
         assert_eq!(told["error"], format!("the result can't be stored: {reason}"));
         assert_eq!(told["payload"].get("constraints"), None);
 
-        let last = brief.less(&queued, "no stream", "mirror").expect("a status");
-        assert_eq!(subjects(&last), ["cd.q.o-1-j0"]);
+        let last = case.less(brief, "no stream").expect("a status");
+        assert_eq!(subjects(&last), ["cd.e.o-1-j0"]);
         let status = json(&last.effects[0]);
         assert_eq!((&status["phase"], &status["error"]), (&"failed".into(), &told["error"]));
-        assert!(last.less(&queued, "whatever", "mirror").is_none());
+        assert_eq!((&status["tokens_in"], &status["worker"]), (&2.into(), &"w".into()), "they were paid for");
+        assert!(case.less(last, "whatever").is_none());
     }
 
     #[test]
     fn a_failure_keeps_its_own_error_cut_to_size() {
         let queued = testing::job(&["a"]);
-        let whole = Ending::failed(&queued, "ü".repeat(4000), "refused", "bare");
+        let case = case(&queued, "bare");
+        let whole = case.failed(Failed::new("refused", "ü".repeat(4000)), Vec::new());
         assert_eq!(json(&whole.effects[0])["error"].as_str().map(str::len), Some(8000));
         assert_eq!(json(&whole.effects[1])["error"].as_str().map(str::len), Some(MAX_ERROR));
 
-        let brief = whole.less(&queued, "too much", "bare").expect("something less");
+        let brief = case.less(whole, "too much").expect("something less");
         let told = json(&brief.effects[0]);
         assert_eq!(
             (told["error"].as_str().map(str::len), &told["error_type"]),
             (Some(1024), &"refused".into())
         );
+    }
+
+    #[test]
+    fn who_asks_for_the_answer_finds_it_in_the_record_and_only_guests_have_no_event() {
+        for (answer_to, events, kept) in
+            [(AnswerTo::Fleet, 1, false), (AnswerTo::Client, 1, true), (AnswerTo::Guest, 0, true)]
+        {
+            let queued = QueuedJob { answer: answer_to, ..testing::job(&["a"]) };
+            let case = case(&queued, "mirror");
+            let done = case.answered(&queued.job.agents[0], answer("x"), Vec::new());
+            assert_eq!(done.effects.len(), events + 1, "{answer_to:?}");
+            assert_eq!(done.record.answer.as_ref().map(|answer| answer.text.as_str()), kept.then_some("x"));
+            let failed = case.failed(Failed::new(CANCELLED, "enough"), Vec::new());
+            assert_eq!((failed.effects.len(), failed.outcome), (events + 1, "cancelled"));
+            assert_eq!(failed.record.phase, JobPhase::Cancelled);
+            let less = case.less(case.answered(&queued.job.agents[0], answer("x"), Vec::new()), "too much");
+            assert_eq!(less.expect("something less").effects.len(), events + 1);
+        }
+    }
+
+    #[test]
+    fn results_go_to_their_task_where_that_is_wanted_and_the_record_is_the_last() {
+        let queued = testing::job(&["a"]);
+        let case = Case { task_results: true, ..case(&queued, "mirror") };
+        let also = testing::messages(&["vllm.streaming.x"]);
+        let done = case.answered(&queued.job.agents[0], answer("x"), also);
+        assert_eq!(
+            subjects(&done),
+            ["agent.response.completed", "agent.results.t-1", "vllm.streaming.x", "cd.e.o-1-j0"]
+        );
+        assert_eq!(done.effects[0].data, done.effects[1].data);
     }
 
     #[test]

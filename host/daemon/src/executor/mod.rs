@@ -1,56 +1,38 @@
 //! Working the job queue: jobs are messages, worked at least once by job id; their results come out once.
 
+mod backends;
 mod ending;
-mod fleet;
 mod in_flight;
-mod offline;
+mod budget;
+pub mod cancel;
+pub mod job;
+pub mod queues;
+pub(crate) mod limits;
+pub(crate) mod look;
+pub mod report;
 mod response;
+mod split;
+pub mod service;
 pub mod status;
 #[cfg(test)]
 mod testing;
 mod tries;
 mod worker;
 
-use cofferdam_sandbox::Job;
-use serde::{Deserialize, Serialize};
-pub use worker::{prepare, run};
+pub use backends::examine;
+pub use job::QueuedJob;
+pub use queues::Queues;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+pub use worker::{Worker, prepare};
 
-/// A job on the queue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct QueuedJob {
-    pub id: String,
-    /// Who submitted it.
-    pub plugin: String,
-    pub job: Job,
-}
-
-/// Jobs, one message each.
-const FILTER: &str = "cd.j.*";
-
-/// A job's message is kept for so long, worked or not: whoever submitted it has given up long before.
-const JOB_DAYS: u64 = 7;
-
-pub fn job_subject(id: &str) -> String {
-    format!("cd.j.{id}")
-}
-
-/// What a job's message says of how long it is kept.
-pub fn job_header() -> (String, String) {
-    kept_for(JOB_DAYS)
-}
-
-fn kept_for(days: u64) -> (String, String) {
-    ("Nats-TTL".into(), format!("{}s", days * 24 * 60 * 60))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_outlives_the_message_of_its_job() {
-        let status = status::message("j", &testing::DONE);
-        assert_eq!(status.headers, [("Nats-TTL".into(), "691200s".into())]);
-        assert_eq!(job_header(), ("Nats-TTL".into(), "604800s".into()));
-    }
+/// When a worker begins no more jobs, when it leaves even those that it works, and what it says of itself meanwhile.
+pub struct Shift {
+    pub stop: CancellationToken,
+    /// What is still worked is handed back, for others to have it at once; its tasks end then.
+    pub abort: CancellationToken,
+    /// Whether jobs are taken.
+    pub taking: watch::Sender<bool>,
+    /// The jobs that are worked.
+    pub tasks: TaskTracker,
 }

@@ -5,9 +5,10 @@ use std::time::SystemTime;
 
 use bytes::Bytes;
 use cofferdam_bus::Message;
+use cofferdam_sandbox::Agent;
 use serde_json::{Map, Value, json};
 
-use super::QueuedJob;
+use super::{QueuedJob, backends::Answered};
 use crate::observe::trace::hex;
 
 const PRODUCER: &str = "cofferdam-executor";
@@ -16,120 +17,150 @@ pub(super) const FAILED: &str = "agent.response.failed";
 /// The key of a job's metadata that names what its answers correlate with.
 const CORRELATION: &str = "correlation_id";
 
-/// One answer of one agent.
-pub(super) struct Proposal<'a> {
-    pub(super) agent: &'a str,
-    pub(super) role: &'a str,
-    pub(super) model: &'a str,
-    pub(super) content: &'a str,
+/// What is told of.
+pub(super) struct About<'a> {
+    pub(super) queued: &'a QueuedJob,
+    /// From the beginning of this try.
+    pub(super) duration_ms: u64,
+    /// `mirror`, `envelope` or `bare`.
+    pub(super) envelope: &'a str,
 }
 
-pub(super) fn completed(queued: &QueuedJob, proposal: &Proposal<'_>, envelope: &str) -> Message {
-    let job = &queued.job;
-    let payload = json!({
-        "task_id": job.task_id,
-        "agent_id": proposal.agent,
-        "role": proposal.role,
-        "status": "completed",
-        "success": true,
-        "duration_ms": 0,
-        "timestamp": now(),
-        "num_agents": job.agents.len(),
-        "proposal": {
-            "content": proposal.content,
-            "author_id": proposal.agent,
-            "author_role": proposal.role,
-            "model": proposal.model,
-            "temperature": 0.0,
-            "tokens": proposal.content.split_whitespace().count(),
-        },
-        "operations": [],
-        "artifacts": {},
-        "audit_trail": [],
-        "constraints": constraints(queued),
-        "deliberation_id": queued.id,
-    });
-    message(COMPLETED, queued, proposal.agent, payload, envelope)
-}
-
-/// One failure for each agent of the job.
-pub(super) fn failed(queued: &QueuedJob, error: &str, kind: &str, envelope: &str) -> Vec<Message> {
-    let failure = |agent: &cofferdam_sandbox::Agent| {
-        let payload = json!({
-            "task_id": queued.job.task_id,
-            "agent_id": agent.id,
-            "role": agent.role,
-            "error": error,
-            "error_type": kind,
-            "num_agents": queued.job.agents.len(),
-            "duration_ms": 0,
-            "timestamp": now(),
-            "metadata": { "task_id": queued.job.task_id },
-            "constraints": constraints(queued),
-            "deliberation_id": queued.id,
-        });
-        message(FAILED, queued, &agent.id, payload, envelope)
-    };
-    queued.job.agents.iter().map(failure).collect()
-}
-
-/// The same with no more in it than what tells whose failure it is.
-pub(super) fn failed_briefly(queued: &QueuedJob, error: &str, kind: &str, envelope: &str) -> Vec<Message> {
-    let failure = |agent: &cofferdam_sandbox::Agent| {
-        let payload = json!({
-            "task_id": queued.job.task_id,
-            "agent_id": agent.id,
-            "error": error,
-            "error_type": kind,
-            "timestamp": now(),
-            "deliberation_id": queued.id,
-        });
-        message(FAILED, queued, &agent.id, payload, envelope)
-    };
-    queued.job.agents.iter().map(failure).collect()
-}
-
-fn constraints(queued: &QueuedJob) -> Value {
-    let job = &queued.job;
-    let mut metadata: Map<String, Value> =
-        job.metadata.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect();
-    metadata.entry("task_id").or_insert_with(|| json!(job.task_id));
-    metadata.insert("num_agents".into(), json!(job.agents.len()));
-    if let Some(story) = &job.story_id {
-        metadata.entry("story_id").or_insert_with(|| json!(story));
+impl About<'_> {
+    /// The job of one agent of several tells of the whole.
+    fn agents(&self) -> usize {
+        self.queued.parent.as_ref().map_or(self.queued.job.agents.len(), |parent| parent.agents)
     }
-    json!({ "story_id": job.story_id, "plan_id": job.plan_id, "metadata": metadata })
-}
 
-fn message(event_type: &str, queued: &QueuedJob, agent: &str, payload: Value, envelope: &str) -> Message {
-    let key = hex(&<sha2::Sha256 as sha2::Digest>::digest(format!(
-        "{event_type}:{}:{}:{agent}",
-        queued.job.task_id, queued.id
-    )));
-    let wrapped = json!({
-        "event_type": event_type,
-        "idempotency_key": key,
-        "correlation_id": correlation(queued),
-        "timestamp": payload["timestamp"],
-        "producer": PRODUCER,
-        "payload": payload,
-    });
-    let body = match envelope {
-        "bare" => payload,
-        "envelope" => wrapped,
-        _ => mirror(wrapped, payload),
-    };
-    Message {
-        subject: event_type.to_owned(),
-        headers: vec![("Cofferdam-Plugin".into(), PRODUCER.into())],
-        data: Bytes::from(body.to_string()),
+    fn deliberation(&self) -> &str {
+        self.queued.parent.as_ref().map_or(&self.queued.id, |parent| &parent.id)
+    }
+
+    /// The answer of an agent.
+    pub(super) fn completed(&self, agent: &Agent, answered: &Answered) -> Message {
+        let payload = json!({
+            "task_id": self.queued.job.task_id,
+            "agent_id": agent.id,
+            "role": self.role(agent),
+            "status": "completed",
+            "success": true,
+            "duration_ms": self.duration_ms,
+            "timestamp": now(),
+            "num_agents": self.agents(),
+            "proposal": {
+                "content": answered.text,
+                "author_id": agent.id,
+                "author_role": self.role(agent),
+                "model": answered.model,
+                "temperature": shortest(answered.temperature),
+                "tokens": answered.tokens_out,
+            },
+            "operations": [],
+            "artifacts": {},
+            "audit_trail": [],
+            "constraints": self.constraints(),
+            "deliberation_id": self.deliberation(),
+        });
+        self.message(COMPLETED, agent, payload)
+    }
+
+    /// One failure for each agent of the job.
+    pub(super) fn failed(&self, error: &str, kind: &str) -> Vec<Message> {
+        let failure = |agent: &Agent| {
+            let payload = json!({
+                "task_id": self.queued.job.task_id,
+                "agent_id": agent.id,
+                "role": self.role(agent),
+                "error": error,
+                "error_type": kind,
+                "num_agents": self.agents(),
+                "duration_ms": self.duration_ms,
+                "timestamp": now(),
+                "metadata": { "task_id": self.queued.job.task_id },
+                "constraints": self.constraints(),
+                "deliberation_id": self.deliberation(),
+            });
+            self.message(FAILED, agent, payload)
+        };
+        self.queued.job.agents.iter().map(failure).collect()
+    }
+
+    /// The same with no more in it than what tells whose failure it is.
+    pub(super) fn failed_briefly(&self, error: &str, kind: &str) -> Vec<Message> {
+        let failure = |agent: &Agent| {
+            let payload = json!({
+                "task_id": self.queued.job.task_id,
+                "agent_id": agent.id,
+                "error": error,
+                "error_type": kind,
+                "timestamp": now(),
+                "deliberation_id": self.deliberation(),
+            });
+            self.message(FAILED, agent, payload)
+        };
+        self.queued.job.agents.iter().map(failure).collect()
+    }
+
+    fn role<'a>(&'a self, agent: &'a Agent) -> &'a str {
+        if agent.role.is_empty() { &self.queued.job.role } else { &agent.role }
+    }
+
+    fn constraints(&self) -> Value {
+        let job = &self.queued.job;
+        let mut metadata: Map<String, Value> =
+            job.metadata.iter().map(|(k, v)| (k.clone(), Value::String(v.clone()))).collect();
+        metadata.entry("task_id").or_insert_with(|| json!(job.task_id));
+        metadata.insert("num_agents".into(), json!(self.agents()));
+        if let Some(story) = &job.story_id {
+            metadata.entry("story_id").or_insert_with(|| json!(story));
+        }
+        json!({ "story_id": job.story_id, "plan_id": job.plan_id, "metadata": metadata })
+    }
+
+    fn message(&self, event_type: &str, agent: &Agent, payload: Value) -> Message {
+        let key = hex(&<sha2::Sha256 as sha2::Digest>::digest(format!(
+            "{event_type}:{}:{}:{}",
+            self.queued.job.task_id, self.queued.id, agent.id
+        )));
+        let wrapped = json!({
+            "event_type": event_type,
+            "idempotency_key": key,
+            "correlation_id": self.correlation(),
+            "timestamp": payload["timestamp"],
+            "producer": PRODUCER,
+            "payload": payload,
+        });
+        let body = match self.envelope {
+            "bare" => payload,
+            "envelope" => wrapped,
+            _ => mirror(wrapped, payload),
+        };
+        Message {
+            subject: event_type.to_owned(),
+            headers: vec![("Cofferdam-Plugin".into(), PRODUCER.into())],
+            data: Bytes::from(body.to_string()),
+        }
+    }
+
+    /// As the submitting plugin says; else the job itself.
+    fn correlation(&self) -> &str {
+        let mut named = self.queued.job.metadata.iter();
+        let named = named.find(|(key, value)| key == CORRELATION && !value.is_empty());
+        named.map_or(self.deliberation(), |(_, value)| value)
     }
 }
 
-/// As the submitting plugin says; else the job itself.
-fn correlation(queued: &QueuedJob) -> &str {
-    let named = queued.job.metadata.iter().find(|(key, value)| key == CORRELATION && !value.is_empty());
-    named.map_or(&queued.id, |(_, value)| value)
+/// The same message for whoever hears the results of one task. Nothing where the task's id can't be part of a subject.
+pub(super) fn task_result(response: &Message, task_id: &str) -> Option<Message> {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control() && !matches!(c, '*' | '>');
+    let tokens = !task_id.is_empty() && task_id.split('.').all(|token| !token.is_empty());
+    (tokens && task_id.chars().all(plain))
+        .then(|| Message { subject: format!("agent.results.{task_id}"), ..response.clone() })
+}
+
+/// 0.2 is not to become 0.20000000298.
+fn shortest(temperature: f32) -> f64 {
+    temperature.to_string().parse().unwrap_or_default()
 }
 
 /// The envelope with the payload's keys beside it, for both kinds of reader.
@@ -150,20 +181,88 @@ fn now() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::executor::testing;
+    use crate::executor::{job::Parent, testing};
+
+    fn about(queued: &QueuedJob) -> About<'_> {
+        About { queued, duration_ms: 12, envelope: "mirror" }
+    }
+
+    fn answered() -> Answered {
+        Answered {
+            text: "TITLE: A".into(),
+            model: "m".into(),
+            tokens_out: 3,
+            temperature: 0.2,
+            ..Answered::default()
+        }
+    }
+
+    fn json(message: &Message) -> Value {
+        serde_json::from_slice(&message.data).unwrap()
+    }
 
     #[test]
     fn answers_correlate_with_the_submitting_event_if_it_is_named() {
         let mut queued = testing::job(&["a"]);
         for (value, correlation) in [(None, "o-1-j0"), (Some(""), "o-1-j0"), (Some("c-7"), "c-7")] {
             queued.job.metadata = value.map(|v| (CORRELATION.into(), v.into())).into_iter().collect();
-            let proposal = Proposal { agent: "a", role: "DEV", model: "m", content: "TITLE: A" };
-            let failures = failed(&queued, "e", "refused", "mirror");
-            let briefly = failed_briefly(&queued, "e", "refused", "mirror");
-            for message in failures.iter().chain(&briefly).chain([&completed(&queued, &proposal, "mirror")]) {
-                let body: Value = serde_json::from_slice(&message.data).unwrap();
-                assert_eq!(body["correlation_id"], correlation, "{value:?} {}", message.subject);
+            let about = about(&queued);
+            let failures = about.failed("e", "refused");
+            let briefly = about.failed_briefly("e", "refused");
+            let completed = about.completed(&queued.job.agents[0], &answered());
+            for message in failures.iter().chain(&briefly).chain([&completed]) {
+                assert_eq!(json(message)["correlation_id"], correlation, "{value:?} {}", message.subject);
             }
+        }
+    }
+
+    #[test]
+    fn an_agents_own_job_tells_of_the_whole() {
+        let mut queued = testing::job(&["a"]);
+        queued.parent = Some(Parent { id: "p_low_01234567_whole".into(), agents: 3, submitted: 1 });
+        let about = about(&queued);
+        for message in about
+            .failed("e", "refused")
+            .into_iter()
+            .chain([about.completed(&queued.job.agents[0], &answered())])
+        {
+            let body = json(&message);
+            assert_eq!(
+                (&body["num_agents"], &body["deliberation_id"]),
+                (&3.into(), &"p_low_01234567_whole".into())
+            );
+            assert_eq!(body["constraints"]["metadata"]["num_agents"], 3);
+            assert_eq!(
+                (&body["correlation_id"], &body["duration_ms"]),
+                (&"p_low_01234567_whole".into(), &12.into())
+            );
+        }
+    }
+
+    #[test]
+    fn an_answer_tells_what_it_cost_and_how_it_was_made() {
+        let queued = testing::job(&["a"]);
+        let body = json(&about(&queued).completed(&queued.job.agents[0], &answered()));
+        assert_eq!(body["proposal"]["tokens"], 3);
+        assert_eq!(body["proposal"]["temperature"], 0.2);
+        assert_eq!(body["proposal"]["model"], "m");
+    }
+
+    #[test]
+    fn a_result_goes_to_its_task_if_that_can_be_a_subject() {
+        let message = testing::messages(&[COMPLETED]).remove(0);
+        for (task, subject) in [
+            ("derive-p-1", Some("agent.results.derive-p-1")),
+            ("a.b", Some("agent.results.a.b")),
+            ("", None),
+            ("a b", None),
+            ("a..b", None),
+            (".a", None),
+            ("a.*", None),
+            (">", None),
+        ] {
+            let result = task_result(&message, task).map(|result| result.subject);
+            assert_eq!(result.as_deref(), subject, "{task:?}");
         }
     }
 }

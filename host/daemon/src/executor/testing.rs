@@ -2,11 +2,9 @@
 
 use bytes::Bytes;
 use cofferdam_bus::Message;
-use cofferdam_sandbox::{Agent, Job, JobPhase, JobStatus};
+use cofferdam_sandbox::{Agent, Job, Priority, Sampling};
 
-use super::QueuedJob;
-
-pub(super) const DONE: JobStatus = JobStatus { phase: JobPhase::Done, execution_id: None, error: None };
+use super::{QueuedJob, job::AnswerTo};
 
 /// A job for these agents.
 pub(super) fn job(agents: &[&str]) -> QueuedJob {
@@ -27,8 +25,17 @@ pub(super) fn job(agents: &[&str]) -> QueuedJob {
         timeout_seconds: 0,
         max_retries: 0,
         metadata: Vec::new(),
+        priority: Priority::default(),
+        sampling: Sampling::default(),
     };
-    QueuedJob { id: "o-1-j0".into(), plugin: "tester".into(), job }
+    QueuedJob {
+        id: "o-1-j0".into(),
+        plugin: "tester".into(),
+        job,
+        answer: AnswerTo::Fleet,
+        stream: false,
+        parent: None,
+    }
 }
 
 /// Empty messages on these subjects.

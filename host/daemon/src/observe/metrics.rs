@@ -10,7 +10,7 @@ use prometheus::{
     TextEncoder,
 };
 
-use super::backlog::Gauges;
+use super::{backlog::Gauges, executor::Executor};
 use crate::config::MetricSpec;
 
 /// From a millisecond to a minute.
@@ -39,6 +39,7 @@ pub struct Metrics {
     pub served: IntCounterVec,
     pub served_seconds: HistogramVec,
     pub jobs: IntCounterVec,
+    pub executor: Executor,
     pub log_dropped: IntCounterVec,
     pub plugin_info: IntGaugeVec,
     pub bus_up: IntGauge,
@@ -193,6 +194,7 @@ impl Metrics {
             seconds,
             bus_up,
             backlog: Gauges::register(&registry)?,
+            executor: Executor::register(&registry)?,
             guests,
             series: Mutex::default(),
             registry,

@@ -2,6 +2,8 @@
 
 pub mod advisory;
 pub mod backlog;
+mod endpoints;
+pub mod executor;
 pub mod logs;
 pub mod metrics;
 pub mod text;

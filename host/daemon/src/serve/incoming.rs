@@ -31,18 +31,18 @@ const LONGEST: Duration = Duration::from_secs(24 * 3600);
 const GOODBYE: Duration = Duration::from_millis(20);
 
 #[derive(Debug, Clone)]
-pub(super) struct Incoming {
+pub(crate) struct Incoming {
     /// For the guest, sorted by name.
     pub(super) metadata: Pairs,
     /// The client's own for this call.
-    pub(super) key: Option<String>,
+    pub(crate) key: Option<String>,
     /// When it is answered at the latest.
-    pub(super) deadline: Instant,
+    pub(crate) deadline: Instant,
 }
 
 impl Incoming {
     /// `longest`: what a client waits for that does not say.
-    pub(super) fn new(headers: &HeaderMap, began: Instant, longest: Duration) -> Result<Self, Status> {
+    pub(crate) fn new(headers: &HeaderMap, began: Instant, longest: Duration) -> Result<Self, Status> {
         let timeout = headers.get(TIMEOUT).and_then(|value| timeout(value.to_str().ok()?));
         let timeout = timeout.unwrap_or(longest).min(LONGEST);
         let deadline = began + timeout.saturating_sub(GOODBYE.min(timeout / 10));

@@ -43,20 +43,25 @@ struct Key {
     /// For whoever looks into the stream.
     #[prost(string, tag = "6")]
     method: String,
+    /// See [`Claim::note`].
+    #[prost(string, tag = "7")]
+    note: String,
 }
 
 /// One life of a call, to be stored and run.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     /// Unique, the same in all lives.
-    pub(super) call: String,
+    pub(crate) call: String,
     pub(super) life: u64,
     /// In nanoseconds since the epoch.
     pub(super) at: u64,
+    /// As whoever took it first wrote it.
+    pub(crate) note: String,
 }
 
 #[derive(Debug)]
-pub(super) enum Claimed {
+pub(crate) enum Claimed {
     /// It is to be stored, unless it has been.
     Taken(Taken),
     /// It was answered, for good.
@@ -64,16 +69,18 @@ pub(super) enum Claimed {
 }
 
 /// What a client asks, and by which key.
-pub(super) struct Claim<'a> {
-    pub(super) plugin: &'a str,
-    pub(super) method: &'a str,
-    pub(super) key: &'a str,
-    pub(super) request: [u8; 32],
+pub(crate) struct Claim<'a> {
+    pub(crate) plugin: &'a str,
+    pub(crate) method: &'a str,
+    pub(crate) key: &'a str,
+    pub(crate) request: [u8; 32],
+    /// What a repeat is to know of the first, whoever takes it.
+    pub(crate) note: &'a str,
 }
 
 /// A call that nobody can repeat.
-pub(super) fn once(at: u64) -> Taken {
-    Taken { call: call(&random(), at), life: 0, at }
+pub(crate) fn once(at: u64) -> Taken {
+    Taken { call: call(&random(), at), life: 0, at, note: String::new() }
 }
 
 /// Unique: no two calls of a slot are taken at one time. Two tokens, as other events' ids have.
@@ -93,10 +100,10 @@ impl Claim<'_> {
 
     /// Finds out which call this is, and begins another life of one whose answer does not count for repeats. `now`: what the
     /// clock says. Gives up at `until`.
-    pub(super) async fn make(&self, bus: &dyn Bus, now: u64, until: Instant) -> Result<Claimed, Status> {
+    pub(crate) async fn make(&self, bus: &dyn Bus, now: u64, until: Instant) -> Result<Claimed, Status> {
         let slot = self.slot();
         let subject = format!("cd.k.{}.{slot}", self.plugin);
-        let first = Taken { call: call(&slot, now), life: 0, at: now };
+        let first = Taken { call: call(&slot, now), life: 0, at: now, note: self.note.to_owned() };
         let mut pause = FIRST_PAUSE;
         // What is there, if that is known: mostly nothing.
         let (mut wanted, mut revision) = (first.clone(), 0);
@@ -112,7 +119,7 @@ impl Claim<'_> {
                 Ok(None) => (wanted, revision) = (first.clone(), 0),
                 Ok(Some((key, _))) if key.request != self.request.as_slice() => return Err(self.another()),
                 Ok(Some((key, at))) => {
-                    let found = Taken { call: key.call, life: key.life, at: key.taken };
+                    let found = Taken { call: key.call, life: key.life, at: key.taken, note: key.note };
                     if found == wanted {
                         return Ok(Claimed::Taken(found));
                     }
@@ -148,6 +155,7 @@ impl Claim<'_> {
             request: Bytes::copy_from_slice(&self.request),
             taken: taken.at,
             method: self.method.to_owned(),
+            note: taken.note.clone(),
         };
         let message = Message {
             subject: subject.to_owned(),
@@ -177,7 +185,7 @@ impl Claim<'_> {
     }
 }
 
-pub(super) fn out_of_reach(why: &str) -> Status {
+pub(crate) fn out_of_reach(why: &str) -> Status {
     Status::unavailable(format!("the host's bus is out of reach{why}; the call was not run, repeat it"))
 }
 
@@ -200,7 +208,7 @@ mod tests {
     #[test]
     fn a_key_is_its_methods_own() {
         let slot = |method: &'static str, key: &'static str| {
-            Claim { plugin: "p", method, key, request: [0; 32] }.slot()
+            Claim { plugin: "p", method, key, request: [0; 32], note: "" }.slot()
         };
         assert_eq!(slot("a.B/C", "k"), slot("a.B/C", "k"));
         assert_ne!(slot("a.B/C", "k"), slot("a.B/D", "k"));

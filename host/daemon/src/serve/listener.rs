@@ -1,55 +1,22 @@
-//! Where clients reach what is served: the addresses, TLS, and beside the methods health checks and server reflection.
+//! Where clients reach what plugins serve: beside the methods health checks and server reflection.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
 use cofferdam_bus::Connection;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tonic::{
-    service::Routes,
-    transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming},
-};
+use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
-use super::front::{self, Front};
-use crate::config::{Config, GrpcConfig};
+use super::{
+    bound::{Bound, PLUGINS, Tls},
+    front::{self, Front},
+};
+use crate::config::Config;
 
 /// The name of the health service, as reflection tells it.
 const HEALTH: &str = "grpc.health.v1.Health";
-/// A client whose machine vanished is noticed after these two.
-const PING: Duration = Duration::from_secs(20);
-const PONG: Duration = Duration::from_secs(10);
-/// How long a client may take to hear that we stop.
-const GOODBYE: Duration = Duration::from_secs(2);
-
-/// What proves who is there, read from its files.
-#[derive(Debug, Clone)]
-pub struct Tls(Option<ServerTlsConfig>);
-
-impl Tls {
-    /// A file that is no certificate or no key is an error here, before anything is bound.
-    pub fn read(config: &GrpcConfig) -> anyhow::Result<Self> {
-        let Some((certificate, key)) = &config.certificate else { return Ok(Self(None)) };
-        let read = |path: &std::path::PathBuf| {
-            std::fs::read(path).with_context(|| format!("[grpc]: {:?} can't be read", path.display()))
-        };
-        let mut tls = ServerTlsConfig::new().identity(Identity::from_pem(read(certificate)?, read(key)?));
-        if let Some(ca) = &config.client_ca {
-            tls = tls.client_ca_root(Certificate::from_pem(read(ca)?));
-        }
-        Server::builder().tls_config(tls.clone()).with_context(|| {
-            format!(
-                "[grpc]: {:?}, {:?}{} are no certificate, no key of it, or no certificates of an authority, in PEM",
-                certificate.display(),
-                key.display(),
-                config.client_ca.as_ref().map(|ca| format!(", {:?}", ca.display())).unwrap_or_default()
-            )
-        })?;
-        Ok(Self(Some(tls)))
-    }
-}
-
 /// When a host is ready, and when its health checks say so.
 #[derive(Debug, Clone, Default)]
 pub struct Ready {
@@ -57,30 +24,16 @@ pub struct Ready {
     pub told: CancellationToken,
 }
 
-/// Addresses that are bound.
+/// Addresses that are bound, and the description of what is served there.
 pub struct Listeners {
-    all: Vec<TcpListener>,
-    tls: Tls,
+    bound: Bound,
     /// Sets of file descriptors, encoded.
     descriptors: Vec<bytes::Bytes>,
 }
 
 impl Listeners {
     pub async fn bind(config: &Config, tls: Tls) -> anyhow::Result<Self> {
-        let mut all = Vec::new();
-        for listen in &config.grpc.listen {
-            all.push(TcpListener::bind(listen).await.with_context(|| {
-                format!(
-                    "the gRPC port {listen} can't be bound; free it, or set [grpc] listen (or COFFERDAM_GRPC_LISTEN) to another"
-                )
-            })?);
-            if !listen.ip().is_loopback() && config.grpc.client_ca.is_none() {
-                tracing::warn!(
-                    %listen,
-                    "whoever reaches {listen} may call what plugins serve; with [grpc] client-ca clients need a certificate"
-                );
-            }
-        }
+        let bound = Bound::bind(&config.grpc, tls, PLUGINS).await?;
         let served = config.plugins.iter().filter(|plugin| plugin.served().next().is_some());
         let mut descriptors: Vec<bytes::Bytes> = Vec::new();
         for service in served.flat_map(|plugin| &plugin.manifest.services) {
@@ -89,18 +42,18 @@ impl Listeners {
             }
         }
         let granted = config.plugins.iter().flat_map(|plugin| plugin.served()).next();
-        if let Some(method) = granted.filter(|_| all.is_empty()) {
+        if let Some(method) = granted.filter(|_| bound.is_empty()) {
             tracing::warn!(
                 "{} and perhaps more is granted to be served, and nothing listens; add listen = [\"127.0.0.1:50056\"] to \
                  [grpc]",
                 method.path
             );
         }
-        Ok(Self { all, tls, descriptors })
+        Ok(Self { bound, descriptors })
     }
 
     pub fn addresses(&self) -> std::io::Result<Vec<SocketAddr>> {
-        self.all.iter().map(TcpListener::local_addr).collect()
+        self.bound.addresses()
     }
 
     /// Answers until `end`; watchers of health are told then, and whoever does not take the word is left behind.
@@ -112,7 +65,7 @@ impl Listeners {
         stop: CancellationToken,
         end: CancellationToken,
     ) -> anyhow::Result<()> {
-        if self.all.is_empty() {
+        if self.bound.is_empty() {
             ready.told.cancel();
             end.cancelled().await;
             return Ok(());
@@ -129,33 +82,9 @@ impl Listeners {
             )
             .into_axum_router();
         let router = routes.fallback(move |request| front::answer(front.clone(), request));
-        let mut servers = tokio::task::JoinSet::new();
-        for listener in self.all {
-            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(PING));
-            let mut server =
-                Server::builder().http2_keepalive_interval(Some(PING)).http2_keepalive_timeout(Some(PONG));
-            if let Tls(Some(tls)) = &self.tls {
-                server = server.tls_config(tls.clone()).context("[grpc]")?;
-            }
-            let served = server
-                .add_routes(Routes::from(router.clone()))
-                .serve_with_incoming_shutdown(incoming, end.clone().cancelled_owned());
-            servers.spawn(served);
-        }
-        let patience = async {
-            end.cancelled().await;
-            tokio::time::sleep(GOODBYE).await;
-        };
-        let all = async {
-            while let Some(served) = servers.join_next().await {
-                served.context("the gRPC port")?.context("the gRPC port")?;
-            }
-            Ok(())
-        };
         tokio::select! {
-            served = all => served,
-            () = patience => Ok(()),
-            () = follow(&reporter, &names, connection, ready, stop) => Ok(()),
+            served = self.bound.serve(router, end) => served,
+            () = follow_health(&reporter, &names, connection, ready, stop) => Ok(()),
         }
     }
 
@@ -175,7 +104,7 @@ impl Listeners {
 }
 
 /// Keeps the health checks up to date: ready, not draining, and the bus in reach. Never ends.
-async fn follow(
+pub(crate) async fn follow_health(
     reporter: &HealthReporter,
     names: &[String],
     mut connection: watch::Receiver<Connection>,

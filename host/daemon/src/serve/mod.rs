@@ -7,16 +7,20 @@
 //! ```
 
 pub(crate) mod answers;
+mod bound;
 mod codec;
 pub mod descriptors;
 mod front;
 mod identity;
 mod incoming;
-mod keys;
+pub(crate) mod keys;
 mod listener;
 mod read;
 pub(crate) mod status;
 mod write;
 
+pub use bound::{Bound, EXECUTOR, PLUGINS, Port, Tls};
 pub use front::{Front, Tokens};
-pub use listener::{Listeners, Ready, Tls};
+pub(crate) use incoming::Incoming;
+pub(crate) use listener::follow_health;
+pub use listener::{Listeners, Ready};

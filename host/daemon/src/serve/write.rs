@@ -45,7 +45,7 @@ pub(super) async fn write(front: &Front, target: &Target, incoming: &Incoming, a
     let taken = match &incoming.key {
         None => keys::once(now),
         Some(key) => {
-            let claim = Claim { plugin, method: &target.method.path, key, request: asked.identity };
+            let claim = Claim { plugin, method: &target.method.path, key, request: asked.identity, note: "" };
             let claimed = claim.make(bus, now, until);
             match tokio::time::timeout_at(until.into(), claimed).await {
                 Ok(Ok(Claimed::Taken(taken))) => taken,

@@ -13,11 +13,19 @@ pub struct Breaker {
     /// The first time; longer each time that the request that tries it fails.
     pub pause: Duration,
     pub max_pause: Duration,
+    /// A request whose deadline ends it, and that had no word of its answer for so long by then, is a breakdown, too: an endpoint
+    /// that hangs is found out though nobody waits for long enough to say so.
+    pub silence: Duration,
 }
 
 impl Default for Breaker {
     fn default() -> Self {
-        Self { failures: 5, pause: Duration::from_secs(2), max_pause: Duration::from_secs(60) }
+        Self {
+            failures: 5,
+            pause: Duration::from_secs(2),
+            max_pause: Duration::from_secs(60),
+            silence: Duration::from_secs(10),
+        }
     }
 }
 
@@ -137,7 +145,7 @@ mod tests {
 
     fn guard() -> Guard {
         let pause = Duration::from_secs(10);
-        Guard::new(Breaker { failures: 2, pause, max_pause: 4 * pause })
+        Guard::new(Breaker { failures: 2, pause, max_pause: 4 * pause, ..Breaker::default() })
     }
 
     #[test]

@@ -385,7 +385,7 @@ mod tests {
     /// Endpoints by concurrency; the models are at all of them.
     fn gate(endpoints: &[usize], models: &[usize]) -> Arc<Gate> {
         let all: Vec<usize> = (0..endpoints.len()).collect();
-        let breaker = Breaker { failures: 2, pause: PAUSE, max_pause: PAUSE };
+        let breaker = Breaker { failures: 2, pause: PAUSE, max_pause: PAUSE, ..Breaker::default() };
         Gate::new(endpoints, &breaker, models.iter().map(|concurrency| (*concurrency, all.clone())).collect())
     }
 

@@ -43,6 +43,7 @@ struct Shared {
     repeat: Repeat,
     patience: Duration,
     whole: Duration,
+    silence: Duration,
     counted: Mutex<Counted>,
 }
 
@@ -120,6 +121,7 @@ impl Pool {
             repeat,
             patience,
             whole,
+            silence: breaker.silence,
             counted: Mutex::new(counted),
         })))
     }
@@ -146,7 +148,8 @@ impl Pool {
             let first = stream.next().await?;
             Ok((stream, first))
         };
-        let ((stream, first), ticket) = self.tried(request, begin).await?;
+        let ((stream, first), mut ticket) = self.tried(request, begin).await?;
+        ticket.begun = true;
         Ok(PooledStream { stream, first, ticket: Some(ticket) })
     }
 
@@ -206,7 +209,8 @@ impl Pool {
             if let Some(failure) = &last {
                 shared.count_retry(&place, failure);
             }
-            let ticket = Ticket { shared: shared.clone(), place: Some(place) };
+            let ticket =
+                Ticket { shared: shared.clone(), place: Some(place), asked: Instant::now(), begun: false };
             let (at, endpoint, asked) = ticket.request(request, deadline);
             let failure = match ask(endpoint, asked).await {
                 Ok(answer) => return Ok((answer, ticket)),
@@ -320,6 +324,9 @@ fn pool_failure(request: &ChatRequest, kind: Kind, detail: String) -> Failure {
 struct Ticket {
     shared: Arc<Shared>,
     place: Option<Place>,
+    asked: Instant,
+    /// Something of the answer has come.
+    begun: bool,
 }
 
 impl Ticket {
@@ -344,8 +351,12 @@ impl Ticket {
     /// `pause`: how long an endpoint is left alone that is busy and does not say how long.
     fn failed(mut self, failure: &Failure, pause: Duration) {
         self.count(|counters| counters.failed(failure));
+        let silent = failure.kind == Kind::Timeout(Late::Deadline)
+            && failure.work == Work::Unknown
+            && !self.begun
+            && self.asked.elapsed() >= self.shared.silence;
         let verdict = match failure.kind {
-            _ if failure.is_breakdown() => Verdict::BrokeDown,
+            _ if failure.is_breakdown() || silent => Verdict::BrokeDown,
             // There was an answer: of no use, but the endpoint works.
             Kind::Empty | Kind::TooLarge | Kind::InvalidSchema => Verdict::Healthy,
             _ => Verdict::Nothing,
@@ -355,7 +366,8 @@ impl Ticket {
         if let Some(place) = &self.place
             && (rest.is_some() || verdict == Verdict::BrokeDown)
         {
-            self.shared.counted().ails[place.endpoint] = Some(failure.clone());
+            let kind = if silent { Kind::Timeout(Late::Answer) } else { failure.kind };
+            self.shared.counted().ails[place.endpoint] = Some(Failure { kind, ..failure.clone() });
         }
         if let Some(place) = self.place.take() {
             place.settle(verdict, rest);

@@ -30,7 +30,7 @@ fn over(servers: &[&Server], concurrency: usize) -> PoolConfig {
         endpoints: members.collect(),
         models: vec![ModelConfig { name: "m".into(), concurrency: 100, served: served.collect() }],
         back_off: BackOff { first: pause, max: pause },
-        breaker: Breaker { failures: 100, pause: LONG, max_pause: LONG },
+        breaker: Breaker { failures: 100, pause: LONG, max_pause: LONG, ..Breaker::default() },
         ..PoolConfig::default()
     }
 }
@@ -229,7 +229,7 @@ async fn whoever_can_get_no_answer_in_time_is_told_so_at_once() {
 async fn an_endpoint_that_is_down_is_told_so_and_soon() {
     let down = Server::saying(vec![]).await;
     let mut config = over(&[&down], 10);
-    config.breaker = Breaker { failures: 5, pause: LONG, max_pause: LONG };
+    config.breaker = Breaker { failures: 5, pause: LONG, max_pause: LONG, ..Breaker::default() };
     // Nobody listens at a port that was let go.
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     config.endpoints[0].endpoint.url = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -255,7 +255,7 @@ async fn a_broken_endpoint_is_left_alone_and_tried_by_one_request() {
     })
     .await;
     let good = Server::saying(vec![answer("Hello.")]).await;
-    let breaker = Breaker { failures: 3, pause: LONG, max_pause: LONG };
+    let breaker = Breaker { failures: 3, pause: LONG, max_pause: LONG, ..Breaker::default() };
     let config = PoolConfig { repeat: Repeat::Unknown, breaker, ..over(&[&broken, &good], 10) };
     let pool = Pool::new(config).unwrap();
     for _ in 0..20 {
@@ -270,13 +270,35 @@ async fn a_broken_endpoint_is_left_alone_and_tried_by_one_request() {
     })
     .await;
     let pause = Duration::from_millis(1);
-    let breaker = Breaker { failures: 2, pause, max_pause: pause };
+    let breaker = Breaker { failures: 2, pause, max_pause: pause, ..Breaker::default() };
     let pool = Pool::new(PoolConfig { breaker, ..over(&[&moody], 10) }).unwrap();
     for _ in 0..3 {
         pool.complete(&request()).await.unwrap_err();
     }
     assert_eq!(pool.complete(&request()).await.unwrap().content, "Hello.", "after its pause");
     assert_eq!(pool.statistics().endpoints[0].breaker, BreakerState::Closed);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_is_silent_to_the_deadline_of_each_request_is_left_alone() {
+    for (silence, breaker) in [(Duration::from_millis(20), BreakerState::Open), (LONG, BreakerState::Closed)]
+    {
+        let server = Server::saying(vec![Step::Hold]).await;
+        let breaker_config = Breaker { failures: 2, pause: LONG, max_pause: LONG, silence };
+        let config = PoolConfig { breaker: breaker_config, patience: Duration::ZERO, ..over(&[&server], 10) };
+        let pool = Pool::new(config).unwrap();
+        for _ in 0..2 {
+            let deadline = Some(Instant::now() + Duration::from_millis(100));
+            let failure = pool.complete(&ChatRequest { deadline, ..request() }).await.unwrap_err();
+            assert_eq!((failure.kind, failure.work), (Kind::Timeout(Late::Deadline), Work::Unknown));
+        }
+        assert_eq!(pool.statistics().endpoints[0].breaker, breaker);
+        if breaker == BreakerState::Open {
+            // Another request's deadline is none of this one's.
+            let failure = pool.complete(&request()).await.unwrap_err();
+            assert_eq!((failure.kind, failure.work), (Kind::Timeout(Late::Answer), Work::NotSent));
+        }
+    }
 }
 
 #[tokio::test]

@@ -8,6 +8,18 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use crate::instance::State;
 use crate::seam::{self, Answer, Call, Event, Failure, Reply, Request, ServeError};
 
+/// Makes a call and takes what its answer carries. An answer to another call is the host's fault and ends the run.
+macro_rules! answer {
+    ($state:expr, $call:expr, $variant:ident) => {
+        match $state.call($call).await? {
+            Answer::$variant(value) => value,
+            other => return Err($state.wrong_answer(stringify!($variant), &other)),
+        }
+    };
+}
+
+mod executor;
+
 #[allow(
     unreachable_pub,
     clippy::large_futures,
@@ -21,6 +33,7 @@ mod wit {
         world: "cofferdam:plugin/event-plugin",
         imports: { default: async | trappable },
         exports: { default: async },
+        with: { "cofferdam:plugin/executor.token-stream": super::executor::TokenStream },
     });
 }
 
@@ -43,7 +56,7 @@ mod more {
 }
 
 use more::exports::cofferdam::plugin::service;
-use wit::cofferdam::plugin::{clock, config, delivery, executor, log, metrics, publish, rpc, state, types};
+use wit::cofferdam::plugin::{clock, config, delivery, log, metrics, publish, rpc, state, types};
 
 pub(super) const INTERFACES: [&str; 9] =
     ["delivery", "publish", "rpc", "executor", "state", "config", "log", "metrics", "clock"];
@@ -147,16 +160,6 @@ impl Instance {
             Err(status) => Err(ServeError { code: number(status.code), message: status.message }),
         })
     }
-}
-
-/// Makes a call and takes what its answer carries. An answer to another call is the host's fault and ends the run.
-macro_rules! answer {
-    ($state:expr, $call:expr, $variant:ident) => {
-        match $state.call($call).await? {
-            Answer::$variant(value) => value,
-            other => return Err($state.wrong_answer(stringify!($variant), &other)),
-        }
-    };
 }
 
 impl types::Host for State {}
@@ -280,64 +283,6 @@ fn number(code: types::Code) -> u8 {
         types::Code::Unavailable => 14,
         types::Code::DataLoss => 15,
         types::Code::Unauthenticated => 16,
-    }
-}
-
-fn executor_error(error: seam::ExecutorError) -> executor::ExecutorError {
-    use executor::ExecutorError as Wit;
-    use seam::ExecutorError as Seam;
-    match error {
-        Seam::Denied(message) => Wit::Denied(message),
-        Seam::Invalid(message) => Wit::Invalid(message),
-        Seam::Limit(message) => Wit::Limit(message),
-        Seam::NotConfigured(message) => Wit::NotConfigured(message),
-        Seam::Unavailable(message) => Wit::Unavailable(message),
-    }
-}
-
-impl executor::Host for State {
-    async fn submit(
-        &mut self,
-        job: executor::Job,
-    ) -> wasmtime::Result<Result<String, executor::ExecutorError>> {
-        let agents = job.agents.into_iter().map(|agent| seam::Agent {
-            id: agent.id,
-            role: agent.role,
-            model: agent.model,
-            prompt_template: agent.prompt_template,
-        });
-        let call = Call::Submit(seam::Job {
-            agents: agents.collect(),
-            task_id: job.task_id,
-            prompt: job.prompt,
-            role: job.role,
-            model: job.model,
-            story_id: job.story_id,
-            plan_id: job.plan_id,
-            timeout_seconds: job.timeout_seconds,
-            max_retries: job.max_retries,
-            metadata: job.metadata,
-        });
-        Ok(answer!(self, call, Submit).map_err(executor_error))
-    }
-
-    async fn status(
-        &mut self,
-        job_id: String,
-    ) -> wasmtime::Result<Result<executor::JobStatus, executor::ExecutorError>> {
-        let status = answer!(self, Call::JobStatus(job_id), JobStatus);
-        Ok(status.map_err(executor_error).map(|status| executor::JobStatus {
-            phase: match status.phase {
-                seam::JobPhase::Unknown => executor::Phase::Unknown,
-                seam::JobPhase::Queued => executor::Phase::Queued,
-                seam::JobPhase::Running => executor::Phase::Running,
-                seam::JobPhase::Done => executor::Phase::Done,
-                seam::JobPhase::Failed => executor::Phase::Failed,
-                seam::JobPhase::Cancelled => executor::Phase::Cancelled,
-            },
-            execution_id: status.execution_id,
-            error: status.error,
-        }))
     }
 }
 

@@ -1,9 +1,10 @@
 //! The functions of the SDK in a guest: each calls the host's function of the same name.
 
+pub(crate) use super::jobs::{Tokens, cancel_job, infer, job_status, submit, tokens};
+
 use super::bindings::cofferdam::plugin as host;
 use crate::{
     Failure, Pairs,
-    executor::{ExecutorError, Job, JobStatus, Phase},
     log::Level,
     metrics::MetricError,
     publish::EmitError,
@@ -131,53 +132,6 @@ fn code(code: host::types::Code) -> Code {
         Wire::Unavailable => Code::Unavailable,
         Wire::DataLoss => Code::DataLoss,
         Wire::Unauthenticated => Code::Unauthenticated,
-    }
-}
-
-pub(crate) fn submit(job: &Job) -> Result<String, ExecutorError> {
-    let agents = job.agents.iter().cloned().map(|agent| host::executor::Agent {
-        id: agent.id,
-        role: agent.role,
-        model: agent.model,
-        prompt_template: agent.prompt_template,
-    });
-    let wire = host::executor::Job {
-        task_id: job.task_id.clone(),
-        prompt: job.prompt.clone(),
-        role: job.role.clone(),
-        model: job.model.clone(),
-        agents: agents.collect(),
-        story_id: job.story_id.clone(),
-        plan_id: job.plan_id.clone(),
-        timeout_seconds: job.timeout_seconds,
-        max_retries: job.max_retries,
-        metadata: job.metadata.clone(),
-    };
-    host::executor::submit(&wire).map_err(executor_error)
-}
-
-pub(crate) fn job_status(job_id: &str) -> Result<JobStatus, ExecutorError> {
-    use host::executor::Phase as Wire;
-    let status = host::executor::status(job_id).map_err(executor_error)?;
-    let phase = match status.phase {
-        Wire::Unknown => Phase::Unknown,
-        Wire::Queued => Phase::Queued,
-        Wire::Running => Phase::Running,
-        Wire::Done => Phase::Done,
-        Wire::Failed => Phase::Failed,
-        Wire::Cancelled => Phase::Cancelled,
-    };
-    Ok(JobStatus { phase, execution_id: status.execution_id, error: status.error })
-}
-
-fn executor_error(error: host::executor::ExecutorError) -> ExecutorError {
-    use host::executor::ExecutorError as Wire;
-    match error {
-        Wire::Denied(text) => ExecutorError::Denied(text),
-        Wire::Invalid(text) => ExecutorError::Invalid(text),
-        Wire::Limit(text) => ExecutorError::Limit(text),
-        Wire::NotConfigured(text) => ExecutorError::NotConfigured(text),
-        Wire::Unavailable(text) => ExecutorError::Unavailable(text),
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod allocator;
 pub(crate) mod imports;
+mod jobs;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

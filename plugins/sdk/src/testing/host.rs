@@ -9,12 +9,13 @@ use serde_json::Value;
 use super::{
     Cells, Request, Run, Served,
     manifest::Manifest,
+    models::Models,
     script::Rpc,
     sys::{self, Current},
 };
 use crate::{
     Event, Failure,
-    executor::{ExecutorError, JobStatus},
+    executor::{Completion, ExecutorError, Inference, JobStatus},
     publish::EmitError,
     rpc::{Code, Status},
     service,
@@ -33,6 +34,7 @@ pub struct Host {
     pub(super) rpc: Rpc,
     pub(super) refuse_jobs: Option<ExecutorError>,
     pub(super) job_status: BTreeMap<String, JobStatus>,
+    pub(super) models: Models,
     pub(super) refuse_emit: BTreeMap<String, EmitError>,
 }
 
@@ -115,7 +117,7 @@ impl Host {
         self
     }
 
-    /// Lets every `submit` fail; `None` lets it succeed again.
+    /// Lets every `submit` and `cancel` fail; `None` lets them succeed again.
     #[must_use]
     pub fn refuses_jobs(mut self, error: impl Into<Option<ExecutorError>>) -> Self {
         self.refuse_jobs = error.into();
@@ -126,6 +128,48 @@ impl Host {
     #[must_use]
     pub fn job_status(mut self, job_id: &str, status: JobStatus) -> Self {
         self.job_status.insert(job_id.into(), status);
+        self
+    }
+
+    /// Answers the next inference that nothing else answers; the last answer so given answers all further ones. As with the
+    /// real host, another run of the same event that asks the same gets the answer that it got before.
+    #[must_use]
+    pub fn completes(self, answer: impl Into<Completion>) -> Self {
+        self.models.next(Ok(answer.into()), Vec::new());
+        self
+    }
+
+    /// The same with an answer that comes in pieces; whoever does not ask for tokens gets it whole.
+    #[must_use]
+    pub fn completes_in_pieces<'a>(self, pieces: impl IntoIterator<Item = &'a str>) -> Self {
+        let pieces: Vec<String> = pieces.into_iter().map(str::to_owned).collect();
+        self.models.next(Ok(pieces.concat().as_str().into()), pieces);
+        self
+    }
+
+    /// The same with a failure of that kind.
+    #[must_use]
+    pub fn completes_nothing(self, kind: &str, message: &str) -> Self {
+        let (kind, message) = (kind.to_owned(), message.to_owned());
+        self.models.next(Err(ExecutorError::Failed { kind, message }), Vec::new());
+        self
+    }
+
+    /// Answers the inferences whose prompt has these words.
+    #[must_use]
+    pub fn completes_prompt(self, words: &str, answer: impl Into<Completion>) -> Self {
+        let (words, answer) = (words.to_owned(), answer.into());
+        self.models.by(move |asked| asked.prompt.contains(&words).then(|| Ok(answer.clone())));
+        self
+    }
+
+    /// Answers inferences as the function has it; it passes over what it answers with nothing.
+    #[must_use]
+    pub fn completes_with(
+        self,
+        answer: impl Fn(&Inference) -> Option<Result<Completion, ExecutorError>> + 'static,
+    ) -> Self {
+        self.models.by(answer);
         self
     }
 
@@ -232,7 +276,9 @@ impl Host {
             published: if ok { done.published } else { Vec::new() },
             timers: if ok { done.timers } else { Vec::new() },
             cancelled: if ok { done.cancelled } else { Vec::new() },
-            jobs: if ok { done.jobs } else { Vec::new() },
+            jobs: if ok { done.jobs.submitted } else { Vec::new() },
+            cancelled_jobs: if ok { done.jobs.cancelled } else { Vec::new() },
+            inferences: done.jobs.asked,
             wrote,
             calls: done.calls,
             logs: done.logs,

@@ -1,14 +1,12 @@
 //! The contract's limits at their defaults, and what a subject to publish to looks like.
 
 use super::cells::Cell;
-use crate::{Pairs, executor::ExecutorError, executor::Job, publish::EmitError};
+use crate::{Pairs, publish::EmitError};
 
 pub(super) const MESSAGE: usize = 1 << 20;
 pub(super) const MESSAGES_TOGETHER: usize = 8 << 20;
 pub(super) const MESSAGES: usize = 1_000;
 pub(super) const TIMER_ID: usize = 256;
-pub(super) const JOBS: usize = 16;
-pub(super) const PROMPT: usize = 256 << 10;
 pub(super) const CELL: usize = 512 << 10;
 pub(super) const KEY: usize = 256;
 pub(super) const KEYS: usize = 1_024;
@@ -51,23 +49,6 @@ pub(super) fn headers(headers: &Pairs) -> Result<(), EmitError> {
         Some((name, _)) => Err(EmitError::Denied(format!("the header {name} belongs to the host"))),
         None => Ok(()),
     }
-}
-
-pub(super) fn job(job: &Job) -> Result<(), ExecutorError> {
-    if job.task_id.is_empty() {
-        return Err(ExecutorError::Invalid("the job has no task id".into()));
-    }
-    if job.prompt.is_empty() {
-        return Err(ExecutorError::Invalid(format!("the job {} has no prompt", job.task_id)));
-    }
-    if job.agents.is_empty() {
-        return Err(ExecutorError::Invalid(format!("the job {} has no agent", job.task_id)));
-    }
-    if job.prompt.len() > PROMPT {
-        let size = job.prompt.len();
-        return Err(ExecutorError::Limit(format!("the prompt has {size} bytes, {PROMPT} are allowed")));
-    }
-    Ok(())
 }
 
 /// Whether `subject` is covered by `pattern` with NATS wildcards.

@@ -148,7 +148,11 @@ impl Manifest {
         let models = job.agents.iter().map(|agent| agent.model.as_str()).filter(|model| !model.is_empty());
         let mut wanted: Vec<&str> = models.collect();
         wanted.push(job.model.as_deref().unwrap_or("default"));
-        wanted.iter().all(|model| self.asks.executor.iter().any(|ask| ask == "*" || ask == model))
+        wanted.into_iter().all(|model| self.may_infer(model))
+    }
+
+    pub(super) fn may_infer(&self, model: &str) -> bool {
+        self.asks.executor.iter().any(|ask| ask == "*" || ask == model)
     }
 
     /// The default of a key; `None` if the manifest does not name it or gives it none.

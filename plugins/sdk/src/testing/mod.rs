@@ -19,8 +19,13 @@
 
 mod cells;
 mod host;
+#[cfg(test)]
+mod inferring;
+mod job_limits;
+mod jobs;
 mod limits;
 mod manifest;
+mod models;
 mod request;
 mod run;
 mod script;

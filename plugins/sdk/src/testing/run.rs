@@ -3,7 +3,12 @@
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Failure, Pairs, executor::Job, log::Level, rpc::Status};
+use crate::{
+    Failure, Pairs,
+    executor::{Inference, Job},
+    log::Level,
+    rpc::Status,
+};
 
 /// A message that became visible.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +51,7 @@ impl Scheduled {
 }
 
 /// A job that was handed to the executor.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Submitted {
     pub id: String,
     pub job: Job,
@@ -76,8 +81,8 @@ pub struct Metric {
     pub value: f64,
 }
 
-/// The outcome of [`Host::run`](super::Host::run). What is an effect (`published`, `timers`, `cancelled`, `jobs`) is empty if
-/// the handler failed; calls, logs and metrics stay, for tests to look at.
+/// The outcome of [`Host::run`](super::Host::run). What is an effect (`published`, `timers`, `cancelled`, `jobs`,
+/// `cancelled_jobs`) is empty if the handler failed; calls, inferences, logs and metrics stay, for tests to look at.
 #[derive(Debug, Clone)]
 pub struct Run {
     pub result: Result<(), Failure>,
@@ -87,6 +92,10 @@ pub struct Run {
     /// Timers of other events, by id.
     pub cancelled: Vec<String>,
     pub jobs: Vec<Submitted>,
+    /// Jobs that are to end, by id.
+    pub cancelled_jobs: Vec<String>,
+    /// What a model was asked, answered or not. What an earlier run of the event got answered is not asked again, and not here.
+    pub inferences: Vec<Inference>,
     /// True if a write to state was kept.
     pub wrote: bool,
     pub calls: Vec<Call>,
@@ -105,6 +114,8 @@ impl Run {
             timers: Vec::new(),
             cancelled: Vec::new(),
             jobs: Vec::new(),
+            cancelled_jobs: Vec::new(),
+            inferences: Vec::new(),
             wrote: false,
             calls: Vec::new(),
             logs: Vec::new(),
@@ -115,9 +126,9 @@ impl Run {
 
     /// The handler succeeded and did nothing that anybody could see.
     pub fn acked_without_effect(&self) -> bool {
-        let Self { result, published, timers, cancelled, jobs, wrote, .. } = self;
+        let Self { result, published, timers, cancelled, jobs, cancelled_jobs, wrote, .. } = self;
         let published = published.is_empty() && timers.is_empty() && cancelled.is_empty();
-        result.is_ok() && published && jobs.is_empty() && !wrote
+        result.is_ok() && published && jobs.is_empty() && cancelled_jobs.is_empty() && !wrote
     }
 
     pub fn subjects(&self) -> Vec<&str> {

@@ -3,12 +3,13 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
+pub(crate) use super::jobs::{Tokens, cancel_job, infer, job_status, submit, tokens};
+
 use sha2::{Digest, Sha256};
 
-use super::{Call, Host, LogLine, Metric, Published, Scheduled, Submitted, cells::Cell, limits, refused};
+use super::{Call, Host, LogLine, Metric, Published, Scheduled, cells::Cell, jobs::Jobs, limits, refused};
 use crate::{
     Pairs,
-    executor::{ExecutorError, Job, JobStatus, Phase},
     log::Level,
     metrics::MetricError,
     publish::EmitError,
@@ -19,10 +20,10 @@ use crate::{
 /// One run: the host as it was set up, and what has been done so far.
 #[derive(Debug)]
 pub(super) struct Current {
-    host: Host,
+    pub(super) host: Host,
     /// Order key and cell.
     place: Option<(String, String)>,
-    event_id: String,
+    pub(super) event_id: String,
     clock: u64,
     random: u64,
     pub(super) cell: Cell,
@@ -36,7 +37,7 @@ pub(super) struct Current {
     pub(super) timers: Vec<Scheduled>,
     timers_given: usize,
     pub(super) cancelled: Vec<String>,
-    pub(super) jobs: Vec<Submitted>,
+    pub(super) jobs: Jobs,
     pub(super) calls: Vec<Call>,
     pub(super) logs: Vec<LogLine>,
     pub(super) logs_dropped: u64,
@@ -61,7 +62,7 @@ impl Current {
             timers: Vec::new(),
             timers_given: 0,
             cancelled: Vec::new(),
-            jobs: Vec::new(),
+            jobs: Jobs::default(),
             calls: Vec::new(),
             logs: Vec::new(),
             logs_dropped: 0,
@@ -85,7 +86,7 @@ impl Current {
     }
 
     /// Why there is no effect, if there is to be none.
-    fn denied(&self) -> Result<(), String> {
+    pub(super) fn denied(&self) -> Result<(), String> {
         match &self.reads {
             Some(method) => Err(format!("{method} is a method of kind \"read\", which has no effects")),
             None => Ok(()),
@@ -122,9 +123,9 @@ impl Current {
         Ok(())
     }
 
-    /// What the ids of the plugin's timers begin with.
-    fn plugin(&self) -> String {
-        format!("{}.", self.host.manifest.as_ref().map_or("test", |manifest| &manifest.plugin.name))
+    /// The plugin's name.
+    pub(super) fn plugin(&self) -> &str {
+        self.host.manifest.as_ref().map_or("test", |manifest| &manifest.plugin.name)
     }
 
     /// The event's own cell, or the one of this name.
@@ -185,7 +186,7 @@ pub(super) fn with<T>(current: Current, f: impl FnOnce() -> T) -> (T, Current) {
     (result, done)
 }
 
-fn current<T>(f: impl FnOnce(&mut Current) -> T) -> T {
+pub(super) fn current<T>(f: impl FnOnce(&mut Current) -> T) -> T {
     CURRENT.with_borrow_mut(|current| match current {
         Some(current) => f(current),
         None => f(&mut Current::idle()),
@@ -231,7 +232,7 @@ pub(crate) fn schedule(
     current(|c| {
         let headers = headers.to_vec();
         c.publishable(subject, &headers, data)?;
-        let id = format!("{}{}.{}", c.plugin(), c.event_id, c.timers_given);
+        let id = format!("{}.{}.{}", c.plugin(), c.event_id, c.timers_given);
         c.timers_given += 1;
         let (subject, data) = (subject.to_owned(), data.to_vec());
         c.timers.push(Scheduled { id: id.clone(), at, subject, headers, data });
@@ -242,7 +243,8 @@ pub(crate) fn schedule(
 pub(crate) fn cancel(timer_id: &str) -> Result<(), EmitError> {
     current(|c| {
         c.denied().map_err(EmitError::Denied)?;
-        let plugin = c.plugin();
+        // What the ids of the plugin's timers begin with.
+        let plugin = format!("{}.", c.plugin());
         if !timer_id.starts_with(&plugin) {
             return Err(EmitError::Denied(format!(
                 "the timer {timer_id:?} is not the plugin's own; the ids of its own begin with {plugin:?}"
@@ -292,30 +294,6 @@ pub(crate) fn call(
         });
     });
     answer
-}
-
-pub(crate) fn submit(job: &Job) -> Result<String, ExecutorError> {
-    current(|c| {
-        c.denied().map_err(ExecutorError::Denied)?;
-        limits::job(job)?;
-        if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.may_submit(job)) {
-            return Err(ExecutorError::Denied(format!("[asks] executor does not name {:?}", job.model)));
-        }
-        if let Some(error) = &c.host.refuse_jobs {
-            return Err(error.clone());
-        }
-        if c.jobs.len() == limits::JOBS {
-            return Err(ExecutorError::Limit(format!("more than {} jobs", limits::JOBS)));
-        }
-        let id = format!("{}.job.{}", c.event_id, c.jobs.len());
-        c.jobs.push(Submitted { id: id.clone(), job: job.clone() });
-        Ok(id)
-    })
-}
-
-pub(crate) fn job_status(job_id: &str) -> Result<JobStatus, ExecutorError> {
-    let unknown = JobStatus { phase: Phase::Unknown, execution_id: None, error: None };
-    Ok(current(|c| c.host.job_status.get(job_id).cloned().unwrap_or(unknown)))
 }
 
 pub(crate) fn state_get(cell: Option<&str>, key: &str) -> Result<Option<Vec<u8>>, StateError> {

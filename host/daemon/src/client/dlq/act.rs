@@ -15,10 +15,10 @@ use tonic::{Code, Status};
 use super::{
     super::{
         door::Door,
-        lines::{print, shown},
+        lines::{note, print, shown},
     },
     ANSWER, ActArgs,
-    list::{self, Letters, as_json, letters, note},
+    list::{self, Letters, as_json, letters},
     table::Table,
 };
 

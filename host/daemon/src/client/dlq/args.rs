@@ -52,7 +52,7 @@ impl DlqCommand {
 #[derive(Debug, Clone, Args)]
 pub struct FilterArgs {
     /// Of this plugin.
-    #[arg(long, help_heading = "Filters", value_name = "PLUGIN", value_parser = plugin)]
+    #[arg(long, help_heading = "Filters", value_name = "PLUGIN", value_parser = words::plugin)]
     pub plugin: Option<String>,
     /// That ended so.
     #[arg(long, help_heading = "Filters", value_name = "OUTCOME", value_parser = PossibleValuesParser::new(OUTCOMES))]
@@ -164,15 +164,6 @@ impl ActArgs {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// As names of plugins are.
-fn plugin(text: &str) -> Result<String, String> {
-    let fine = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    match !text.is_empty() && text.chars().all(fine) {
-        true => Ok(text.to_owned()),
-        false => Err("a plugin's name has letters, digits, - and _".to_owned()),
     }
 }
 

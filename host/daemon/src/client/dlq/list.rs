@@ -1,7 +1,5 @@
 //! `cofferdam dlq list`.
 
-use std::io::Write;
-
 use anyhow::bail;
 use fleet_proto::admin::v1::{Count, Filter, ListRequest, ListResponse, Summary, list_response::Item};
 use serde_json::{Value, json};
@@ -10,7 +8,7 @@ use tonic::Streaming;
 use super::{
     super::{
         door::Door,
-        lines::{print, time},
+        lines::{note, print, time},
     },
     ListArgs,
     table::Table,
@@ -131,11 +129,6 @@ fn counted(filter: &Filter, count: Count, newest: u32) -> String {
 pub(super) fn letters(count: u64) -> String {
     let s = if count == 1 { "" } else { "s" };
     format!("{count} dead letter{s}")
-}
-
-pub(super) fn note(text: &str) {
-    // Where standard error is gone, nobody is there to tell.
-    writeln!(std::io::stderr(), "cofferdam: {text}").unwrap_or_default();
 }
 
 #[cfg(test)]

@@ -9,11 +9,12 @@ use futures_util::future::join_all;
 use super::finding::{Finding, Line, Lines, Severity};
 use crate::{
     capabilities::Upstreams,
-    config::{Fault, Location, PluginConfig, Reading},
+    config::{Fault, Location, PluginConfig, Reading, unused},
+    executor,
     grants::Kind,
     observe::metrics::Metrics,
     plugins::{self, PluginError},
-    serve::Tls,
+    serve::{self, Tls},
 };
 
 #[derive(Debug, Default)]
@@ -72,9 +73,10 @@ pub(super) async fn examine(location: &Location, reading: &Reading) -> Report {
         if let Err(error) = Upstreams::connect(&reading.config.upstreams) {
             found.push(place.fault("upstreams", "", format!("{error:#}")));
         }
-        if let Err(error) = Tls::read(&reading.config.grpc) {
+        if let Err(error) = Tls::read(&reading.config.grpc, serve::PLUGINS) {
             found.push(place.fault("grpc", "certificate", format!("{error:#}")));
         }
+        found.extend(place.executor());
         found.extend(place.unheard());
         let metrics = reading.config.plugins.iter().flat_map(|plugin| &plugin.manifest.metrics);
         if let Err(error) = Metrics::new(metrics) {
@@ -205,6 +207,21 @@ impl Place<'_> {
         entries.retain(|entry| !faulty(entry));
         let entries: Vec<String> = entries.iter().map(|entry| format!("{entry:?}")).collect();
         (!entries.is_empty()).then(|| format!("{kind} = [{}]", entries.join(", ")))
+    }
+
+    /// What is wrong with files of the executor, and what it makes nothing of.
+    fn executor(&self) -> Vec<Finding> {
+        let Some(config) = &self.reading.config.executor else { return Vec::new() };
+        let mut found = Vec::new();
+        if let Err(error) = Tls::read(&config.grpc, serve::EXECUTOR) {
+            found.push(self.fault("executor.grpc", "certificate", format!("{error:#}")));
+        }
+        if let Err(error) = executor::examine(&config.inference) {
+            found.push(self.fault("executor", "backend", format!("{error:#}")));
+        }
+        let unused = unused(&self.reading.settings, config);
+        found.extend(unused.into_iter().map(|(line, message)| self.finding(Severity::Note, line, message)));
+        found
     }
 
     /// Methods that are granted to be served, where nothing listens.

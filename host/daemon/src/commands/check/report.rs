@@ -55,6 +55,7 @@ fn summary(report: &Report, config: &Config) -> String {
         admin.listen,
         executor(config)
     );
+    text.push_str(&asked(config));
     let upstreams: Vec<String> =
         config.upstreams.iter().map(|(name, u)| format!("{name} {}", u.address)).collect();
     if !upstreams.is_empty() {
@@ -144,8 +145,33 @@ fn executor(config: &Config) -> String {
     match config.executor.as_ref().map(|executor| &executor.backend) {
         None => "none".to_owned(),
         Some(Backend::Offline) => "offline, a rule-based stand-in for a model".to_owned(),
+        Some(Backend::Queue) if config.works_jobs() => "queue, worked by this daemon".to_owned(),
+        Some(Backend::Queue) => "queue, worked by `cofferdam executor`".to_owned(),
         Some(Backend::Fleet { upstream }) => format!("fleet, at the upstream {upstream}"),
     }
+}
+
+/// Who answers jobs, and where others submit some.
+fn asked(config: &Config) -> String {
+    let Some(executor) = &config.executor else { return String::new() };
+    let mut text = String::new();
+    if executor.backend == Backend::Queue {
+        let endpoints = executor.inference.endpoints.iter().map(|e| format!("{} {}", e.name, e.url));
+        text.push_str(&format!("endpoints  {}\n", endpoints.collect::<Vec<_>>().join(", ")));
+        for (index, model) in executor.inference.models.iter().enumerate() {
+            let at = model.endpoints.iter().map(|(endpoint, name)| match name {
+                Some(name) => format!("{endpoint} as {name}"),
+                None => endpoint.clone(),
+            });
+            let at = at.collect::<Vec<_>>().join(", ");
+            let head = if index == 0 { "models" } else { "" };
+            text.push_str(&format!("{head:9}  {} at {at}\n", model.name));
+        }
+    }
+    if !executor.grpc.listen.is_empty() {
+        text.push_str(&format!("jobs       {}\n", grpc(&executor.grpc)));
+    }
+    text
 }
 
 pub(super) fn json(location: &Location, report: &Report, config: Option<&Config>) -> String {
@@ -176,6 +202,14 @@ pub(super) fn json(location: &Location, report: &Report, config: Option<&Config>
             "tls": config.grpc.certificate.is_some(),
             "client_certificates": config.grpc.client_ca.is_some(),
         });
+        all["executor"] = match &config.executor {
+            None => Value::Null,
+            Some(executor) => json!({
+                "backend": executor.backend.name(),
+                "models": executor.inference.models.iter().map(|model| &model.name).collect::<Vec<_>>(),
+                "listen": executor.grpc.listen,
+            }),
+        };
         all["bus"] = match &config.bus.kind {
             BusKind::Local { directory } => {
                 json!({ "kind": "local", "directory": absolute(directory) })

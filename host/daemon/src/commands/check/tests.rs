@@ -64,6 +64,11 @@ async fn a_config_that_is_fine_is_summed_up() {
 }
 
 #[tokio::test]
+async fn who_is_asked_for_answers_is_summed_up_with_what_nobody_makes_anything_of() {
+    check("queue", true).await;
+}
+
+#[tokio::test]
 async fn missing_grants_are_told_with_the_lines_to_write_in_their_context() {
     check("lacking", false).await;
 }

@@ -1,38 +1,38 @@
-//! A stand-in for a model: it plans by rules, so that the demo and the tests need no GPU. It is honest about being one:
-//! its answers name the model `cofferdam-offline`.
-//!
-//! It reads the prompt as a person in a hurry would: what is to be achieved, one task each; what they share, as
-//! dependencies; something to begin with and a test at the end.
+//! Planning by rules: it reads the prompt as a person in a hurry would: what is to be achieved, one task each; what they share,
+//! as dependencies; something to begin with and a test at the end.
 
 use std::collections::BTreeSet;
 
-use cofferdam_sandbox::{JobPhase, JobStatus};
+use serde_json::{Value, json as value};
 
-use super::{QueuedJob, response, status, worker::Worked};
+use super::dice::Dice;
 
-const MODEL: &str = "cofferdam-offline";
 /// Where the prompt names no bounds.
 const BOUNDS: (usize, usize) = (3, 8);
 
-pub(super) fn work(queued: &QueuedJob, envelope: &str) -> Worked {
-    let content = plan(&queued.job.prompt);
-    let mut effects: Vec<_> = queued
-        .job
-        .agents
-        .iter()
-        .map(|agent| {
-            let proposal =
-                response::Proposal { agent: &agent.id, role: &agent.role, model: MODEL, content: &content };
-            response::completed(queued, &proposal, envelope)
-        })
-        .collect();
-    let done = JobStatus { phase: JobPhase::Done, execution_id: Some(queued.id.clone()), error: None };
-    effects.push(status::message(&queued.id, &done));
-    Worked::Ended { effects, outcome: "done" }
-}
+/// What it begins with, what there may be besides, and what it ends with: title and description, in several wordings.
+const BEGIN: [(&str, &str); 3] = [
+    ("Design", "Agree on interfaces, data and what is left out."),
+    ("Sketch", "Draw the parts, name what passes between them, and say what is left out."),
+    ("Outline", "Write interfaces and data down on one page, and have it read."),
+];
+const BESIDES: [(&str, &str); 3] = [
+    ("Implement", "Build what was designed, in small reviewed steps."),
+    ("Document", "Write down how it is used and operated."),
+    ("Monitor", "Add the metrics and alerts that tell whether it works."),
+];
+const END: [(&str, &str, &str); 3] = [
+    ("Verify", "end to end", "Walk through every acceptance criterion."),
+    ("Try out", "as its users do", "Every acceptance criterion is met, or it is written down why not."),
+    (
+        "Prove",
+        "in the place where it is to run",
+        "Each acceptance criterion has a test that fails without it.",
+    ),
+];
 
-struct Task {
-    title: String,
+pub(super) struct Step {
+    pub(super) title: String,
     description: String,
     role: &'static str,
     hours: u32,
@@ -40,57 +40,55 @@ struct Task {
     depends_on: Vec<usize>,
 }
 
-/// Tasks in the block format that the fleet's prompts ask for.
-fn plan(prompt: &str) -> String {
+/// How labels are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Style {
+    Plain,
+    Lower,
+    Bold,
+    Numbered,
+}
+
+/// What is to be done. Words and order are a matter of chance, what is in it is not.
+pub(super) fn plan(prompt: &str, dice: &mut Dice) -> Vec<Step> {
     let roles = roles(prompt);
     let (min, max) = bounds(prompt);
     let mut goals = goals(prompt);
     // Room for the two tasks around them.
     goals.truncate(max.saturating_sub(2).max(1));
+    dice.shuffle(&mut goals);
     let has = |role: &str| roles.is_empty() || roles.contains(role);
     let subject = title_of(prompt).unwrap_or_else(|| "the change".to_owned());
     let mut tasks = Vec::new();
     if goals.len() + 1 < max {
         let role = if has("ARCHITECT") { "ARCHITECT" } else { "DEVELOPER" };
-        tasks.push(task(
-            &format!("Design {subject}"),
-            "Agree on interfaces, data and what is left out.",
-            role,
-            4,
-        ));
+        let (title, text) = dice.pick(&BEGIN);
+        tasks.push(step(&format!("{title} {subject}"), text, role, 4));
     }
     for goal in &goals {
-        tasks.push(task(
+        tasks.push(step(
             &sentence(goal),
-            goal,
+            &dice.pick(&["{}", "It is done when this holds: {}", "{} A test shows it."]).replace("{}", goal),
             role_for(goal, &roles),
-            4 + 2 * (goal.split_whitespace().count() as u32 / 4),
+            4 + 2 * (goal.split_whitespace().count() as u32 / 4) + dice.below(3) as u32,
         ));
     }
     while tasks.len() + 1 < min {
-        let (title, text) = [
-            ("Implement", "Build what was designed, in small reviewed steps."),
-            ("Document", "Write down how it is used and operated."),
-            ("Monitor", "Add the metrics and alerts that tell whether it works."),
-        ][(tasks.len() - goals.len().min(tasks.len())) % 3];
-        tasks.push(task(&format!("{title} {subject}"), text, "DEVELOPER", 6));
+        let (title, text) = BESIDES[(tasks.len() - goals.len().min(tasks.len())) % 3];
+        tasks.push(step(&format!("{title} {subject}"), text, "DEVELOPER", 6));
     }
     if tasks.len() < max {
         let role = if has("QA") { "QA" } else { "DEVELOPER" };
-        tasks.push(task(
-            &format!("Verify {subject} end to end"),
-            "Walk through every acceptance criterion.",
-            role,
-            6,
-        ));
+        let (title, how, text) = dice.pick(&END);
+        tasks.push(step(&format!("{title} {subject} {how}"), text, role, 6));
     }
     link(&mut tasks);
-    write(&tasks)
+    tasks
 }
 
-fn task(title: &str, description: &str, role: &'static str, hours: u32) -> Task {
+fn step(title: &str, description: &str, role: &'static str, hours: u32) -> Step {
     let title: String = title.chars().take(80).collect();
-    Task {
+    Step {
         words: words(&title),
         title: title.trim().to_owned(),
         description: description.to_owned(),
@@ -102,7 +100,7 @@ fn task(title: &str, description: &str, role: &'static str, hours: u32) -> Task 
 
 /// A task needs the nearest one before it that speaks of the same thing, else the first; the last needs all that
 /// nobody needs yet.
-fn link(tasks: &mut [Task]) {
+fn link(tasks: &mut [Step]) {
     let count = tasks.len();
     let mut needed = vec![false; count];
     for i in 1..count.saturating_sub(1) {
@@ -116,23 +114,61 @@ fn link(tasks: &mut [Task]) {
     }
 }
 
-fn write(tasks: &[Task]) -> String {
+/// In the block format that the fleet's prompts ask for, or nearly.
+pub(super) fn blocks(tasks: &[Step], style: Style, ruled: bool) -> String {
     let mut text = String::new();
     for (i, task) in tasks.iter().enumerate() {
-        let depends: Vec<String> = task.depends_on.iter().map(|j| format!("TASK-{:03}", j + 1)).collect();
-        let depends = if depends.is_empty() { "none".to_owned() } else { depends.join(", ") };
+        if ruled && i > 0 {
+            text.push_str("---\n\n");
+        }
+        let depends = task.depends().join(", ");
+        let depends = if depends.is_empty() { "none".to_owned() } else { depends };
         let keywords = if task.words.is_empty() { "task".to_owned() } else { task.words.join(", ") };
-        text.push_str(&format!(
-            "TASK_ID: TASK-{:03}\nTITLE: {}\nDESCRIPTION: {}\nROLE: {}\nESTIMATED_HOURS: {}\nPRIORITY: {}\nKEYWORDS: {keywords}\nDEPENDS_ON: {depends}\n\n",
-            i + 1,
-            task.title,
-            task.description,
-            task.role,
-            task.hours,
-            (i + 1).min(10),
-        ));
+        let fields = [
+            ("TASK_ID", id(i)),
+            ("TITLE", task.title.clone()),
+            ("DESCRIPTION", task.description.clone()),
+            ("ROLE", task.role.to_owned()),
+            ("ESTIMATED_HOURS", task.hours.to_string()),
+            ("PRIORITY", (i + 1).min(10).to_string()),
+            ("KEYWORDS", keywords),
+            ("DEPENDS_ON", depends),
+        ];
+        for (n, (label, value)) in fields.into_iter().enumerate() {
+            let line = match style {
+                Style::Plain => format!("{label}: {value}\n"),
+                Style::Lower => format!("{}: {value}\n", label.to_lowercase()),
+                Style::Bold => format!("**{label}:** {value}\n"),
+                Style::Numbered if n == 0 => format!("{}. {label}: {value}\n", i + 1),
+                Style::Numbered => format!("   {label}: {value}\n"),
+            };
+            text.push_str(&line);
+        }
+        text.push('\n');
     }
     text
+}
+
+/// As an array of objects.
+pub(super) fn json(tasks: &[Step]) -> Value {
+    let one = |(i, task): (usize, &Step)| {
+        value!({
+            "task_id": id(i), "title": task.title, "description": task.description, "role": task.role,
+            "estimated_hours": task.hours, "priority": (i + 1).min(10), "keywords": task.words,
+            "depends_on": task.depends(),
+        })
+    };
+    tasks.iter().enumerate().map(one).collect()
+}
+
+fn id(index: usize) -> String {
+    format!("TASK-{:03}", index + 1)
+}
+
+impl Step {
+    fn depends(&self) -> Vec<String> {
+        self.depends_on.iter().map(|index| id(*index)).collect()
+    }
 }
 
 /// What is to be achieved: the bullets under a heading that speaks of criteria; else the sentences of the description.
@@ -232,9 +268,10 @@ fn sentence(text: &str) -> String {
 
 /// Up to four words that carry meaning.
 fn words(title: &str) -> Vec<String> {
-    const EMPTY: [&str; 22] = [
+    const EMPTY: [&str; 28] = [
         "with", "that", "this", "from", "into", "have", "their", "when", "each", "must", "should", "shall",
-        "every", "after", "before", "design", "verify", "user", "users", "can", "will", "without",
+        "every", "after", "before", "design", "verify", "user", "users", "can", "will", "without", "sketch",
+        "outline", "prove", "place", "does", "they",
     ];
     let mut found: Vec<String> = Vec::new();
     for word in title.to_lowercase().split(|c: char| !c.is_ascii_alphanumeric()) {
@@ -249,6 +286,10 @@ fn words(title: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn plan(prompt: &str) -> String {
+        blocks(&super::plan(prompt, &mut Dice::loaded()), Style::Plain, false)
+    }
 
     const PROMPT: &str = "Title: Guest checkout\nRoles: DEVELOPER, QA\nDescription: People buy without an account.\n\n\
         Acceptance criteria:\n- The cart keeps its items for a day\n- Payment is taken once per cart\n- A receipt is mailed\n\n\

@@ -1,4 +1,15 @@
-//! Inference, as durable jobs: submitting is an effect, the result comes back as an event.
+//! Inference, as durable jobs. A [`Job`] is submitted when the event commits, and its result comes back as an event; an
+//! [`Inference`] is asked here and now, and its answer recorded before the guest sees it.
+
+mod inference;
+mod sampling;
+mod tokens;
+
+pub use inference::{Completion, Inference, infer_all};
+pub use sampling::{Format, Priority, Sampling};
+pub use tokens::{Chunk, Tokens};
+
+use sampling::how_to_answer;
 
 use crate::{Pairs, sys};
 
@@ -9,11 +20,12 @@ pub struct Agent {
     pub role: String,
     /// Empty: the job's model.
     pub model: String,
+    /// What the model is told before the prompt, as the system's words.
     pub prompt_template: String,
 }
 
 /// Work for the executor.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Job {
     /// The caller's own name for the work; the result event carries it as `task_id`.
     pub task_id: String,
@@ -25,11 +37,13 @@ pub struct Job {
     pub agents: Vec<Agent>,
     pub story_id: Option<String>,
     pub plan_id: Option<String>,
-    /// For the whole job. 0: the executor's default (300).
+    /// For the whole job, from when it is submitted. 0: the executor's default (300).
     pub timeout_seconds: u32,
     /// 0: the executor's default (3).
     pub max_retries: u32,
     pub metadata: Pairs,
+    pub priority: Priority,
+    pub sampling: Sampling,
 }
 
 impl Job {
@@ -45,12 +59,6 @@ impl Job {
     }
 
     #[must_use]
-    pub fn model(mut self, model: impl Into<String>) -> Self {
-        self.model = Some(model.into());
-        self
-    }
-
-    #[must_use]
     pub fn story_id(mut self, id: impl Into<String>) -> Self {
         self.story_id = Some(id.into());
         self
@@ -59,12 +67,6 @@ impl Job {
     #[must_use]
     pub fn plan_id(mut self, id: impl Into<String>) -> Self {
         self.plan_id = Some(id.into());
-        self
-    }
-
-    #[must_use]
-    pub fn timeout_seconds(mut self, seconds: u32) -> Self {
-        self.timeout_seconds = seconds;
         self
     }
 
@@ -86,24 +88,54 @@ impl Job {
     }
 }
 
-/// Why a job can't be submitted or asked about.
+how_to_answer!(Job);
+
+/// Why a job can't be submitted, asked about or cancelled, or a question has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ExecutorError {
-    /// No grant covers the model.
+    /// No grant covers the model, or it is another plugin's job. Or the call is of a method that only reads.
     #[error("denied: {0}")]
     Denied(String),
-    /// The job is not well-formed: no agent, empty task id or prompt.
+    /// Not well-formed: no agent, an empty prompt, a schema that is no JSON.
     #[error("invalid: {0}")]
     Invalid(String),
-    /// Over a limit: jobs per event (default 16), size of the prompt (default 256 KiB).
+    /// Over a limit: jobs per event (16), the prompt (256 KiB), questions per call (16) and per event (256).
     #[error("limit: {0}")]
     Limit(String),
-    /// No executor is configured.
+    /// No executor is configured, or one that can't do this.
     #[error("not configured: {0}")]
     NotConfigured(String),
-    /// The bus is out of reach.
+    /// The bus is out of reach. Or there is no answer yet, and the event's time is about to end: a retry finds it.
     #[error("unavailable: {0}")]
     Unavailable(String),
+    /// The job ended without an answer. `kind` is one word, such as `timeout` or `unknown_model`.
+    #[error("failed, {kind}: {message}")]
+    Failed { kind: String, message: String },
+}
+
+impl ExecutorError {
+    /// Kinds of failures that another try may not meet: the endpoint was down or busy, or the model said nothing of use.
+    const PASSING: [&str; 10] = [
+        "timeout",
+        "hung",
+        "unreachable",
+        "overloaded",
+        "server_error",
+        "truncated",
+        "empty",
+        "invalid_schema",
+        "unavailable",
+        "budget_exhausted",
+    ];
+
+    /// True if the same may succeed later.
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::Failed { kind, .. } => Self::PASSING.contains(&kind.as_str()),
+            _ => false,
+        }
+    }
 }
 
 /// How far a job is.
@@ -130,4 +162,10 @@ pub struct JobStatus {
 /// What is known of a job now.
 pub fn status(job_id: &str) -> Result<JobStatus, ExecutorError> {
     sys::job_status(job_id)
+}
+
+/// Wants a job of this plugin's to end, when the event commits. It ends as failed, of kind `cancelled`; one that has ended, or
+/// never was, is fine.
+pub fn cancel(job_id: &str) -> Result<(), ExecutorError> {
+    sys::cancel_job(job_id)
 }

@@ -1,20 +1,11 @@
-//! Inference as durable jobs: submitting is an effect, a message on the job queue; `crate::executor` works it.
+//! What a job must have, and how large each part of it may be, whoever submits it.
 
-use bytes::Bytes;
-use cofferdam_sandbox::{ExecutorError, Job, JobPhase, JobStatus};
-
-use super::Run;
-use crate::{
-    executor::{QueuedJob, job_header, job_subject, status},
-    fault::Fault,
-    grants::Kind,
-};
+use cofferdam_sandbox::{ExecutorError, Job};
 
 /// What stands for the executor's default model.
-const DEFAULT_MODEL: &str = "default";
-
-/// Of one event.
-const MAX_JOBS: usize = 16;
+pub(crate) const DEFAULT_MODEL: &str = "default";
+/// Of a job as it lies on the queue: with NATS's default limits an event's commit holds two of them.
+pub(crate) const MAX_JOB: usize = 384 << 10;
 const MAX_PROMPT: usize = 256 << 10;
 /// Each answers, in a message of its own and all in one commit.
 const MAX_AGENTS: usize = 16;
@@ -24,66 +15,43 @@ const MAX_NAME: usize = 512;
 /// Metadata come back in every answer as well.
 const MAX_METADATA: usize = 64;
 const MAX_METADATA_BYTES: usize = 4 << 10;
-/// Of a job as it lies on the queue: with NATS's default limits an event's commit holds two of them.
-const MAX_JOB: usize = 384 << 10;
-/// Subject and headers of a job's message, and what the bus adds to it.
-const AROUND: usize = 1 << 10;
 
-impl Run {
-    pub(super) fn submit(&mut self, mut job: Job) -> Result<String, ExecutorError> {
-        self.may_have_effects().map_err(ExecutorError::Denied)?;
-        let Some(executor) = &self.services.executor else {
-            return Err(ExecutorError::NotConfigured(
-                "no executor; add [executor] with backend = \"offline\"".into(),
-            ));
-        };
-        let default_model = executor.model.clone();
-        self.models_granted(&job)?;
-        check(&job)?;
-        if self.jobs == MAX_JOBS {
-            return Err(ExecutorError::Limit(format!("this event has submitted {MAX_JOBS} jobs, the limit")));
-        }
-        resolve(&mut job, &default_model);
-        // Dots would make more tokens of the subject.
-        let id = format!("{}-j{}", self.occasion.event_id.replace('.', "-"), self.jobs);
-        let queued = QueuedJob { id: id.clone(), plugin: self.plugin.name.clone(), job };
-        let body = serde_json::to_vec(&queued).map_err(|e| ExecutorError::Invalid(e.to_string()))?;
-        within("the whole job, in JSON,", body.len(), MAX_JOB)?;
-        let (size, room) = (body.len() + AROUND, self.room());
-        if size > room {
-            return Err(ExecutorError::Limit(format!(
-                "a job of {size} bytes, and this event's commit has room for {room} more: its messages, timers, jobs \
-                 and state are stored as one"
-            )));
-        }
-        self.jobs += 1;
-        self.effect(job_subject(&id), vec![job_header()], Bytes::from(body));
-        Ok(id)
-    }
+/// What the parts of a job are called where it was written.
+pub(crate) struct Names {
+    task_id: &'static str,
+    prompt: &'static str,
+    model: &'static str,
+    story_id: &'static str,
+    plan_id: &'static str,
+    template: &'static str,
+    metadata: &'static str,
+}
 
-    fn models_granted(&mut self, job: &Job) -> Result<(), ExecutorError> {
-        let own = job.model.as_deref().unwrap_or(DEFAULT_MODEL);
-        let agents = job.agents.iter().map(|agent| agent.model.as_str()).filter(|model| !model.is_empty());
-        for model in [own].into_iter().chain(agents) {
-            self.granted(Kind::Executor, model)
-                .map_err(|denial| ExecutorError::Denied(denial.to_string()))?;
-        }
-        Ok(())
-    }
-
-    pub(super) async fn job_status(&mut self, id: &str) -> Result<JobStatus, ExecutorError> {
-        if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') || id.is_empty() {
-            return Ok(JobStatus { phase: JobPhase::Unknown, execution_id: None, error: None });
-        }
-        status::read(&self.services.bus, id).await.map_err(|error| {
-            self.blame.get_or_insert(Fault::Host);
-            ExecutorError::Unavailable(error.to_string())
-        })
-    }
+impl Names {
+    /// In the contract of plugins.
+    pub(crate) const WIT: Self = Self {
+        task_id: "task-id",
+        prompt: "the prompt",
+        model: "model",
+        story_id: "story-id",
+        plan_id: "plan-id",
+        template: "prompt-template",
+        metadata: "the metadata",
+    };
+    /// In the fleet's own.
+    pub(crate) const GRPC: Self = Self {
+        task_id: "task_id",
+        prompt: "task_description",
+        model: "vllm_model",
+        story_id: "constraints.story_id",
+        plan_id: "constraints.plan_id",
+        template: "prompt_template",
+        metadata: "constraints.metadata",
+    };
 }
 
 /// Writes the name of the default model wherever it is meant.
-fn resolve(job: &mut Job, default_model: &str) {
+pub(crate) fn resolve(job: &mut Job, default_model: &str) {
     let job_model = job.model.get_or_insert_with(|| DEFAULT_MODEL.to_owned());
     let agents = job.agents.iter_mut().map(|agent| &mut agent.model);
     for model in agents.chain([job_model]).filter(|model| *model == DEFAULT_MODEL) {
@@ -92,21 +60,22 @@ fn resolve(job: &mut Job, default_model: &str) {
 }
 
 /// Is it a job, and of a bearable size?
-fn check(job: &Job) -> Result<(), ExecutorError> {
-    let invalid = |why: &str| Err(ExecutorError::Invalid(why.into()));
+pub(crate) fn check(job: &Job, names: &Names) -> Result<(), ExecutorError> {
+    let invalid = |why: String| Err(ExecutorError::Invalid(why));
     if job.task_id.trim().is_empty() {
-        return invalid("task-id is empty; name the work, so that its result can be told");
+        return invalid(format!("{} is empty; name the work, so that its result can be told", names.task_id));
     }
     if job.prompt.trim().is_empty() {
-        return invalid("the prompt is empty");
+        return invalid(format!("{} is empty; say what the model is to do", names.prompt));
     }
     if job.agents.is_empty() {
-        return invalid("a job needs at least one agent");
+        return invalid("a job needs at least one agent; name who answers in agents".into());
     }
-    within("the prompt", job.prompt.len(), MAX_PROMPT)?;
+    within(names.prompt, job.prompt.len(), MAX_PROMPT)?;
     let ids = [&job.story_id, &job.plan_id, &job.model];
-    let names = [("task-id", &job.task_id), ("role", &job.role)].into_iter();
-    for (what, name) in names.chain(["story-id", "plan-id", "model"].into_iter().zip(ids).filter_map(given)) {
+    let named = [(names.task_id, &job.task_id), ("role", &job.role)].into_iter();
+    let given = [names.story_id, names.plan_id, names.model].into_iter().zip(ids).filter_map(given);
+    for (what, name) in named.chain(given) {
         within(what, name.len(), MAX_NAME)?;
     }
     if job.agents.len() > MAX_AGENTS {
@@ -117,7 +86,7 @@ fn check(job: &Job) -> Result<(), ExecutorError> {
         within("an agent's id", agent.id.len(), MAX_NAME)?;
         within("an agent's role", agent.role.len(), MAX_NAME)?;
         within("an agent's model", agent.model.len(), MAX_NAME)?;
-        within("an agent's prompt-template", agent.prompt_template.len(), MAX_TEMPLATE)?;
+        within(&format!("an agent's {}", names.template), agent.prompt_template.len(), MAX_TEMPLATE)?;
     }
     if job.metadata.len() > MAX_METADATA {
         let count = job.metadata.len();
@@ -126,14 +95,14 @@ fn check(job: &Job) -> Result<(), ExecutorError> {
         )));
     }
     let metadata = job.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
-    within("the metadata, keys and values,", metadata, MAX_METADATA_BYTES)
+    within(&format!("{}, keys and values,", names.metadata), metadata, MAX_METADATA_BYTES)
 }
 
 fn given<'a>((what, name): (&'a str, &'a Option<String>)) -> Option<(&'a str, &'a String)> {
     name.as_ref().map(|name| (what, name))
 }
 
-fn within(what: &str, size: usize, max: usize) -> Result<(), ExecutorError> {
+pub(crate) fn within(what: &str, size: usize, max: usize) -> Result<(), ExecutorError> {
     if size <= max {
         return Ok(());
     }
@@ -142,7 +111,7 @@ fn within(what: &str, size: usize, max: usize) -> Result<(), ExecutorError> {
 
 #[cfg(test)]
 mod tests {
-    use cofferdam_sandbox::Agent;
+    use cofferdam_sandbox::{Agent, Priority, Sampling};
 
     use super::*;
 
@@ -162,18 +131,22 @@ mod tests {
             timeout_seconds: 0,
             max_retries: 0,
             metadata: Vec::new(),
+            priority: Priority::default(),
+            sampling: Sampling::default(),
         }
     }
 
     #[test]
     fn a_job_without_what_it_is_about_is_invalid() {
-        assert_eq!(check(&job()), Ok(()));
+        assert_eq!(check(&job(), &Names::WIT), Ok(()));
         for (what, job) in [
             ("task-id", Job { task_id: " ".into(), ..job() }),
             ("prompt", Job { prompt: "\n".into(), ..job() }),
             ("agent", Job { agents: Vec::new(), ..job() }),
         ] {
-            let Err(ExecutorError::Invalid(why)) = check(&job) else { panic!("{what} was let through") };
+            let Err(ExecutorError::Invalid(why)) = check(&job, &Names::WIT) else {
+                panic!("{what} was let through")
+            };
             assert!(why.contains(what), "{why}");
         }
     }
@@ -201,7 +174,9 @@ mod tests {
             ("65 entries of metadata, more than 64", Job { metadata: vec![pair(1); 65], ..job() }),
             ("has 4097 bytes, more than 4096", Job { metadata: vec![pair(4000), pair(97)], ..job() }),
         ] {
-            let Err(ExecutorError::Limit(why)) = check(&job) else { panic!("let through: {said}") };
+            let Err(ExecutorError::Limit(why)) = check(&job, &Names::WIT) else {
+                panic!("let through: {said}")
+            };
             assert!(why.contains(said), "{why}");
         }
         let full = Job {
@@ -211,7 +186,7 @@ mod tests {
             metadata: vec![pair(64); MAX_METADATA],
             ..job()
         };
-        assert_eq!(check(&full), Ok(()));
+        assert_eq!(check(&full, &Names::WIT), Ok(()));
     }
 
     #[test]

@@ -1,0 +1,122 @@
+//! A stand-in for a model: it plans by rules, so that the demo and the tests need no GPU. It is honest about being one: its
+//! answers name the model `cofferdam-offline`, and say so wherever a text has a place for that.
+//!
+//! The same seed and the same job give the same answer. Told to, it answers as models do on a bad day, so that all that reads
+//! answers is used to it.
+
+mod dice;
+mod example;
+mod messy;
+mod plan;
+
+use cofferdam_sandbox::Format;
+use serde_json::{Value, json};
+
+use self::dice::Dice;
+use super::{Answered, Failed, Task, Worked};
+use crate::config::OfflineConfig;
+
+const MODEL: &str = "cofferdam-offline";
+/// What it thought.
+const HONEST: &str = "rule-based stand-in, no model";
+
+pub(super) fn work(config: &OfflineConfig, task: &Task<'_>) -> Worked {
+    let sampling = &task.queued.job.sampling;
+    let said = match say(config, sampling.seed, &sampling.format, task.prompt) {
+        Ok(said) => said,
+        Err(error) => return Worked::Failed(Failed::new("refused", error)),
+    };
+    let words = |text: &str| text.split_whitespace().count() as u64;
+    Worked::Answered(Answered {
+        model: MODEL.to_owned(),
+        reasoning: HONEST.to_owned(),
+        finish: Some(if said.cut { "length" } else { "stop" }.to_owned()),
+        tokens_in: words(task.prompt),
+        tokens_out: words(&said.text),
+        text: said.text,
+        ..Answered::default()
+    })
+}
+
+struct Said {
+    text: String,
+    /// It ends in the middle.
+    cut: bool,
+}
+
+fn say(config: &OfflineConfig, seed: Option<i64>, format: &Format, prompt: &str) -> Result<Said, String> {
+    let mut dice =
+        Dice::new(&[&config.seed.to_be_bytes(), &seed.unwrap_or(0).to_be_bytes(), prompt.as_bytes()]);
+    // Without a seed it has its usual words.
+    let mut words = if config.seed == 0 && seed.is_none() { Dice::loaded() } else { dice.another() };
+    let steps = plan::plan(prompt, &mut words);
+    let whole = |value: Value| Ok(Said { text: value.to_string(), cut: false });
+    match format {
+        Format::Json => whole(json!({ "note": format!("{MODEL}: {HONEST}"), "tasks": plan::json(&steps) })),
+        Format::Schema { name, schema, .. } => {
+            let schema = serde_json::from_str(schema).map_err(|error| {
+                format!("the schema {name:?} of the answer is no JSON ({error}); see the job")
+            })?;
+            whole(example::of(&schema, &steps))
+        }
+        Format::Text if dice.below(100) < u64::from(config.messy_percent) => {
+            Ok(messy::answer(&steps, &messy::kinds(&mut dice), &mut dice))
+        }
+        Format::Text => Ok(Said { text: plan::blocks(&steps, plan::Style::Plain, false), cut: false }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PROMPT: &str =
+        "Title: Guest checkout\nAcceptance criteria:\n- The cart keeps its items\n- A receipt is mailed\n";
+
+    fn text(seed: u64, messy_percent: u32, format: &Format, prompt: &str) -> String {
+        say(&OfflineConfig { seed, messy_percent }, None, format, prompt).unwrap().text
+    }
+
+    #[test]
+    fn the_same_seed_and_prompt_give_the_same_text_and_another_seed_another() {
+        for messy in [0, 100] {
+            let one = |seed| text(seed, messy, &Format::Text, PROMPT);
+            let all: std::collections::BTreeSet<String> = (0..40).map(one).collect();
+            assert!(all.len() > 10, "{} of 40 differ", all.len());
+            assert!((0..40).all(|seed| one(seed) == one(seed)));
+        }
+    }
+
+    #[test]
+    fn every_seed_plans_for_each_criterion() {
+        for seed in 0..100 {
+            let text = text(seed, 0, &Format::Text, PROMPT);
+            assert_eq!(text.matches("TITLE:").count(), 4, "{text}");
+            for criterion in ["The cart keeps its items", "A receipt is mailed"] {
+                assert!(text.contains(&format!("TITLE: {criterion}\n")), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn so_many_of_a_hundred_are_messy() {
+        let messy = |percent: u32| {
+            let one = |n: &u32| {
+                let prompt = format!("{PROMPT}{n}");
+                text(7, percent, &Format::Text, &prompt) != text(7, 0, &Format::Text, &prompt)
+            };
+            (0..1000).filter(one).count()
+        };
+        assert_eq!((messy(0), messy(100)), (0, 1000));
+        assert!((230..370).contains(&messy(30)), "{}", messy(30));
+    }
+
+    #[test]
+    fn json_is_answered_with_json_that_says_who_it_is() {
+        let value: Value = serde_json::from_str(&text(0, 100, &Format::Json, PROMPT)).unwrap();
+        assert_eq!(value["tasks"].as_array().map(Vec::len), Some(4), "{value}");
+        assert!(value["note"].as_str().unwrap().contains(HONEST), "{value}");
+        let broken = Format::Schema { name: "s".into(), schema: "{".into(), strict: true };
+        assert!(say(&OfflineConfig::default(), None, &broken, PROMPT).is_err());
+    }
+}
