@@ -15,6 +15,7 @@ use harness::{
     pipeline::executed_at,
     plugin::Plugin,
     setup::Setup,
+    wait::wait_for,
     way_in::body,
     world::World,
 };
@@ -41,12 +42,17 @@ fn on(setup: Setup) -> Setup {
         .with("executor.attempts", 1)
 }
 
-/// An endpoint with this name, and limits that a test can wait for.
 fn endpoint(setup: Setup, name: &str, url: &str) -> Setup {
-    [("url", url), ("first-timeout", "1s"), ("idle-timeout", "1s"), ("timeout", "2s")]
-        .into_iter()
-        .fold(setup, |setup, (key, value)| setup.with(&format!("executor.endpoints.{name}.{key}"), value))
+    setup.with(&format!("executor.endpoints.{name}.url"), url)
 }
+
+/// The limits that these behaviours meet, so that a test can wait for them; all else has time.
+const LIMITS: [(&str, &str, &str); 4] = [
+    ("hang", "first-timeout", "1s"),
+    ("hang", "timeout", "2s"),
+    ("hang-midway", "idle-timeout", "1s"),
+    ("drip", "timeout", "2s"),
+];
 
 /// A model that only these serve.
 fn model(setup: Setup, name: &str, endpoints: &[&str]) -> Setup {
@@ -98,6 +104,10 @@ async fn each_becomes(setup: Setup, expected: &[(&str, &str, &str)]) {
         let name = format!("at-{behaviour}");
         let setup = endpoint(setup, &name, &there.url())
             .with(&format!("executor.endpoints.{name}.max-answer"), "64KiB");
+        let limits = LIMITS.iter().filter(|(limited, ..)| limited == behaviour);
+        let setup = limits.fold(setup, |setup, (_, key, limit)| {
+            setup.with(&format!("executor.endpoints.{name}.{key}"), *limit)
+        });
         model(setup, behaviour, &[&name])
     });
     let mut daemon = setup.start().await;
@@ -150,7 +160,7 @@ async fn whatever_a_stream_does_has_a_word_and_a_remedy() {
     each_becomes(
         setup().with("executor.stream-tokens", true),
         &[
-            ("hang", "hung", "it took the request and said nothing for 1.0s"),
+            ("hang", "hung", "it took the request and said nothing for "),
             (
                 "hang-midway",
                 "hung",
@@ -187,7 +197,7 @@ async fn a_model_that_no_endpoint_serves_is_told_with_those_that_are() {
 #[tokio::test]
 async fn a_job_ends_at_its_deadline_and_its_request_with_it() {
     let there = Endpoint::start().await;
-    let setup = endpoint(setup(), "gpu", &there.url()).with("executor.endpoints.gpu.timeout", "10m");
+    let setup = endpoint(setup(), "gpu", &there.url());
     let daemon = model(setup, "hang", &["gpu"]).start().await;
     let mut late = job("t-1", "hang", "do it");
     late["timeout"] = 1.into();
@@ -296,8 +306,7 @@ async fn a_cancelled_job_closes_its_request_and_is_told_as_cancelled() {
 #[tokio::test]
 async fn a_job_that_a_worker_of_another_process_asks_for_is_cancelled_there() {
     let (world, there) = (World::start().await, Endpoint::start().await);
-    let setup =
-        endpoint(on(world.setup()), "gpu", &there.url()).with("executor.endpoints.gpu.timeout", "10m");
+    let setup = endpoint(on(world.setup()), "gpu", &there.url());
     let setup = model(setup, "hang", &["gpu"]);
     let (daemon, _worker) = (setup.start().await, setup.start_worker().await);
     submit(&daemon, job("t-1", "hang", "do it")).await;
@@ -346,10 +355,35 @@ async fn whoever_waits_for_the_fleets_executor_is_told_what_that_says_when_it_is
 }
 
 #[tokio::test]
+async fn how_a_model_is_to_answer_reaches_it_through_another_executor_of_ours() {
+    let there = Endpoint::start().await;
+    let ours = Setup::local().with("executor.backend", "queue").with("executor.model", "plain");
+    let ours = plain(endpoint(ours, "gpu", &there.url()))
+        .with("executor.grpc.listen", vec![Toml::from("127.0.0.1:0")])
+        .start()
+        .await;
+    let daemon = executed_at(setup(), ours.executor()).start().await;
+    let mut asked = job("t-1", "plain", "do it");
+    asked["metadata"] = json!({ "max_tokens": "64" });
+    asked["template"] = "You are brief.".into();
+    asked["priority"] = "high".into();
+    asked["json"] = true.into();
+    submit(&daemon, asked).await;
+    completed(&ours, "t-1").await;
+    let last = there.seen().await.last;
+    assert_eq!(last["response_format"], json!({ "type": "json_object" }), "{last}");
+    assert_eq!(
+        (&last["max_tokens"], &last["messages"][0]["content"]),
+        (&json!(64), &json!("You are brief."))
+    );
+    let jobs = ours.stored("cd.u.clients.high.*").await;
+    assert_eq!(jobs.len(), 1, "it waited there as urgent as here");
+}
+
+#[tokio::test]
 async fn identical_requests_share_an_answer_where_the_operator_lets_them() {
     let there = Endpoint::start().await;
     let setup = plain(endpoint(setup(), "gpu", &there.url())).with("executor.cache.ttl", "1h");
-    let setup = setup.with("executor.endpoints.gpu.timeout", "1m");
     let daemon = setup.start().await;
     for n in 0..4 {
         submit(&daemon, job(&format!("t-{n}"), "plain", "!hold this")).await;
@@ -396,10 +430,34 @@ async fn an_answer_that_was_cut_off_is_told_as_it_is_and_is_nobody_elses() {
 async fn tokens_are_stored_as_they_come() {
     let there = Endpoint::start().await;
     let setup = plain(endpoint(setup(), "gpu", &there.url())).with("executor.stream-tokens", true);
-    let daemon = setup.with("executor.endpoints.gpu.timeout", "1m").start().await;
+    let daemon = setup.start().await;
     submit(&daemon, job("t-1", "plain", "!slow please")).await;
-    let text = completed(&daemon, "t-1").await;
-    let stored = daemon.stored("vllm.streaming.*").await;
+    let chunks = streamed(&daemon, &completed(&daemon, "t-1").await).await;
+    // Twenty pieces in a second: not one message each, and not all in one.
+    assert!((4..=21).contains(&chunks.len()), "{chunks:#?}");
+}
+
+#[tokio::test]
+async fn the_stand_ins_tokens_are_stored_as_a_models_are() {
+    let setup = setup().with("executor.backend", "offline").with("executor.stream-tokens", true);
+    let daemon = setup.start().await;
+    submit(
+        &daemon,
+        job("t-1", "plain", "Title: Guest checkout\nDescription: People buy without an account."),
+    )
+    .await;
+    let chunks = streamed(&daemon, &completed(&daemon, "t-1").await).await;
+    assert_eq!(chunks.len(), 2, "it comes at once: {chunks:#?}");
+    assert_eq!(chunks[1]["success"], true);
+}
+
+/// What is stored of the one job's tokens: this text, piece by piece, and its end.
+async fn streamed(daemon: &Daemon, text: &str) -> Vec<Value> {
+    let last = |stored: &[StoredMessage]| stored.iter().any(|stored| body(stored)["done"] == true);
+    let stored = wait_for("the last of the tokens", async || {
+        Some(daemon.stored("vllm.streaming.*").await).filter(|stored| last(stored))
+    })
+    .await;
     let chunks: Vec<Value> = stored.iter().map(body).collect();
     let mut said = String::new();
     for (index, chunk) in chunks.iter().enumerate() {
@@ -409,8 +467,33 @@ async fn tokens_are_stored_as_they_come() {
         said.push_str(chunk["text"].as_str().expect("a text"));
     }
     assert_eq!(said, text);
-    // Twenty pieces in a second: not one message each, and not all in one.
-    assert!((4..=21).contains(&chunks.len()), "{chunks:#?}");
+    chunks
+}
+
+#[tokio::test]
+async fn results_are_stored_for_their_tasks_too_where_the_operator_wants_it() {
+    for wanted in [true, false] {
+        let there = Endpoint::start().await;
+        let setup = plain(endpoint(setup(), "gpu", &there.url())).with("executor.task-results", wanted);
+        let daemon = setup.start().await;
+        // The last can be part of no subject.
+        let jobs = [("ceremony.t-1", "do it"), ("t-2", "!empty please"), ("no subject", "do it")];
+        for (task, prompt) in jobs {
+            submit(&daemon, job(task, "plain", prompt)).await;
+        }
+        let told = ended(&daemon, COMPLETED, 2).await;
+        let failed = ended(&daemon, FAILED, 1).await;
+        assert!(told.contains_key("no subject"), "{told:#?}");
+        let count = if wanted { 2 } else { 0 };
+        let results = ended(&daemon, "agent.results.>", count).await;
+        let expected = [("ceremony.t-1", &told["ceremony.t-1"]), ("t-2", &failed["t-2"])];
+        let expected = expected.map(|(task, payload)| (task.to_owned(), payload.clone()));
+        assert_eq!(results, expected.into_iter().take(count).collect(), "{wanted}");
+        for stored in daemon.stored("agent.results.>").await {
+            let subject = stored.message.as_ref().map(|message| message.subject.clone());
+            assert_eq!(subject, Some(format!("agent.results.{}", payload(&stored).0)));
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,15 +2,19 @@
 //! backend hangs, and who may cancel one.
 
 use async_nats::jetstream::stream;
+use fleet_proto::admin::v1::{CancelJobRequest, jobs_client::JobsClient};
 use harness::{
     endpoint::Endpoint,
+    executor::{Executor, Reply},
     metrics::counts,
+    pipeline::executed_at,
     plugin::Plugin,
     setup::Setup,
     world::{Watch, World},
 };
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tonic::Code;
 
 fn submitter(world: &World) -> Setup {
     let guest =
@@ -134,6 +138,22 @@ async fn a_job_that_runs_is_stopped_by_the_plugin_that_submitted_it() {
     assert_eq!(seen.next().await.json(), json!({ "cancelled": job }), "one that has ended");
     assert_eq!(world.count("agent.response.>").await, 1);
     assert_eq!(endpoint.seen().await.requests, 1);
+}
+
+#[tokio::test]
+async fn a_job_that_the_fleets_executor_has_is_not_cancelled_here() {
+    let world = World::start().await;
+    let executor = Executor::start(&world, |_| Reply::Messages(Vec::new())).await;
+    let daemon = executed_at(submitter(&world), &executor.address).start().await;
+    let mut seen = world.watch("test.seen").await;
+    let job = submit(&world, &mut seen, "Description: do it").await;
+    world.wait_stored(&format!("cd.e.{job}"), 1).await;
+    let mut jobs = JobsClient::connect(format!("http://{}", daemon.admin())).await.expect("the admin port");
+    let refused = jobs.cancel(CancelJobRequest { id: job.clone(), wait_ms: 0 }).await.expect_err("not here");
+    assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
+    let said = format!("the fleet's executor has the job {job}, as deliberation-1, and takes no cancelling");
+    assert!(refused.message().starts_with(&said), "{refused}");
+    assert_eq!(world.count("cd.x.>").await, 0);
 }
 
 #[tokio::test]

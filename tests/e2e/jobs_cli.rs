@@ -31,6 +31,7 @@ on_both_buses! {
     a_job_that_waits_says_behind_whom_and_why,
     what_is_cancelled_is_dropped_at_once,
     what_waits_is_cancelled_before_it_is_asked,
+    what_has_not_ended_after_the_wait_is_no_success,
     what_cannot_be_cancelled_says_so,
     a_watch_tells_what_waits_what_is_worked_and_what_has_ended,
     the_service_says_what_it_does_not_take,
@@ -278,6 +279,21 @@ async fn what_waits_is_cancelled_before_it_is_asked(mut stage: Stage) {
     stage.stands(&second, "cancelled").await;
     stage.stands(&first, "done").await;
     assert_eq!(stage.endpoint.seen().await.requests, 1);
+}
+
+async fn what_has_not_ended_after_the_wait_is_no_success(stage: Stage) {
+    let mut nobodys = asked("t-1", "one", &["a"]);
+    nobodys.vllm_model = "nobodys".into();
+    let id = stage.client().execute(nobodys).await.unwrap().deliberation_id;
+    for (wait, expected) in [("200ms", 1), ("0s", 0)] {
+        let (code, out, told) = stage.jobs(&["cancel", &id, "--wait", wait]).await;
+        assert_eq!((code, told.as_str()), (expected, ""), "{out}");
+        assert!(out.starts_with(&format!("{id}  asked to end; after ")), "{out}");
+        assert!(out.ends_with("it is queued, and ends when a worker takes it  t-1\n"), "{out}");
+        let (code, out, _) = stage.jobs(&["cancel", &id, "--wait", wait, "--json"]).await;
+        let told: Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((code, &told["result"], &told["state"]), (expected, &json!("asked"), &json!("queued")));
+    }
 }
 
 async fn what_cannot_be_cancelled_says_so(stage: Stage) {

@@ -10,7 +10,9 @@ use fleet_proto::ray_executor::v1::{
     ray_executor_service_client::RayExecutorServiceClient,
 };
 use futures_util::StreamExt;
-use harness::{daemon::Daemon, endpoint::Endpoint, nats::Server, setup::Setup, wait::wait_for, way_in::body};
+use harness::{
+    daemon::Daemon, endpoint::Endpoint, jobs::Queue, nats::Server, setup::Setup, wait::wait_for, way_in::body,
+};
 use serde_json::{Value, json};
 use tonic::{
     Code, Request, Status,
@@ -27,6 +29,7 @@ on_both_buses! {
     contract_3_a_backlog_review_is_a_deliberation_of_its_ceremony,
     contract_3_a_deliberation_that_fails_says_why,
     contract_3_what_runs_and_how_the_executor_stands_is_told,
+    an_answer_that_does_not_fit_twice_is_told_by_its_event,
     a_repeat_with_its_key_is_the_same_deliberation,
     a_key_that_was_stored_before_its_job_stands_for_it,
     whoever_stops_takes_no_more_and_tells_to_the_last,
@@ -198,6 +201,7 @@ async fn contract_3_a_deliberation_is_submitted_worked_and_told(stage: Stage) {
     assert_eq!(client.status("clients_normal_01234567_nobody").await.status, "not_found");
     assert_eq!(client.status("").await.status, "not_found");
     assert_eq!(client.status("*").await.status, "not_found");
+    assert_eq!(client.status(&format!("{id}{}", "0".repeat(9000))).await.status, "not_found");
 }
 
 async fn contract_3_each_agent_answers_once_and_the_deliberation_is_completed_when_all_have(stage: Stage) {
@@ -256,6 +260,25 @@ async fn contract_3_what_is_no_deliberation_is_refused_and_leads_to_nothing(stag
             bad(TaskConstraints { metadata: metadata("cofferdam-seed"), ..Default::default() }),
             "a whole number",
         ),
+        (
+            bad(TaskConstraints {
+                metadata: [("cofferdam-stop".to_owned(), "x".repeat(257))].into(),
+                ..Default::default()
+            }),
+            "257 bytes, more than 256",
+        ),
+        (
+            bad(TaskConstraints { timeout_seconds: 518_401, ..Default::default() }),
+            "constraints.timeout_seconds is 518401; jobs are kept for 7 days",
+        ),
+        (
+            ExecuteDeliberationRequest {
+                agents: vec![Agent { prompt_template: "{prompt}".repeat(4096), ..agent("a") }],
+                ..asked("t", "p", &[])
+            },
+            "prompt_template of agent \"a\" has {prompt} 4096 times",
+        ),
+        (asked("t", "p", &["a", "b", "a"]), "two agents have the id \"a\""),
     ] {
         let status = client.execute(request).await.unwrap_err();
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
@@ -270,6 +293,10 @@ async fn contract_3_what_is_no_deliberation_is_refused_and_leads_to_nothing(stag
     let status = client.0.clone().execute_backlog_review_deliberation(review).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
     assert!(status.message().contains("ceremony-..:story-..:role-.."), "{status}");
+    // Over what the port reads at all.
+    let status = client.execute(asked("t", &"x".repeat(2 << 20), &["a"])).await.unwrap_err();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("more than 1048576 bytes, the executor's [executor.grpc] max-request"));
     assert_eq!(stage.count("cd.j.>").await, 0);
 }
 
@@ -339,6 +366,22 @@ async fn contract_3_what_runs_and_how_the_executor_stands_is_told(stage: Stage) 
     assert_eq!((stats.total_deliberations, stats.active_deliberations), (2, 0), "{stats:?}");
     assert!(stats.average_execution_time_ms > 0.0, "{stats:?}");
     wait_for("nothing to be active", async || client.active().await.is_empty().then_some(())).await;
+}
+
+async fn an_answer_that_does_not_fit_twice_is_told_by_its_event(stage: Stage) {
+    let client = stage.client();
+    // Each takes two bytes in JSON. The event has the text twice, and once more in the record it would be too much.
+    let prompt = "\"".repeat(180_000);
+    let id = client.execute(asked("t-1", &prompt, &["a"])).await.unwrap().deliberation_id;
+    let status = client.ended(&id).await;
+    assert_eq!(status.status, "completed", "{}", status.error_message);
+    let result = status.result.expect("a result");
+    assert_eq!((result.agent_id.as_str(), result.proposal.as_str()), ("a", ""));
+    assert!(result.metadata["proposal"].contains("agent.response.completed has it"), "{result:?}");
+    assert_eq!(result.metadata["tokens_out"], "7");
+    let [event] = stage.events(COMPLETED, 1).await.try_into().unwrap();
+    assert_eq!(event["proposal"]["content"], format!("The answer to: {prompt}"));
+    assert_eq!(stage.count(FAILED).await, 0);
 }
 
 async fn a_repeat_with_its_key_is_the_same_deliberation(stage: Stage) {
@@ -423,6 +466,27 @@ async fn whoever_stops_takes_no_more_and_tells_to_the_last(mut stage: Stage) {
     stage.again(|setup| setup).await;
     assert_eq!(stage.client().status(&id).await.status, "completed");
     assert_eq!((stage.count(COMPLETED).await, stage.count("cd.j.>").await), (1, 1));
+}
+
+#[tokio::test]
+async fn clients_that_name_models_at_will_come_to_an_end_with_it() {
+    on_nats(async |stage: Stage| {
+        let jetstream = async_nats::jetstream::new(stage.nats.as_ref().unwrap().client().await);
+        let models: Vec<_> = (0..1000).map(|n| Queue::new("clients", &format!("m{n}"))).collect();
+        futures_util::stream::iter(&models).for_each_concurrent(64, |queue| queue.open(&jetstream)).await;
+        let execute = |model: &str| {
+            let request = ExecuteDeliberationRequest { vllm_model: model.into(), ..asked("t", "p", &["a"]) };
+            let client = stage.client();
+            async move { client.execute(request).await }
+        };
+        let status = execute("another").await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+        let said = "\"clients\" has 1000 queues, the limit, and the model \"another\" would need another";
+        assert!(status.message().starts_with(said), "{status}");
+        assert_eq!(execute("m7").await.unwrap().status, "submitted");
+        assert_eq!((stage.count("cd.u.>").await, stage.count("cd.j.>").await), (1000, 1));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -26,6 +26,11 @@ impl Queue {
         format!("{}_{}_{}_{own}", self.plugin, self.priority, self.token())
     }
 
+    /// Where a job with this id lies.
+    pub fn subject(&self, own: &str) -> String {
+        format!("cd.j.{}.{}", self.place(), self.id(own))
+    }
+
     /// The durable that hands out its jobs.
     pub fn durable(&self) -> String {
         format!("cofferdam-jobs-{}", self.place().replace('.', "-"))
@@ -33,7 +38,7 @@ impl Queue {
 
     fn token(&self) -> String {
         let digest = Sha256::digest(&self.model);
-        digest[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     fn place(&self) -> String {

@@ -130,7 +130,8 @@ impl App {
         }
         let taking = watch::Sender::new(false);
         let durables = self.subscribers.iter().map(|s| (s.durable().to_owned(), s.taking()));
-        let jobs = self.worker.as_ref().map(|_| (QUEUES.to_owned(), taking.subscribe()));
+        let jobs_taken = self.worker.as_ref().map(|_| taking.subscribe());
+        let jobs = jobs_taken.clone().map(|taking| (QUEUES.to_owned(), taking));
         let status = Status {
             metrics: self.services.metrics.clone(),
             connection: self.services.bus.connection(),
@@ -183,7 +184,7 @@ impl App {
         let durables = Box::new(move || subscribers.iter().map(|s| s.origin()).collect());
         let (bus, metrics) = (self.services.bus.clone(), self.services.metrics.clone());
         loops.spawn(backlog::watch(bus, metrics, durables, stop.clone()));
-        let all_take: Vec<_> = self.subscribers.iter().map(|s| s.taking()).collect();
+        let all_take: Vec<_> = self.subscribers.iter().map(|s| s.taking()).chain(jobs_taken).collect();
         for subscriber in &self.subscribers {
             loops.spawn(subscriber.clone().run(stop.clone(), abort.clone(), tasks.clone()));
         }

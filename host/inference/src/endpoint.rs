@@ -252,6 +252,9 @@ fn completions(url: &str) -> Result<Uri, String> {
         // Without the URL: there is a password in it.
         return Err("there is a user or a password in its URL; say bearer, or a header, instead".into());
     }
+    if url.contains('#') {
+        return Err(format!("no server is sent what comes with a # in {url:?}; remove it"));
+    }
     let path = uri.path().trim_end_matches('/');
     if path.ends_with("/chat/completions") {
         return Err(format!("/chat/completions is put behind {url:?} here; leave it out"));

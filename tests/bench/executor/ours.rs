@@ -1,4 +1,4 @@
-//! Our side: a client that stores jobs on the queue and waits for their events, so many at a time, and one `cofferdam executor`.
+//! Our side: a client that stores jobs on the queue and waits for their events to be stored, so many at a time, and one `cofferdam executor`.
 
 use std::{
     collections::HashMap,
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream::{self, stream};
+use async_nats::jetstream::{self, consumer, stream};
 use futures_util::StreamExt as _;
 use harness::{
     answering,
@@ -72,17 +72,25 @@ impl<'a> Ours<'a> {
             subjects: vec!["agent.response.>".to_owned()],
             ..Default::default()
         };
-        jetstream.create_stream(config).await.expect("a stream for answers");
+        let answers = jetstream.create_stream(config).await.expect("a stream for answers");
         let setup = setup(&nats, endpoint, load);
         let worker = setup.start_worker().await;
         let queue = Queue::new("bench", MODEL);
         queue.open(&jetstream).await;
         let waiting = Waiting::default();
-        let mut heard = client.subscribe("agent.response.*").await.expect("a subscription");
-        client.flush().await.expect("a subscription that is confirmed");
+        // Not a plain subscription: that hears what is not stored yet.
+        let config = consumer::push::Config {
+            deliver_subject: client.new_inbox(),
+            deliver_policy: consumer::DeliverPolicy::New,
+            ack_policy: consumer::AckPolicy::None,
+            memory_storage: true,
+            ..Default::default()
+        };
+        let ears = answers.create_consumer(config).await.expect("a consumer");
+        let mut heard = ears.messages().await.expect("a subscription");
         let told = waiting.clone();
         tokio::spawn(async move {
-            while let Some(message) = heard.next().await {
+            while let Some(Ok(message)) = heard.next().await {
                 let number = number(&message.payload);
                 let waits = number.and_then(|number| told.lock().expect("no poison").remove(&number));
                 if waits.is_some_and(|waits| waits.send(()).is_err()) {

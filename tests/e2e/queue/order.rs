@@ -27,6 +27,26 @@ async fn three_times_the_weight_is_three_times_the_work() {
 }
 
 #[tokio::test]
+async fn weights_hold_where_several_places_become_free_together() {
+    let place = Place::new().await;
+    let _worker = place.worker(4).with("executor.plugins.b.weight", 3).start_worker().await;
+    let mut ids = Vec::new();
+    for n in 0..4 {
+        ids.push(place.hold(&n.to_string()).await);
+    }
+    let (a, b) = (Queue::new("a", MODEL), Queue::new("b", MODEL));
+    ids.extend(place.submit(&a, &plain(60, "a")).await);
+    ids.extend(place.submit(&b, &plain(60, "b")).await);
+    place.endpoint.release().await;
+    place.ended_once(&ids).await;
+    let order = place.answered(ids.len()).await;
+    let first: Vec<&str> = order.iter().map(|id| plugin(id)).filter(|plugin| *plugin != "holder").collect();
+    // Once it is known what a job takes; half of them would be no weight at all.
+    let ours = first[16..80].iter().filter(|plugin| **plugin == "b").count();
+    assert!((38..=56).contains(&ours), "{ours} of 64: {first:?}");
+}
+
+#[tokio::test]
 async fn within_a_plugin_the_urgent_come_first() {
     let place = Place::new().await;
     let _worker = place.worker(1).start_worker().await;

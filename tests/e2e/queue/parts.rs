@@ -43,6 +43,39 @@ async fn three_agents_make_three_answers() {
 }
 
 #[tokio::test]
+async fn a_worker_that_died_in_the_middle_of_splitting_repeats_no_part() {
+    let place = Place::new().await;
+    settled(place.worker(1).start_worker().await).await;
+    let queue = Queue::new("p", MODEL);
+    queue.open(&place.world.jetstream).await;
+    place.put(&queue, "whole", &agents(3, "three of you")).await;
+    // What such a worker leaves behind: a part, and no record of the whole.
+    let mut first = agents(1, "");
+    first["agents"][0]["model"] = "".into();
+    let part = json!({
+        "id": queue.id("whole-a0"), "plugin": "p", "job": first,
+        "parent": { "id": queue.id("whole"), "agents": 3, "submitted": now() },
+    });
+    place.world.publish(&queue.subject("whole-a0"), part).await;
+    let _worker = place.worker(1).start_worker().await;
+    let answers = place.world.wait_stored("agent.response.completed", 3).await;
+    let mut who: Vec<String> = answers
+        .iter()
+        .map(|answer| answer.payload()["agent_id"].as_str().expect("an agent").to_owned())
+        .collect();
+    who.sort();
+    assert_eq!(who, ["agent-1", "agent-2", "agent-3"]);
+    place.world.quiet().await;
+    assert_eq!(place.world.count("agent.response.>").await, 3);
+    assert_eq!(place.endpoint.seen().await.by_prompt.get("three of you"), Some(&3));
+}
+
+fn now() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("a clock");
+    u64::try_from(since.as_nanos()).expect("this century")
+}
+
+#[tokio::test]
 async fn a_whole_that_is_cancelled_ends_all_its_parts() {
     let place = Place::new().await;
     let _worker = place.worker(2).start_worker().await;

@@ -158,7 +158,14 @@ impl State {
             Op::Subscribe { origin, subscriber, credit, wanted, arrivals, answer } => {
                 let found = self.by_origin(&origin);
                 let subscribed = found.map(|durable| {
-                    durable.subscribe(Subscriber { id: subscriber, credit, sent: 0, wanted, bytes: 0, arrivals });
+                    durable.subscribe(Subscriber {
+                        id: subscriber,
+                        credit,
+                        sent: 0,
+                        wanted,
+                        bytes: 0,
+                        arrivals,
+                    });
                     durable.id()
                 });
                 outcome.answer(answer, Ok(subscribed))?;

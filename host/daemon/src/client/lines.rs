@@ -96,13 +96,23 @@ fn headers(headers: &[Header]) -> Value {
 pub(super) fn shown(data: &[u8]) -> String {
     let mut line = String::new();
     for letter in String::from_utf8_lossy(data).chars() {
-        if letter.is_control() && letter != '\t' {
+        if letter.is_control() || is_unseen(letter) {
             write!(line, "{}", letter.escape_default()).unwrap_or_default();
         } else {
             line.push(letter);
         }
     }
     line
+}
+
+/// It has no shape of its own, and what stands beside it may look like something else: format characters, those that turn the
+/// direction of writing among them, and separators of lines.
+fn is_unseen(letter: char) -> bool {
+    matches!(letter,
+        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}'..='\u{891}' | '\u{8e2}' | '\u{180e}'
+        | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+        | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}' | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}'
+        | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]
@@ -148,7 +158,19 @@ mod tests {
 
     #[test]
     fn a_line_for_people_is_one_line() {
-        assert_eq!(stored(b"a\n\x1b[2J\tb").text(), "2023-11-14T22:13:20.000Z  a.b  a\\n\\u{1b}[2J\tb");
+        assert_eq!(stored(b"a\n\x1b[2J\tb").text(), "2023-11-14T22:13:20.000Z  a.b  a\\n\\u{1b}[2J\\tb");
+    }
+
+    #[test]
+    fn what_has_no_shape_or_turns_the_writing_is_escaped() {
+        for (text, expected) in [
+            ("a\u{202e}b", "a\\u{202e}b"),
+            ("\u{200b}\u{2066}\u{feff}", "\\u{200b}\\u{2066}\\u{feff}"),
+            ("a\u{2028}b\u{85}", "a\\u{2028}b\\u{85}"),
+            ("e\u{301} ü 日本 \u{1f980} नि", "e\u{301} ü 日本 \u{1f980} नि"),
+        ] {
+            assert_eq!(shown(text.as_bytes()), expected);
+        }
     }
 
     #[test]

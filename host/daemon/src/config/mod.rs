@@ -41,7 +41,9 @@ use std::{
 
 use cofferdam_sandbox::Isolation;
 pub use env::Environment;
-pub use executor::{Backend, EndpointSettings, ExecutorConfig, InferenceConfig, ModelSettings, OfflineConfig, Share, unused};
+pub use executor::{
+    Backend, EndpointSettings, ExecutorConfig, InferenceConfig, ModelSettings, OfflineConfig, Share, unused,
+};
 pub use failure::{FailurePolicy, OnFailure};
 pub use fault::{Fault, Faults};
 pub use isolation::IsolationConfig;

@@ -21,7 +21,17 @@ use super::{
     source::Parsed,
     words::{bad_name, is_name},
 };
-use crate::grants::{Grants, Kind, Permissions};
+use crate::{
+    executor::job::CLIENTS,
+    grants::{Grants, Kind, Permissions},
+};
+
+/// Names of the executor's own, in queues and budgets, in metrics and in messages: a plugin of such a name would be taken for it.
+const RESERVED: [(&str, &str); 3] = [
+    (CLIENTS, "all that call [executor.grpc], whose queues, shares and budgets it would share"),
+    ("executor", "the executor's own service in metrics"),
+    ("cofferdam-executor", "whoever answers jobs in events"),
+];
 
 /// What a plugin's table has to fit to.
 pub(super) struct Around<'a> {
@@ -67,6 +77,9 @@ fn plugin(
 ) -> PluginConfig {
     if !is_name(name) {
         table.fault(bad_name(name));
+    }
+    if let Some((_, whose)) = RESERVED.iter().find(|(reserved, _)| *reserved == name) {
+        table.fault(format!("plugins.{name} has the name of {whose}; give the plugin another name"));
     }
     let component = component(name, table, around, bundled);
     let manifest_file = manifest_file(table, component.as_ref(), around);

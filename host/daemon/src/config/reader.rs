@@ -347,6 +347,10 @@ impl<'a> Table<'a> {
     }
 
     pub(super) fn table(&self, key: &str) -> Option<Table<'a>> {
+        self.table_as(key, "a table")
+    }
+
+    fn table_as(&self, key: &str, wanted: &str) -> Option<Table<'a>> {
         let value = self.look(key)?;
         match value.get_ref() {
             DeValue::Table(t) => {
@@ -357,7 +361,7 @@ impl<'a> Table<'a> {
                 Some(Table::new(self.source, path, Some(t), at))
             }
             _ => {
-                self.wrong(key, value, "a table");
+                self.wrong(key, value, wanted);
                 None
             }
         }
@@ -393,7 +397,15 @@ impl<'a> Table<'a> {
     /// The tables below this one, by name: every key is a name.
     pub(super) fn named_tables(&self) -> Vec<(String, Table<'a>)> {
         let names = self.keys();
-        names.into_iter().filter_map(|n| self.table(&n).map(|t| (n, t))).collect()
+        let tables = names.into_iter().filter_map(|name| {
+            // Every key is a name here, so that a key that is none is hardly a misspelled one.
+            let wanted = format!(
+                "a table: a key of another table goes above [{}], or below that table's own header",
+                self.path
+            );
+            self.table_as(&name, &wanted).map(|table| (name, table))
+        });
+        tables.collect()
     }
 
     /// The keys that are there.
@@ -473,6 +485,18 @@ mod tests {
             top.duration("c").optional();
         });
         assert_eq!(parsed.faults.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(1), Some(2), Some(3)]);
+    }
+
+    #[test]
+    fn a_key_that_got_below_a_header_of_names_is_told_where_it_goes() {
+        let text = "[plugins.a]\n[plugins]\nbackend = \"gpu\"\n";
+        let source = Source::new(Path::new("x.toml"), text.into());
+        let read = |t: &Table<'_>| t.named_tables().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        let parsed = parse(&source, |top| top.section("plugins", read));
+        let told: Vec<String> = parsed.faults.iter().map(ToString::to_string).collect();
+        let expected = "x.toml:3: plugins.backend is \"gpu\", which is not a table: a key of another table goes above [plugins], \
+                        or below that table's own header";
+        assert_eq!((parsed.value, told), (vec!["a".to_owned()], vec![expected.to_owned()]));
     }
 
     #[test]

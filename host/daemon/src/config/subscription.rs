@@ -358,7 +358,8 @@ mod tests {
     fn a_durable_is_taken_once() {
         let two = "[[subscriptions]]\nsubject = \"a.b\"\n[[subscriptions]]\nsubject = \"a-b\"\n";
         check(two, 4, "two subscriptions of plugins.p would share the durable \"cofferdam-p-a-b\"");
-        let executors = "[[subscriptions]]\nsubject = \"a\"\ndurable = \"cofferdam-jobs-p-low-01234567\"\n";
+        let executors =
+            "[[subscriptions]]\nsubject = \"a\"\ndurable = \"cofferdam-jobs-p-low-0123456789abcdef\"\n";
         check(executors, 3, "is the executor's");
         check("[[subscriptions]]\nsubject = \"a/b\"\n", 2, "add durable = ");
     }

@@ -233,6 +233,21 @@ fn cells_in_the_space_of_others_take_a_grant_and_those_in_its_own_take_none() {
 }
 
 #[test]
+fn no_plugin_has_a_name_of_the_executors() {
+    for (name, whose) in [
+        ("clients", "all that call [executor.grpc], whose queues, shares and budgets it would share"),
+        ("executor", "the executor's own service in metrics"),
+        ("cofferdam-executor", "whoever answers jobs in events"),
+    ] {
+        let told = faults(&format!("[plugins.{name}]\n"), &Environment::default());
+        let expected = format!("plugins.{name} has the name of {whose}; give the plugin another name");
+        assert!(told.contains(&expected), "{told}");
+    }
+    let told = faults("[plugins.clients-2]\n", &Environment::default());
+    assert!(!told.contains("has the name of"), "{told}");
+}
+
+#[test]
 fn the_operator_may_exceed_the_ceilings_of_authors() {
     let asks = "[limits]\ncpu = \"20s\"\nwall = \"20m\"\nhost-calls = 200000\nconcurrency = 1000\n";
     let told = with_plugin("", asks).unwrap_err();

@@ -74,14 +74,19 @@ impl Budget {
     fn used(&self, plugin: &str, now: u64) -> u64 {
         let hours = self.at(now);
         let own = hours.own.get(plugin).copied().unwrap_or_default();
-        own + hours.others.values().filter_map(|used| used.get(plugin)).sum::<u64>()
+        hours
+            .others
+            .values()
+            .filter_map(|used| used.get(plugin))
+            .fold(own, |all, used| all.saturating_add(*used))
     }
 
     /// A plugin's job has used tokens here.
     pub(super) fn add(&self, plugin: &str, tokens: u64, now: u64) {
         if tokens > 0 {
             let mut hours = self.at(now);
-            *hours.own.entry(plugin.to_owned()).or_default() += tokens;
+            let own = hours.own.entry(plugin.to_owned()).or_default();
+            *own = own.saturating_add(tokens);
             hours.dirty = true;
         }
     }
@@ -125,6 +130,12 @@ impl Budget {
             .collect()
     }
 
+    /// Plugins the jobs of which wait for the next hour.
+    pub(super) fn used_up(&self, now: u64) -> Vec<String> {
+        let all = self.all(now).into_iter();
+        all.filter(|(_, budget, used)| used >= budget).map(|(plugin, ..)| plugin.to_owned()).collect()
+    }
+
     /// With the hour that it is.
     fn at(&self, now: u64) -> MutexGuard<'_, Hours> {
         let mut hours = self.hours();
@@ -166,6 +177,8 @@ mod tests {
         assert_eq!(verdict(NOON + MINUTE, NOON + HOUR), Verdict::Never { used: 149, budget: 100 });
         let wait = Verdict::In(Duration::from_secs(59 * 60));
         assert_eq!(verdict(NOON + MINUTE, NOON + HOUR + MINUTE), wait);
+        assert_eq!(budget.used_up(NOON + MINUTE), ["p"]);
+        assert!(budget.used_up(NOON + HOUR).is_empty());
         assert_eq!(verdict(NOON + HOUR, NOON + HOUR + MINUTE), Verdict::Fine);
         budget.add("free", u64::MAX / 2, NOON + HOUR);
         assert_eq!(budget.verdict("free", NOON + HOUR, NOON + HOUR), Verdict::Fine);

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use cofferdam_bus::{Bus, Error, Message, Stored};
-use cofferdam_sandbox::JobPhase;
+use cofferdam_sandbox::{JobPhase, JobStatus};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -25,22 +25,29 @@ const WISH_DAYS: u64 = JOB_DAYS + 1;
 const MANY: usize = 4096;
 
 /// What came of a wish.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Wished {
     /// It is known to all who work jobs, or will be. The job's record tells how it ended.
     Noted,
     /// The job has ended, in this way.
     Ended(JobPhase),
+    /// Another executor has it, under this id, and takes no wishes.
+    Elsewhere { execution_id: String },
     /// There is no such job.
     Unknown,
 }
 
 /// Asks for the end of a job, and of its parts.
 pub async fn cancel(bus: &Arc<dyn Bus>, id: &str) -> Result<Wished, Error> {
-    match status::read(bus, id).await?.phase {
+    let JobStatus { phase, execution_id, .. } = status::read(bus, id).await?;
+    match phase {
         JobPhase::Unknown => Ok(Wished::Unknown),
         ended @ (JobPhase::Done | JobPhase::Failed | JobPhase::Cancelled) => Ok(Wished::Ended(ended)),
         JobPhase::Queued | JobPhase::Running => {
+            // Its record says so only once that has accepted it.
+            if let Some(execution_id) = execution_id {
+                return Ok(Wished::Elsewhere { execution_id });
+            }
             queues::create(bus, message(id)).await?;
             Ok(Wished::Noted)
         }

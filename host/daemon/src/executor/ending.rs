@@ -11,6 +11,7 @@ use super::{
     response::{self, About},
     status::{Answer, Record},
 };
+use crate::observe::trace;
 
 /// Of an error, in bytes, where it has to be small.
 const MAX_ERROR: usize = 1 << 10;
@@ -35,6 +36,8 @@ pub(super) struct Ending {
     pub(super) outcome: &'static str,
     pub(super) record: Record,
     told: Told,
+    /// There are no events of ours.
+    is_silent: bool,
     failure: Option<(String, &'static str)>,
 }
 
@@ -46,6 +49,21 @@ enum Told {
     Briefly,
     /// Nothing but the job's status.
     StatusOnly,
+}
+
+impl Ending {
+    /// Takes the answer out of the record, for its event has it. Whether there was one.
+    fn drop_text(&mut self, id: &str) -> bool {
+        let Some(answer) = self.record.answer.as_mut().filter(|answer| !answer.dropped) else { return false };
+        (answer.text, answer.reasoning, answer.dropped) = (String::new(), String::new(), true);
+        self.effects.pop();
+        self.effects.push(self.record.message(id));
+        for effect in &mut self.effects {
+            // It is stamped anew with each commit.
+            effect.headers.retain(|(name, _)| name != trace::HEADER);
+        }
+        true
+    }
 }
 
 impl Case<'_> {
@@ -61,7 +79,8 @@ impl Case<'_> {
         record: Record,
         outcome: &'static str,
     ) -> Ending {
-        let mut effects = if self.queued.answer == AnswerTo::Guest { Vec::new() } else { responses };
+        let is_silent = self.queued.answer == AnswerTo::Guest || responses.is_empty();
+        let mut effects = if is_silent { Vec::new() } else { responses };
         if self.task_results {
             let task_id = &self.queued.job.task_id;
             let results: Vec<Message> =
@@ -70,7 +89,7 @@ impl Case<'_> {
         }
         effects.extend(also);
         effects.push(record.message(&self.queued.id));
-        Ending { effects, outcome, record, told: Told::All, failure: None }
+        Ending { effects, outcome, record, told: Told::All, is_silent, failure: None }
     }
 
     /// With an answer.
@@ -79,7 +98,8 @@ impl Case<'_> {
             if answered.told { Vec::new() } else { vec![self.about().completed(agent, &answered)] };
         let Answered { text, reasoning, model, finish, tokens_in, tokens_out, cached, .. } = answered;
         let asked_for = matches!(self.queued.answer, AnswerTo::Client | AnswerTo::Guest);
-        let answer = Answer { agent: agent.id.clone(), text, reasoning, model, finish, cached };
+        let answer =
+            Answer { agent: agent.id.clone(), text, reasoning, model, finish, cached, dropped: false };
         let record = Record {
             phase: JobPhase::Done,
             execution_id: Some(self.queued.id.clone()),
@@ -118,9 +138,16 @@ impl Case<'_> {
     }
 
     /// Less of the same, for the bus will not store this, for `reason`. Nothing if there is no less.
-    pub(super) fn less(&self, ending: Ending, reason: &str) -> Option<Ending> {
+    pub(super) fn less(&self, mut ending: Ending, reason: &str) -> Option<Ending> {
+        if self.queued.answer == AnswerTo::Client && ending.drop_text(&self.queued.id) {
+            tracing::info!(
+                job = self.queued.id,
+                "the answer is stored in its event alone, if that can be: beside it, for the status, it can't ({reason})"
+            );
+            return Some(ending);
+        }
         let told = match ending.told {
-            Told::All if self.queued.answer == AnswerTo::Guest => Told::StatusOnly,
+            Told::All if ending.is_silent => Told::StatusOnly,
             Told::All => Told::Briefly,
             Told::Briefly => Told::StatusOnly,
             Told::StatusOnly => return None,
@@ -138,7 +165,7 @@ impl Case<'_> {
                 "the job's end can't be stored as it is, a short failure is: {reason}"
             );
             effects = self.about().failed_briefly(&error, kind);
-        } else if self.queued.answer != AnswerTo::Guest {
+        } else if !ending.is_silent {
             tracing::error!(
                 job,
                 task_id,
@@ -152,7 +179,8 @@ impl Case<'_> {
         let record = Record { tokens_in, tokens_out, ..self.failure(&error, kind) };
         effects.push(record.message(&self.queued.id));
         let outcome = if kind == CANCELLED { CANCELLED } else { "failed" };
-        Some(Ending { effects, outcome, record, told, failure: Some((error, kind)) })
+        let is_silent = ending.is_silent;
+        Some(Ending { effects, outcome, record, told, is_silent, failure: Some((error, kind)) })
     }
 
     fn failure(&self, error: &str, kind: &'static str) -> Record {
@@ -249,9 +277,37 @@ mod tests {
             let failed = case.failed(Failed::new(CANCELLED, "enough"), Vec::new());
             assert_eq!((failed.effects.len(), failed.outcome), (events + 1, "cancelled"));
             assert_eq!(failed.record.phase, JobPhase::Cancelled);
-            let less = case.less(case.answered(&queued.job.agents[0], answer("x"), Vec::new()), "too much");
-            assert_eq!(less.expect("something less").effects.len(), events + 1);
+            let mut less = case.less(done, "too much").expect("something less");
+            if answer_to == AnswerTo::Client {
+                less = case.less(less, "too much").expect("even less");
+            }
+            assert_eq!((less.effects.len(), less.outcome), (events + 1, "failed"));
         }
+    }
+
+    #[test]
+    fn a_clients_answer_that_does_not_fit_twice_is_in_its_event_alone() {
+        let queued = QueuedJob { answer: AnswerTo::Client, ..testing::job(&["a"]) };
+        let case = Case { task_results: true, ..case(&queued, "mirror") };
+        let answered = Answered { reasoning: "because".into(), model: "m".into(), ..answer("x") };
+        let mut whole =
+            case.answered(&queued.job.agents[0], answered, testing::messages(&["vllm.streaming.x"]));
+        let events: Vec<Message> = whole.effects[..3].to_vec();
+        for effect in &mut whole.effects {
+            effect.headers.push((trace::HEADER.into(), "as a commit does".into()));
+        }
+        let less = case.less(whole, "too much").expect("the same without the text");
+        assert_eq!(less.effects[..3], events[..], "the events are as they were");
+        let record: Record = serde_json::from_slice(&less.effects[3].data).unwrap();
+        assert_eq!((&record, less.outcome), (&less.record, "done"));
+        assert_eq!((record.phase, record.tokens_in), (JobPhase::Done, 2));
+        let kept = Answer { agent: "a".into(), model: "m".into(), dropped: true, ..Answer::default() };
+        assert_eq!(record.answer, Some(kept));
+
+        let brief = case.less(less, "still too much").expect("a failure");
+        assert_eq!(subjects(&brief), ["agent.response.failed", "cd.e.o-1-j0"]);
+        assert_eq!(brief.record.kind.as_deref(), Some("result_too_large"));
+        assert!(brief.record.answer.is_none());
     }
 
     #[test]

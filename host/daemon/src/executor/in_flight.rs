@@ -1,11 +1,12 @@
-//! The jobs that this host has in hand: one copy of each at a time. Knows nothing of what is done with them.
+//! The jobs that this host has in hand: one copy of each at a time, whichever durable it came from. Knows nothing of what is done
+//! with them.
 
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// Items by event id.
+/// Items by job.
 #[derive(Debug)]
 pub(super) struct InFlight<T>(Arc<Mutex<HashMap<String, T>>>);
 

@@ -1,5 +1,7 @@
 //! A job as it lies on the queue: what it is, where it lies, and the id that says so.
 
+use std::{collections::BTreeSet, time::Duration};
+
 use cofferdam_sandbox::{Job, Priority};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -8,8 +10,12 @@ use crate::observe::trace::hex;
 
 /// A job's message is kept for so long, worked or not: whoever submitted it has given up long before.
 pub(super) const JOB_DAYS: u64 = 7;
-/// Of a model's name in hex digits: enough to tell those of one fleet apart.
-const MODEL_DIGITS: usize = 8;
+/// Of the hash of a model's name, in hex digits. Nobody finds a name with the same ones by trying: who did would own the queue.
+const MODEL_DIGITS: usize = 16;
+/// Of an id, in bytes: it is part of subjects. Ours are shorter.
+const MAX_ID: usize = 512;
+/// Of a job that says 0.
+pub(crate) const TIMEOUT_SECONDS: u32 = 300;
 const PRIORITIES: [Priority; 3] = [Priority::Low, Priority::Normal, Priority::High];
 
 /// A job on the queue.
@@ -72,6 +78,16 @@ impl Queue {
         Self { plugin: plugin.to_owned(), priority: job.priority, model: model.to_owned() }
     }
 
+    /// Of a job and of its agents' own jobs.
+    pub fn all_of(plugin: &str, job: &Job) -> BTreeSet<Self> {
+        let models = job.agents.iter().map(|agent| &agent.model).filter(|model| !model.is_empty());
+        let named =
+            models.chain(job.model.as_ref().filter(|_| job.agents.iter().any(|a| a.model.is_empty())));
+        let queue =
+            |model: &String| Self { plugin: plugin.to_owned(), priority: job.priority, model: model.clone() };
+        named.map(queue).chain([Self::of(plugin, job)]).collect()
+    }
+
     /// The id of a job in this queue; it says where the job lies. `own` is of letters, digits and `-`.
     pub fn id(&self, own: &str) -> String {
         format!("{}_{}_{}_{own}", self.plugin, word(self.priority), model_token(&self.model))
@@ -115,7 +131,7 @@ pub const NOTICES: &str = "cd.u.>";
 
 /// Where the job with this id lies; nothing if there can be none.
 pub fn subject(id: &str) -> Option<String> {
-    if !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
+    if id.len() > MAX_ID || !id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_') {
         return None;
     }
     let mut parts = id.rsplitn(4, '_');
@@ -129,6 +145,12 @@ pub fn subject(id: &str) -> Option<String> {
 pub fn owner(id: &str) -> Option<&str> {
     subject(id)?;
     id.rsplitn(4, '_').last()
+}
+
+/// How long an answer is waited for, from submission.
+pub(crate) fn patience(job: &Job) -> Duration {
+    let seconds = if job.timeout_seconds == 0 { TIMEOUT_SECONDS } else { job.timeout_seconds };
+    Duration::from_secs(seconds.into())
 }
 
 pub fn word(priority: Priority) -> &'static str {
@@ -173,7 +195,7 @@ mod tests {
             "cofferdam-jobs-test-in",
             "cofferdam-jobs-high-test",
             "cofferdam-jobs",
-            "cofferdam-p-low-01234567",
+            "cofferdam-p-low-0123456789abcdef",
         ] {
             assert!(!is_durable(name), "{name}");
         }
@@ -194,5 +216,21 @@ mod tests {
         ] {
             assert_eq!(subject(id), None, "{id:?}");
         }
+        let long = |size: usize| format!("p_low_a_{}", "1".repeat(size - 8));
+        assert!(subject(&long(MAX_ID)).is_some() && subject(&long(MAX_ID + 1)).is_none());
+    }
+
+    #[test]
+    fn each_agents_model_is_a_queue_of_its_own() {
+        let mut whole = crate::executor::testing::job(&["a", "b", "c"]);
+        whole.job.model = Some("m".into());
+        whole.job.agents[1].model = "other".into();
+        let models =
+            |job: &Job| Queue::all_of("p", job).into_iter().map(|queue| queue.model).collect::<Vec<_>>();
+        assert_eq!(models(&whole.job), ["m", "other"]);
+        for agent in &mut whole.job.agents {
+            agent.model = "other".into();
+        }
+        assert_eq!(models(&whole.job), ["other"]);
     }
 }

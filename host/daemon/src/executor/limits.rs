@@ -1,6 +1,11 @@
 //! What a job must have, and how large each part of it may be, whoever submits it.
 
+use std::collections::BTreeSet;
+
 use cofferdam_sandbox::{ExecutorError, Job};
+
+use super::job::JOB_DAYS;
+use crate::observe::text;
 
 /// What stands for the executor's default model.
 pub(crate) const DEFAULT_MODEL: &str = "default";
@@ -10,11 +15,17 @@ const MAX_PROMPT: usize = 256 << 10;
 /// Each answers, in a message of its own and all in one commit.
 const MAX_AGENTS: usize = 16;
 const MAX_TEMPLATE: usize = 32 << 10;
+/// In an agent's template: where the prompt goes.
+pub(crate) const PROMPT: &str = "{prompt}";
+/// In days. One that waits until its message is gone, which is a day later, would end without a word.
+const MAX_TIMEOUT_DAYS: u32 = 6;
 /// Of an id, a role or the name of a model. They come back in every answer.
 const MAX_NAME: usize = 512;
 /// Metadata come back in every answer as well.
 const MAX_METADATA: usize = 64;
 const MAX_METADATA_BYTES: usize = 4 << 10;
+/// Of a name, in a message.
+const MAX_SHOWN: usize = 64;
 
 /// What the parts of a job are called where it was written.
 pub(crate) struct Names {
@@ -24,6 +35,7 @@ pub(crate) struct Names {
     story_id: &'static str,
     plan_id: &'static str,
     template: &'static str,
+    timeout: &'static str,
     metadata: &'static str,
 }
 
@@ -36,6 +48,7 @@ impl Names {
         story_id: "story-id",
         plan_id: "plan-id",
         template: "prompt-template",
+        timeout: "timeout-seconds",
         metadata: "the metadata",
     };
     /// In the fleet's own.
@@ -46,6 +59,7 @@ impl Names {
         story_id: "constraints.story_id",
         plan_id: "constraints.plan_id",
         template: "prompt_template",
+        timeout: "constraints.timeout_seconds",
         metadata: "constraints.metadata",
     };
 }
@@ -61,6 +75,22 @@ pub(crate) fn resolve(job: &mut Job, default_model: &str) {
 
 /// Is it a job, and of a bearable size?
 pub(crate) fn check(job: &Job, names: &Names) -> Result<(), ExecutorError> {
+    check_parts(job, names)?;
+    for agent in &job.agents {
+        let count = agent.prompt_template.matches(PROMPT).count();
+        if count > 1 {
+            return Err(ExecutorError::Invalid(format!(
+                "the {} of agent {:?} has {PROMPT} {count} times; it is substituted once: leave one of them",
+                names.template,
+                text::excerpt(&agent.id, MAX_SHOWN)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// But for its templates: a question's is none.
+pub(crate) fn check_parts(job: &Job, names: &Names) -> Result<(), ExecutorError> {
     let invalid = |why: String| Err(ExecutorError::Invalid(why));
     if job.task_id.trim().is_empty() {
         return invalid(format!("{} is empty; name the work, so that its result can be told", names.task_id));
@@ -72,6 +102,13 @@ pub(crate) fn check(job: &Job, names: &Names) -> Result<(), ExecutorError> {
         return invalid("a job needs at least one agent; name who answers in agents".into());
     }
     within(names.prompt, job.prompt.len(), MAX_PROMPT)?;
+    let most = MAX_TIMEOUT_DAYS * 24 * 60 * 60;
+    if job.timeout_seconds > most {
+        return invalid(format!(
+            "{} is {}; jobs are kept for {JOB_DAYS} days: give {most} at most, which are {MAX_TIMEOUT_DAYS}",
+            names.timeout, job.timeout_seconds
+        ));
+    }
     let ids = [&job.story_id, &job.plan_id, &job.model];
     let named = [(names.task_id, &job.task_id), ("role", &job.role)].into_iter();
     let given = [names.story_id, names.plan_id, names.model].into_iter().zip(ids).filter_map(given);
@@ -82,8 +119,15 @@ pub(crate) fn check(job: &Job, names: &Names) -> Result<(), ExecutorError> {
         let count = job.agents.len();
         return Err(ExecutorError::Limit(format!("the job has {count} agents, more than {MAX_AGENTS}")));
     }
+    let mut ids = BTreeSet::new();
     for agent in &job.agents {
         within("an agent's id", agent.id.len(), MAX_NAME)?;
+        if !ids.insert(&agent.id) {
+            return invalid(format!(
+                "two agents have the id {:?}; give each its own, for of one id whoever collects answers counts one",
+                text::excerpt(&agent.id, MAX_SHOWN)
+            ));
+        }
         within("an agent's role", agent.role.len(), MAX_NAME)?;
         within("an agent's model", agent.model.len(), MAX_NAME)?;
         within(&format!("an agent's {}", names.template), agent.prompt_template.len(), MAX_TEMPLATE)?;
@@ -143,6 +187,15 @@ mod tests {
             ("task-id", Job { task_id: " ".into(), ..job() }),
             ("prompt", Job { prompt: "\n".into(), ..job() }),
             ("agent", Job { agents: Vec::new(), ..job() }),
+            (
+                "the prompt-template of agent \"a\" has {prompt} 2 times",
+                Job {
+                    agents: vec![Agent { prompt_template: "{prompt}{prompt}".into(), ..agent("") }],
+                    ..job()
+                },
+            ),
+            ("timeout-seconds is 518401", Job { timeout_seconds: 518_401, ..job() }),
+            ("two agents have the id \"a\"", Job { agents: vec![agent("m"), agent("other")], ..job() }),
         ] {
             let Err(ExecutorError::Invalid(why)) = check(&job, &Names::WIT) else {
                 panic!("{what} was let through")
@@ -179,11 +232,13 @@ mod tests {
             };
             assert!(why.contains(said), "{why}");
         }
+        let agents = (0..MAX_AGENTS).map(|n| Agent { id: n.to_string(), ..agent("m") });
         let full = Job {
             prompt: "x".repeat(MAX_PROMPT),
             task_id: "t".repeat(MAX_NAME),
-            agents: vec![agent("m"); MAX_AGENTS],
+            agents: agents.collect(),
             metadata: vec![pair(64); MAX_METADATA],
+            timeout_seconds: 518_400,
             ..job()
         };
         assert_eq!(check(&full, &Names::WIT), Ok(()));

@@ -1,21 +1,22 @@
 //! Working the job queue: jobs are messages, worked at least once by job id; their results come out once.
 
-mod backends;
-mod ending;
-mod in_flight;
+pub(crate) mod backends;
 mod budget;
 pub mod cancel;
+mod ending;
+mod in_flight;
 pub mod job;
-pub mod queues;
 pub(crate) mod limits;
 pub(crate) mod look;
+pub mod queues;
 pub mod report;
 mod response;
-mod split;
+pub(crate) mod sampling;
 pub mod service;
+mod split;
 pub mod status;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 mod tries;
 mod worker;
 

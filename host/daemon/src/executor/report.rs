@@ -2,7 +2,7 @@
 //! from there after a few seconds.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -25,10 +25,16 @@ pub(super) const AT_LEAST: Duration = Duration::from_secs(5);
 pub(super) const AT_MOST: Duration = Duration::from_millis(500);
 /// Without an echo of our own for so long we know nothing of others, either.
 const DEAF: Duration = Duration::from_secs(10);
+/// Of our own reports, those that tell the time.
+const ECHOES: usize = 8;
 /// For so long it is remembered who worked a job.
 const REMEMBERED: Duration = Duration::from_secs(15 * 60);
-/// Jobs of a report, at most: it is one message.
-const MAX_RUNNING: usize = 1000;
+/// Of a report, in bytes: it is one message.
+const MAX_BYTES: usize = 512 << 10;
+/// Of a name in it, which may be half a kilobyte long.
+const MAX_NAME: usize = 64;
+/// Jobs whose workers are remembered before the old ones are looked for.
+const MANY: usize = 4096;
 
 /// A worker, as it says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +54,9 @@ pub struct Report {
     pub any: bool,
     /// The models that it works, or has.
     pub models: Vec<Model>,
+    /// Plugins that have used up their tokens of this hour.
+    #[serde(default)]
+    pub used_up: Vec<String>,
     pub running: Vec<Running>,
     #[serde(default)]
     pub totals: Totals,
@@ -90,6 +99,27 @@ pub struct Totals {
 }
 
 impl Report {
+    /// Makes it so small that it can be stored. Names are cut, and of very many jobs the newest are left out.
+    pub(super) fn bound(&mut self) {
+        for job in &mut self.running {
+            for name in [&mut job.task_id, &mut job.agent, &mut job.role, &mut job.model, &mut job.plugin] {
+                name.truncate(name.floor_char_boundary(MAX_NAME));
+            }
+        }
+        let all = self.running.len();
+        while !self.running.is_empty() && self.message().data.len() > MAX_BYTES {
+            self.running.truncate(self.running.len() / 2);
+        }
+        if self.running.len() < all {
+            let told = self.running.len();
+            tracing::warn!(
+                told,
+                all,
+                "a report of all jobs that are worked is too large; it tells of the oldest"
+            );
+        }
+    }
+
     pub(super) fn message(&self) -> Message {
         Message {
             subject: format!("{PREFIX}{}", self.worker),
@@ -126,17 +156,28 @@ pub(super) async fn withdraw(bus: &Arc<dyn Bus>, worker: &str) -> Result<(), Err
 }
 
 /// What this worker knows of others.
-#[derive(Debug, Default)]
-pub(super) struct Others(Mutex<Heard>);
+#[derive(Debug)]
+pub(super) struct Others {
+    own: String,
+    heard: Mutex<Heard>,
+}
 
 #[derive(Debug, Default)]
 struct Heard {
+    /// Of our own reports, the last few: how much later than they were written they were stored, by the clocks of both.
+    echoes: VecDeque<i64>,
+    /// With when it came.
     reports: HashMap<String, (Report, Instant)>,
     /// Jobs, with the worker that said that it works them.
     jobs: HashMap<String, (String, Instant)>,
 }
 
 impl Others {
+    /// `own`: this worker's name.
+    pub(super) fn new(own: String) -> Self {
+        Self { own, heard: Mutex::default() }
+    }
+
     pub(super) fn heard(&self, stored: &Stored) {
         let Some(report) = Report::read(stored) else { return };
         let now = Instant::now();
@@ -145,8 +186,13 @@ impl Others {
             heard.jobs.insert(job.job.clone(), (report.worker.clone(), now));
         }
         heard.reports.retain(|_, (_, at)| now.duration_since(*at) < LIFE);
-        if heard.jobs.len() > 2 * MAX_RUNNING {
+        if heard.jobs.len() >= MANY {
             heard.jobs.retain(|_, (_, at)| now.duration_since(*at) < REMEMBERED);
+        }
+        if report.worker == self.own {
+            heard.echoes.truncate(ECHOES - 1);
+            let later = stored.timestamp.cast_signed().wrapping_sub(report.at.cast_signed());
+            heard.echoes.push_front(later);
         }
         heard.reports.insert(report.worker.clone(), (report, now));
     }
@@ -165,18 +211,24 @@ impl Others {
         Some(models)
     }
 
+    /// How far the bus's clock is ahead of ours, in nanoseconds; nothing before a report of ours came back. The way there takes time, so
+    /// that the least is the best guess.
+    pub(super) fn ahead(&self) -> Option<i64> {
+        self.lock().echoes.iter().min().copied()
+    }
+
     /// Whether we hear at all, so that somebody's silence means something: our own reports come back.
-    pub(super) fn are_heard_by(&self, worker: &str) -> bool {
-        self.lock().reports.get(worker).is_some_and(|(_, at)| at.elapsed() < DEAF)
+    pub(super) fn are_heard(&self) -> bool {
+        self.lock().reports.get(&self.own).is_some_and(|(_, at)| at.elapsed() < DEAF)
     }
 
     /// Another worker said that it works this job.
-    pub(super) fn worked(&self, job: &str, worker: &str) -> bool {
-        self.lock().jobs.get(job).is_some_and(|(by, _)| by != worker)
+    pub(super) fn worked(&self, job: &str) -> bool {
+        self.lock().jobs.get(job).is_some_and(|(by, _)| *by != self.own)
     }
 
     fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -215,7 +267,6 @@ impl Book {
         let (totals, changed) = (written.totals, std::mem::take(&mut written.changed));
         drop(written);
         running.sort_by(|a, b| (a.started, &a.job).cmp(&(b.started, &b.job)));
-        running.truncate(MAX_RUNNING);
         (running, totals, changed)
     }
 }
@@ -253,19 +304,53 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn whoever_falls_silent_serves_nothing_any_more() {
-        let others = Others::default();
+        let others = Others::new("two".into());
         others.heard(&told("one", &["m"], &["j"]));
-        others.heard(&told("two", &["n"], &[]));
+        others.heard(&told("two", &["n"], &["k"]));
         let models = |names: &[&str]| Some(names.iter().map(|name| (*name).to_owned()).collect());
         assert_eq!(others.models(), models(&["m", "n"]));
-        assert!(others.worked("j", "two") && !others.worked("j", "one") && !others.worked("k", "two"));
+        assert!(others.worked("j") && !others.worked("k") && !others.worked("l"));
         tokio::time::advance(LIFE / 2).await;
         others.heard(&told("two", &["n"], &[]));
-        assert!(others.are_heard_by("two"));
+        assert!(others.are_heard());
         tokio::time::advance(LIFE / 2).await;
         assert_eq!(others.models(), models(&["n"]));
-        assert!(!others.are_heard_by("two"));
-        assert!(others.worked("j", "two"), "it may be taken over");
+        assert!(!others.are_heard());
+        assert!(others.worked("j"), "it may be taken over");
+    }
+
+    #[test]
+    fn a_report_that_was_long_on_its_way_does_not_tell_the_time() {
+        let others = Others::new("w".into());
+        assert_eq!(others.ahead(), None);
+        for (stored, ahead) in [(900, 900), (5, 5), (700, 5)] {
+            let echo = told("w", &[], &[]);
+            others.heard(&Stored { timestamp: stored, ..echo });
+            assert_eq!(others.ahead(), Some(ahead));
+        }
+        others.heard(&Stored { timestamp: 1, ..told("other", &[], &[]) });
+        assert_eq!(others.ahead(), Some(5));
+        for _ in 0..ECHOES {
+            others.heard(&Stored { timestamp: 400, ..told("w", &[], &[]) });
+        }
+        assert_eq!(others.ahead(), Some(400), "clocks are set");
+    }
+
+    #[test]
+    fn a_report_stays_small_enough_to_be_stored() {
+        let job = |n: usize| Running {
+            job: format!("{n:0300}"),
+            task_id: "\u{1}".repeat(512),
+            role: "ü".repeat(256),
+            model: "\"".repeat(512),
+            ..Running::default()
+        };
+        let mut report = Report { running: (0..5000).map(job).collect(), ..Report::default() };
+        report.bound();
+        let size = report.message().data.len();
+        assert!(size <= MAX_BYTES && size > MAX_BYTES / 4, "{size}");
+        assert_eq!(report.running[0].job.len(), 300);
+        assert!(report.running[0].role.len() <= MAX_NAME);
     }
 
     #[test]

@@ -91,8 +91,10 @@ impl About<'_> {
             let payload = json!({
                 "task_id": self.queued.job.task_id,
                 "agent_id": agent.id,
+                "role": self.role(agent),
                 "error": error,
                 "error_type": kind,
+                "num_agents": self.agents(),
                 "timestamp": now(),
                 "deliberation_id": self.deliberation(),
             });
@@ -246,6 +248,145 @@ mod tests {
         assert_eq!(body["proposal"]["tokens"], 3);
         assert_eq!(body["proposal"]["temperature"], 0.2);
         assert_eq!(body["proposal"]["model"], "m");
+    }
+
+    fn keys(value: &Value) -> Vec<&str> {
+        let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(String::as_str).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    const ENVELOPE: [&str; 6] =
+        ["correlation_id", "event_type", "idempotency_key", "payload", "producer", "timestamp"];
+
+    #[test]
+    fn contract_2_4_what_is_written_of_a_jobs_end_has_exactly_these_keys_in_every_envelope() {
+        let mut queued = testing::job(&["a"]);
+        queued.job.story_id = Some("s-1".into());
+        let agent = &queued.job.agents[0];
+        let about = |envelope| About { envelope, ..about(&queued) };
+        let completed: &[&str] = &[
+            "agent_id",
+            "artifacts",
+            "audit_trail",
+            "constraints",
+            "deliberation_id",
+            "duration_ms",
+            "num_agents",
+            "operations",
+            "proposal",
+            "role",
+            "status",
+            "success",
+            "task_id",
+            "timestamp",
+        ];
+        let failed: &[&str] = &[
+            "agent_id",
+            "constraints",
+            "deliberation_id",
+            "duration_ms",
+            "error",
+            "error_type",
+            "metadata",
+            "num_agents",
+            "role",
+            "task_id",
+            "timestamp",
+        ];
+        let briefly: &[&str] = &[
+            "agent_id",
+            "deliberation_id",
+            "error",
+            "error_type",
+            "num_agents",
+            "role",
+            "task_id",
+            "timestamp",
+        ];
+        type Write = fn(&About<'_>, &Agent) -> Message;
+        let all: [(&str, &[&str], Write); 3] = [
+            (COMPLETED, completed, |about, agent| about.completed(agent, &answered())),
+            (FAILED, failed, |about, _| about.failed("e", "timeout").remove(0)),
+            (FAILED, briefly, |about, _| about.failed_briefly("e", "timeout").remove(0)),
+        ];
+        for (subject, expected, write) in all {
+            let bare = json(&write(&about("bare"), agent));
+            assert_eq!(keys(&bare), expected, "bare {subject}");
+
+            let wrapped = write(&about("envelope"), agent);
+            assert_eq!(wrapped.subject, subject);
+            let wrapped = json(&wrapped);
+            assert_eq!(keys(&wrapped), ENVELOPE, "envelope {subject}");
+            assert_eq!(keys(&wrapped["payload"]), expected);
+
+            let mirror = json(&write(&about("mirror"), agent));
+            let mut both: Vec<&str> = ENVELOPE.iter().chain(expected).copied().collect();
+            both.sort_unstable();
+            both.dedup();
+            assert_eq!(keys(&mirror), both, "mirror {subject}");
+            assert_eq!(keys(&mirror["payload"]), expected);
+            for key in expected {
+                assert_eq!(mirror[key], mirror["payload"][key], "{key} of {subject}");
+            }
+            assert_eq!(
+                [&mirror["event_type"], &mirror["producer"]],
+                [&Value::from(subject), &PRODUCER.into()]
+            );
+            for event in [&bare, &wrapped, &mirror] {
+                let at = event["timestamp"].as_str().unwrap();
+                assert!(at.ends_with('Z') && humantime::parse_rfc3339(at).is_ok(), "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn contract_2_4_a_written_answer_tells_proposal_and_constraints_as_workers_do() {
+        let mut queued = testing::job(&["a", "b"]);
+        queued.job.story_id = Some("s-1".into());
+        queued.job.metadata = vec![("attempt".into(), "1".into())];
+        let about = About { envelope: "bare", ..about(&queued) };
+        let agent = &queued.job.agents[1];
+        let body = json(&about.completed(agent, &answered()));
+        let expected = json!({
+            "task_id": "t-1", "agent_id": "b", "role": "DEV", "status": "completed", "success": true,
+            "duration_ms": 12, "timestamp": body["timestamp"], "num_agents": 2, "deliberation_id": "o-1-j0",
+            "proposal": {
+                "content": "TITLE: A", "author_id": "b", "author_role": "DEV", "model": "m", "temperature": 0.2, "tokens": 3,
+            },
+            "operations": [], "artifacts": {}, "audit_trail": [],
+            "constraints": {
+                "story_id": "s-1", "plan_id": "p-1",
+                "metadata": { "attempt": "1", "task_id": "t-1", "story_id": "s-1", "num_agents": 2 },
+            },
+        });
+        assert_eq!(body, expected);
+        let failed = json(&about.failed("too late", "timeout")[1]);
+        assert_eq!(failed["constraints"], expected["constraints"]);
+        assert_eq!(failed["metadata"], json!({ "task_id": "t-1" }));
+        assert_eq!(
+            [&failed["agent_id"], &failed["role"], &failed["error"], &failed["error_type"]],
+            ["b", "DEV", "too late", "timeout"].map(Value::from).each_ref()
+        );
+    }
+
+    #[test]
+    fn contract_2_4_what_is_written_for_each_agent_has_a_key_of_its_own_that_stays_the_same() {
+        let keys = || -> Vec<String> {
+            let queued = testing::job(&["a", "b", "c"]);
+            let about = about(&queued);
+            let completed = queued.job.agents.iter().map(|agent| about.completed(agent, &answered()));
+            let messages: Vec<Message> = completed.chain(about.failed("e", "timeout")).collect();
+            messages.iter().map(|m| json(m)["idempotency_key"].as_str().unwrap().to_owned()).collect()
+        };
+        let first = keys();
+        assert_eq!(first, keys(), "written again");
+        assert!(first.iter().all(|key| key.len() == 64 && key.bytes().all(|b| b.is_ascii_hexdigit())));
+        let distinct: std::collections::BTreeSet<&String> = first.iter().collect();
+        assert_eq!(distinct.len(), 6);
+        // As `<event type>:<entity>:<operation>`.
+        let key = hex(&<sha2::Sha256 as sha2::Digest>::digest(format!("{COMPLETED}:t-1:o-1-j0:a")));
+        assert_eq!(first[0], key);
     }
 
     #[test]

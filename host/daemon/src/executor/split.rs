@@ -29,9 +29,9 @@ pub(super) fn parts(whole: &QueuedJob, submitted: u64, model: &str) -> Vec<Queue
 }
 
 /// Puts the parts on their queues. Their ids.
-pub(super) async fn put(queues: &Queues, parts: &[QueuedJob]) -> Result<Vec<String>, Error> {
+pub(super) async fn put(queues: &Queues, parts: &[QueuedJob], trace: &str) -> Result<Vec<String>, Error> {
     for part in parts {
-        queues.submit_now(part).await?;
+        queues.put(part, trace).await?;
     }
     Ok(parts.iter().map(|part| part.id.clone()).collect())
 }

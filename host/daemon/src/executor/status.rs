@@ -73,6 +73,9 @@ pub struct Answer {
     /// It was another job's, from the cache.
     #[serde(default)]
     pub cached: bool,
+    /// Text and reasoning are not here: they were too large to be stored beside their event.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dropped: bool,
 }
 
 impl Record {

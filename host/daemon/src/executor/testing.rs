@@ -1,13 +1,25 @@
 //! What the tests of this folder share.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use cofferdam_bus::Message;
+use cofferdam_bus::{
+    Bus, Message,
+    local::{self, LocalConfig},
+};
 use cofferdam_sandbox::{Agent, Job, Priority, Sampling};
 
 use super::{QueuedJob, job::AnswerTo};
 
+/// A bus, as long as its folder is there.
+pub(crate) async fn bus() -> (Arc<dyn Bus>, tempfile::TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let bus = local::open(LocalConfig { directory: folder.path().join("data") }).await.unwrap();
+    (bus, folder)
+}
+
 /// A job for these agents.
-pub(super) fn job(agents: &[&str]) -> QueuedJob {
+pub(crate) fn job(agents: &[&str]) -> QueuedJob {
     let agent = |id: &&str| Agent {
         id: id.to_string(),
         role: "DEV".into(),

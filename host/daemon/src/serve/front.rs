@@ -346,12 +346,8 @@ impl Told {
         if self.end().code.is_none()
             && let Some(status) = Status::from_header_map(response.headers())
         {
-            // What tonic says of a message over the limit.
-            if status.code() == Code::OutOfRange {
-                let most = self.front.config.max_request;
-                return self.with(Status::resource_exhausted(format!(
-                    "the request has more than {most} bytes, the host's [grpc] max-request"
-                )));
+            if let Some(over) = status::over(&status, self.front.config.max_request, "the host's [grpc]") {
+                return self.with(over);
             }
             self.note(Some(&status));
         }

@@ -33,7 +33,7 @@ const GOODBYE: Duration = Duration::from_millis(20);
 #[derive(Debug, Clone)]
 pub(crate) struct Incoming {
     /// For the guest, sorted by name.
-    pub(super) metadata: Pairs,
+    pub(crate) metadata: Pairs,
     /// The client's own for this call.
     pub(crate) key: Option<String>,
     /// When it is answered at the latest.

@@ -11,6 +11,13 @@ use crate::{
 /// Of a message in bytes: it goes into a header, of which clients take some KiB.
 const MAX_MESSAGE: usize = 2 << 10;
 
+/// A request over the `limit` of so many bytes, as tonic tells it.
+pub(crate) fn over(status: &Status, most: usize, limit: &str) -> Option<Status> {
+    (status.code() == Code::OutOfRange).then(|| {
+        Status::resource_exhausted(format!("the request has more than {most} bytes, {limit} max-request"))
+    })
+}
+
 /// What a client gets of a run that brought no answer of its own.
 pub(crate) fn of_failure(outcome: &Outcome) -> ServeError {
     let reason = outcome.reason().unwrap_or_default();

@@ -510,6 +510,10 @@ fn what_is_wrong_with_an_endpoint_is_told_at_once() {
             "/chat/completions is put behind \"http://gpu-1/v1/chat/completions\" here; leave it out",
         ),
         (
+            "http://gpu-1/v1?x=1#f",
+            "no server is sent what comes with a # in \"http://gpu-1/v1?x=1#f\"; remove it",
+        ),
+        (
             "http://me:secret@gpu-1/v1",
             "there is a user or a password in its URL; say bearer, or a header, instead",
         ),

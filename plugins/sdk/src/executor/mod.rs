@@ -20,8 +20,30 @@ pub struct Agent {
     pub role: String,
     /// Empty: the job's model.
     pub model: String,
-    /// What the model is told before the prompt, as the system's words.
+    /// With `{prompt}` in it (once): what the model is told, the prompt put in its place, as the user's words. Without: what it is
+    /// told before the prompt, as the system's words.
     pub prompt_template: String,
+}
+
+impl Agent {
+    /// An agent of the job's model that is told the prompt as it is.
+    pub fn new(id: impl Into<String>, role: impl Into<String>) -> Self {
+        Self { id: id.into(), role: role.into(), ..Self::default() }
+    }
+
+    /// Another model than the job's.
+    #[must_use]
+    pub fn model(mut self, model: impl Into<String>) -> Self {
+        self.model = model.into();
+        self
+    }
+
+    /// See [`Agent::prompt_template`].
+    #[must_use]
+    pub fn template(mut self, template: impl Into<String>) -> Self {
+        self.prompt_template = template.into();
+        self
+    }
 }
 
 /// Work for the executor.
@@ -47,14 +69,29 @@ pub struct Job {
 }
 
 impl Job {
-    /// A job without agents; [`Job::agent`] adds them.
+    /// A job without agents; [`Job::agent`] and [`Job::with_agent`] add them.
     pub fn new(task_id: impl Into<String>, role: impl Into<String>, prompt: impl Into<String>) -> Self {
         Self { task_id: task_id.into(), role: role.into(), prompt: prompt.into(), ..Self::default() }
     }
 
+    /// An agent of the job's model that is told the prompt as it is.
     #[must_use]
-    pub fn agent(mut self, id: impl Into<String>, role: impl Into<String>) -> Self {
-        self.agents.push(Agent { id: id.into(), role: role.into(), ..Agent::default() });
+    pub fn agent(self, id: impl Into<String>, role: impl Into<String>) -> Self {
+        self.with_agent(Agent::new(id, role))
+    }
+
+    /// An agent with a model or a template of its own.
+    ///
+    /// ```
+    /// use cofferdam_sdk::executor::{Agent, Job};
+    ///
+    /// let french = Agent::new("dev-2", "DEV").model("small").template("In French: {prompt}");
+    /// let job = Job::new("t-1", "DEV", "Say hello.").agent("dev-1", "DEV").with_agent(french);
+    /// assert_eq!((job.agents[0].model.as_str(), job.agents[1].model.as_str()), ("", "small"));
+    /// ```
+    #[must_use]
+    pub fn with_agent(mut self, agent: Agent) -> Self {
+        self.agents.push(agent);
         self
     }
 
@@ -96,7 +133,7 @@ pub enum ExecutorError {
     /// No grant covers the model, or it is another plugin's job. Or the call is of a method that only reads.
     #[error("denied: {0}")]
     Denied(String),
-    /// Not well-formed: no agent, an empty prompt, a schema that is no JSON.
+    /// Not well-formed: no agent, two of one id, an empty prompt, a schema that is no JSON.
     #[error("invalid: {0}")]
     Invalid(String),
     /// Over a limit: jobs per event (16), the prompt (256 KiB), questions per call (16) and per event (256).

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Host, call, event};
 use crate::{
     Event, Failure,
-    executor::{self, Completion, ExecutorError, Inference, Job, Priority, infer_all},
+    executor::{self, Agent, Completion, ExecutorError, Inference, Job, Priority, infer_all},
     publish, service,
 };
 
@@ -213,6 +213,25 @@ fn a_plugin_cancels_its_own_jobs_when_it_succeeds() {
     assert_eq!(run.cancelled_jobs, [run.jobs[0].id.clone()]);
     assert!(!run.acked_without_effect());
     assert!(host.run(handle, event("in.a", "x")).cancelled_jobs.is_empty());
+}
+
+#[test]
+fn agents_of_a_job_may_have_models_and_templates_of_their_own() {
+    let run = Host::new().run(
+        |_| {
+            let brief = Agent::new("b", "QA").model("small").template("Briefly: {prompt}");
+            Job::new("t", "DEV", "p").agent("a", "DEV").with_agent(brief).submit()?;
+            Ok(())
+        },
+        event("in.a", ""),
+    );
+    let agents: Vec<_> = run.jobs[0]
+        .job
+        .agents
+        .iter()
+        .map(|a| (a.id.as_str(), a.role.as_str(), a.model.as_str(), a.prompt_template.as_str()))
+        .collect();
+    assert_eq!(agents, [("a", "DEV", "", ""), ("b", "QA", "small", "Briefly: {prompt}")]);
 }
 
 #[test]

@@ -23,6 +23,10 @@ const STOP: usize = 256;
 const SCHEMA: usize = 32 << 10;
 const SCHEMA_NAME: usize = 64;
 const DAY: u32 = 24 * 60 * 60;
+/// Of a job's time-out.
+const DAYS: u32 = 6;
+/// In a template: where the prompt goes.
+const PLACE: &str = "{prompt}";
 
 pub(super) fn job(job: &Job) -> Result<(), ExecutorError> {
     if job.task_id.trim().is_empty() {
@@ -41,11 +45,24 @@ pub(super) fn job(job: &Job) -> Result<(), ExecutorError> {
         within(what, name.as_ref().map_or(0, String::len), NAME)?;
     }
     count("agents", job.agents.len(), AGENTS)?;
-    for agent in &job.agents {
+    for (n, agent) in job.agents.iter().enumerate() {
+        if job.agents[..n].iter().any(|other| other.id == agent.id) {
+            return invalid(format!("two agents of the job {} have the id {:?}", job.task_id, agent.id));
+        }
         within("an agent's id", agent.id.len(), NAME)?;
         within("an agent's role", agent.role.len(), NAME)?;
         within("an agent's model", agent.model.len(), NAME)?;
         within("an agent's prompt-template", agent.prompt_template.len(), TEMPLATE)?;
+        let places = agent.prompt_template.matches(PLACE).count();
+        if places > 1 {
+            return invalid(format!(
+                "the prompt-template of agent {:?} has {PLACE} {places} times, and it is substituted once",
+                agent.id
+            ));
+        }
+    }
+    if job.timeout_seconds > DAYS * DAY {
+        return invalid(format!("timeout-seconds is {}, more than {DAYS} days", job.timeout_seconds));
     }
     count("entries of metadata", job.metadata.len(), METADATA)?;
     let metadata = job.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Host, event};
 use crate::{
     Event, Failure, clock, config, delivery,
-    executor::{ExecutorError, Job},
+    executor::{Agent, ExecutorError, Job},
     log::Level,
     metrics::{self, MetricError},
     publish::{self, EmitError},
@@ -96,6 +96,13 @@ fn what_the_contract_refuses_is_a_typed_error() {
             assert!(matches!(publish::emit("a", vec![0; (1 << 20) + 1]), Err(EmitError::TooLarge(_))));
             assert!(matches!(state::get("k"), Err(StateError::NoCell(_))));
             assert!(matches!(Job::new("t", "r", "p").submit(), Err(ExecutorError::Invalid(_))));
+            let twice = Job::new("t", "r", "p").agent("a", "r").agent("a", "other");
+            assert!(matches!(twice.submit(), Err(ExecutorError::Invalid(_))));
+            let again = Job::new("t", "r", "p").with_agent(Agent::new("a", "r").template("{prompt}{prompt}"));
+            assert!(matches!(again.submit(), Err(ExecutorError::Invalid(_))));
+            let mut late = Job::new("t", "r", "p").agent("a", "r");
+            late.timeout_seconds = 6 * 24 * 60 * 60 + 1;
+            assert!(matches!(late.submit(), Err(ExecutorError::Invalid(_))));
             let huge = Job::new("t", "r", "x".repeat(300 << 10)).agent("a", "r");
             assert!(matches!(huge.submit(), Err(ExecutorError::Limit(_))));
             let metadata =

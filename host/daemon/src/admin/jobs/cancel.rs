@@ -10,7 +10,7 @@ use tonic::Status;
 
 use super::{Jobs, failed, summary::summary};
 use crate::executor::{
-    cancel,
+    cancel::{self, Wished},
     look::{Crew, Standing, Whole},
 };
 
@@ -30,7 +30,13 @@ pub(super) async fn cancel(desk: &Jobs, request: CancelJobRequest) -> Result<Can
     let late = has_ended(&standing);
     if !late {
         // That it has just ended is seen below.
-        cancel::cancel(&desk.bus, &id).await.map_err(|error| failed(&id, error))?;
+        let wished = cancel::cancel(&desk.bus, &id).await.map_err(|error| failed(&id, error))?;
+        if let Wished::Elsewhere { execution_id } = wished {
+            return Err(Status::failed_precondition(format!(
+                "the fleet's executor has the job {id}, as {execution_id}, and takes no cancelling; its answer still comes: have \
+                 whoever waits for it ignore it, or end it there"
+            )));
+        }
         tracing::info!(job = id, task_id = task(&whole), "an operator asked for a job's end");
         loop {
             (whole, standing) = look(desk, &id).await?;

@@ -13,13 +13,10 @@ use super::{
     summary::{summary, time},
 };
 use crate::executor::{
-    job::{Queue, QueuedJob},
+    job::{Queue, QueuedJob, patience},
     look::{Crew, Whole, ahead},
     status::Record,
 };
-
-/// Where a job says 0.
-const TIMEOUT_SECONDS: u64 = 300;
 
 pub(super) async fn show(bus: &Arc<dyn Bus>, whole: &Whole, text: bool) -> Result<ShowJobResponse, Error> {
     let crew = Crew::now(bus).await?;
@@ -75,7 +72,7 @@ async fn waiting(
     let ahead = ahead(bus, queued).await?;
     let why = match cancel_asked {
         true => "it is to be cancelled, which happens when a worker takes it".to_owned(),
-        false => crew.why(&queue.model),
+        false => crew.why(&queued.plugin, &queue.model),
     };
     Ok(Waiting { queue: queue.durable(), ahead: ahead.jobs, at_least: ahead.at_least, why })
 }
@@ -83,10 +80,7 @@ async fn waiting(
 /// In nanoseconds since the epoch; 0 if nobody knows when it was submitted.
 fn deadline(queued: &QueuedJob, submitted: u64) -> u64 {
     let submitted = queued.parent.as_ref().map_or(submitted, |parent| parent.submitted);
-    let seconds = match u64::from(queued.job.timeout_seconds) {
-        0 => TIMEOUT_SECONDS,
-        seconds => seconds,
-    };
+    let seconds = patience(&queued.job).as_secs();
     if submitted == 0 { 0 } else { submitted.saturating_add(seconds.saturating_mul(1_000_000_000)) }
 }
 

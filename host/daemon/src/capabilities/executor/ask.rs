@@ -1,19 +1,17 @@
 //! Which question of its event an inference is, and the job that it becomes. Every run of the event that asks the same means
 //! the same job, whatever else it does: so an answer is paid for once.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeSet, HashMap};
 
 use cofferdam_sandbox::{Agent, ExecutorError, Inference, Job};
 use sha2::{Digest, Sha256};
 
-use super::{super::Run, sampling};
+use super::super::Run;
 use crate::{
     executor::{
         job::{AnswerTo, Queue, QueuedJob},
         limits::{self, DEFAULT_MODEL, MAX_JOB, Names, within},
+        sampling,
     },
     observe::trace::hex,
 };
@@ -24,8 +22,6 @@ const MAX_ASKED: usize = 256;
 const DIGEST: usize = 8;
 /// In seconds. Jobs are kept for a week.
 const LONGEST: u32 = 24 * 60 * 60;
-/// Of a job that does not say.
-const DEFAULT_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// What this run has asked.
 #[derive(Debug, Default)]
@@ -46,9 +42,7 @@ pub(super) struct Question {
 #[derive(Debug, Clone)]
 pub(super) struct Asked {
     pub(super) question: Question,
-    pub(super) queue: Queue,
-    /// How long an answer is waited for, from when it was first asked.
-    pub(super) patience: Duration,
+    queue: Queue,
     own: String,
     queued: QueuedJob,
 }
@@ -97,11 +91,7 @@ impl Run {
         let hash = hash(&model, &asked)?;
         let event = &self.occasion.event_id;
         let job = job(event.clone(), model, asked);
-        limits::check(&job, &Names::WIT)?;
-        let patience = match job.timeout_seconds {
-            0 => DEFAULT_TIMEOUT,
-            seconds => Duration::from_secs(seconds.into()),
-        };
+        limits::check_parts(&job, &Names::WIT)?;
         let queue = Queue::of(&self.plugin.name, &job);
         let question = self.inferences.questions.take(hash);
         // Dots would make more tokens of the subject.
@@ -120,7 +110,7 @@ impl Run {
             return Err(over);
         }
         self.inferences.questions.count += 1;
-        Ok(Asked { question, queue, patience, own, queued })
+        Ok(Asked { question, queue, own, queued })
     }
 }
 
@@ -141,7 +131,8 @@ fn hash(model: &str, asked: &Inference) -> Result<[u8; 32], ExecutorError> {
     Ok(Sha256::digest(parts).into())
 }
 
-/// Of one agent without a name, for nobody but the guest hears of it.
+/// Of one agent without a name, for nobody but the guest hears of it. Its template is the system's words: the backend that asks
+/// puts no prompt into that of a guest's question.
 fn job(event: String, model: String, asked: Inference) -> Job {
     let agent = Agent {
         id: String::new(),

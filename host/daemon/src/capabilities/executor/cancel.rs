@@ -44,7 +44,10 @@ impl Run {
         }
         let (size, room) = (super::submit::AROUND, self.room());
         if size > room {
-            return Err(ExecutorError::Limit(format!("this event's commit has room for {room} bytes more")));
+            return Err(ExecutorError::Limit(format!(
+                "cancelling a job takes {size} bytes, and this event's commit has room for {room} more: its messages, \
+                 timers, jobs and state are stored as one"
+            )));
         }
         self.cancelled_jobs.insert(id.to_owned());
         let wish = cancel::message(id);

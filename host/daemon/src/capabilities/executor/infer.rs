@@ -90,6 +90,7 @@ impl Run {
                 }
                 ExecutorError::Unavailable(why)
             }
+            NoAnswer::Limit(why) => ExecutorError::Limit(why),
             NoAnswer::Bus(error) => self.unavailable(&error),
         })
     }

@@ -4,7 +4,6 @@
 mod ask;
 mod cancel;
 mod infer;
-mod sampling;
 mod submit;
 mod tokens;
 mod wait;

@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use cofferdam_sandbox::{ExecutorError, Job};
 
-use super::{super::Run, sampling};
+use super::super::Run;
 use crate::executor::{
     job::{self, AnswerTo, Queue, QueuedJob},
     limits::{MAX_JOB, Names, check, resolve, within},
+    sampling,
 };
 
 /// Of one event.
@@ -49,7 +50,10 @@ impl Run {
                  and state are stored as one"
             )));
         }
-        self.services.queues.announce(&queue).await.map_err(|error| self.unavailable(&error))?;
+        let announced = self.services.queues.announce(&queued.plugin, &queued.job).await;
+        announced
+            .map_err(|error| self.unavailable(&error))?
+            .map_err(|too_many| ExecutorError::Limit(too_many.to_string()))?;
         self.jobs += 1;
         self.effect(place, vec![job::header()], Bytes::from(body));
         Ok(id)

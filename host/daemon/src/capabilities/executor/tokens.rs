@@ -24,11 +24,6 @@ pub(super) struct Streams {
     given: u32,
 }
 
-/// Where the tokens of a job are told.
-pub(super) fn subject(id: &str) -> String {
-    format!("cofferdam-tokens.{id}")
-}
-
 struct Stream {
     question: Question,
     state: State,

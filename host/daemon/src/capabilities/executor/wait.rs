@@ -7,18 +7,16 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use bytes::Bytes;
-use cofferdam_bus::{Bus, Error, Listener, Message, Publish};
+use cofferdam_bus::{Bus, Error, Listener};
 use cofferdam_sandbox::{Completion, JobPhase};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::{super::Services, ask::Asked};
-use crate::{
-    executor::{
-        job::{self, QueuedJob},
-        status::{self, Answer, Record},
-    },
-    observe::trace,
+use crate::executor::{
+    backends::tokens_subject,
+    job::{self, QueuedJob},
+    queues::Submitted,
+    status::{self, Answer, Record},
 };
 
 /// Of one question, over all runs of its event.
@@ -29,7 +27,6 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Whoever works a job ends it at its deadline: so long it may take them to say so.
 const GRACE: Duration = Duration::from_secs(2);
-const MANY_TRIES: &str = "it was asked too often";
 
 /// How a question ended for this run.
 pub(super) type Ended = Result<Completion, NoAnswer>;
@@ -45,6 +42,8 @@ pub(super) enum NoAnswer {
         why: String,
         asked_before: bool,
     },
+    /// It was not asked.
+    Limit(String),
     Bus(Error),
 }
 
@@ -52,6 +51,14 @@ pub(super) enum NoAnswer {
 pub(super) enum Begun {
     Over(Completion),
     Follows(Box<Following>),
+}
+
+/// A job on its queue.
+struct Stands {
+    is_new: bool,
+    age: Duration,
+    /// How long its answer is waited for, from when it was stored.
+    patience: Duration,
 }
 
 /// Whoever asks: what they need for it, and until when they can wait.
@@ -81,73 +88,70 @@ impl Asker {
     /// Finds what is recorded of it, or else a job that may be answered yet: one that is there, or a new one. What failed before
     /// now is asked once more.
     pub(super) async fn begin(&self, asked: &Asked) -> Result<Begun, NoAnswer> {
-        let bus = &self.services.bus;
-        let mut failed = NoAnswer::Failed { kind: "unavailable".into(), message: MANY_TRIES.into() };
-        for tries in 0..MAX_TRIES {
-            let job = asked.job(tries);
-            let record = self.patiently(|| status::record(bus, &job.id)).await?;
-            match record.and_then(|record| ended(&job.id, record)) {
-                Some(Ok(answer)) => return Ok(Begun::Over(answer)),
-                Some(Err(error)) => {
-                    failed = error;
-                    continue;
-                }
-                None => {}
-            }
-            // Before there is anything to hear.
-            let (record, tokens) = (status::subject(&job.id), super::tokens::subject(&job.id));
-            let heard = self.patiently(|| bus.listen(&record)).await?;
-            let tokens = match job.stream {
-                true => Some(self.patiently(|| bus.listen(&tokens)).await?),
-                false => None,
+        let mut tries = 0;
+        loop {
+            let failed = match self.try_to_begin(asked.job(tries)).await? {
+                Ok(begun) => return Ok(begun),
+                Err(failed) => failed,
             };
-            let (is_new, age) = self.submit(asked, &job).await?;
-            if age > asked.patience + self.lease {
-                failed = overdue(&job.id);
-                continue;
+            tries += 1;
+            if tries == MAX_TRIES {
+                return Err(failed);
             }
-            let now = Instant::now();
-            return Ok(Begun::Follows(Box::new(Following {
-                bus: bus.clone(),
-                id: job.id,
-                asked_before: !is_new,
-                heard: Some(heard),
-                tokens,
-                next_look: now,
-                pause: LONGEST_PAUSE,
-                ends: now + asked.patience.saturating_sub(age) + GRACE,
-                until: self.until,
-            })));
         }
-        Err(failed)
     }
 
-    /// Stores the job, unless it is there: then it has an age.
-    async fn submit(&self, asked: &Asked, job: &QueuedJob) -> Result<(bool, Duration), NoAnswer> {
-        let Services { bus, queues, .. } = &*self.services;
-        let no_job = |reason: String| NoAnswer::Bus(Error::Unreadable { subject: job.id.clone(), reason });
-        let place = job::subject(&job.id).ok_or_else(|| no_job("it can't be the id of a job".into()))?;
-        let body = serde_json::to_vec(job).map_err(|error| no_job(error.to_string()))?;
-        let headers = vec![job::header(), (trace::HEADER.to_owned(), self.trace.clone())];
-        let message = Message { subject: place.clone(), headers, data: Bytes::from(body) };
-        let is_new = self
-            .patiently(|| async {
-                queues.announce(&asked.queue).await?;
-                let how = Publish { expected_last_subject_sequence: Some(0), ..Publish::default() };
-                match bus.publish(message.clone(), how).await {
-                    Ok(_) => Ok(true),
-                    Err(Error::WrongLastSequence { .. }) => Ok(false),
-                    Err(error) => Err(error),
-                }
-            })
-            .await?;
-        if is_new {
-            return Ok((true, Duration::ZERO));
+    /// Inside: how this try has failed already.
+    async fn try_to_begin(&self, job: QueuedJob) -> Result<Result<Begun, NoAnswer>, NoAnswer> {
+        let bus = &self.services.bus;
+        let record = self.patiently(|| status::record(bus, &job.id)).await?;
+        if let Some(ended) = record.and_then(|record| ended(&job.id, record)) {
+            return Ok(ended.map(Begun::Over));
         }
-        let stored = self.patiently(|| bus.last(&place)).await?;
+        // Before there is anything to hear.
+        let (record, tokens) = (status::subject(&job.id), tokens_subject(&job.id));
+        let heard = self.patiently(|| bus.listen(&record)).await?;
+        let tokens = match job.stream {
+            true => Some(self.patiently(|| bus.listen(&tokens)).await?),
+            false => None,
+        };
+        let Stands { is_new, age, patience } = self.submit(&job).await?;
+        if age > patience + self.lease {
+            return Ok(Err(overdue(&job.id)));
+        }
+        let now = Instant::now();
+        Ok(Ok(Begun::Follows(Box::new(Following {
+            bus: bus.clone(),
+            id: job.id,
+            asked_before: !is_new,
+            heard: Some(heard),
+            tokens,
+            next_look: now,
+            pause: LONGEST_PAUSE,
+            ends: now + patience.saturating_sub(age) + GRACE,
+            until: self.until,
+        }))))
+    }
+
+    /// Stores the job, unless it is there.
+    async fn submit(&self, job: &QueuedJob) -> Result<Stands, NoAnswer> {
+        let Services { bus, queues, .. } = &*self.services;
+        let submitted = self.patiently(|| queues.submit_now(job, &self.trace)).await?;
+        let new = Stands { is_new: true, age: Duration::ZERO, patience: job::patience(&job.job) };
+        match submitted {
+            Ok(Submitted::New) => return Ok(new),
+            Ok(Submitted::Before) => {}
+            Err(too_many) => return Err(NoAnswer::Limit(too_many.to_string())),
+        }
+        let before = Stands { is_new: false, ..new };
+        let Some(place) = job::subject(&job.id) else { return Ok(before) };
+        let Some(stored) = self.patiently(|| bus.last(&place)).await? else { return Ok(before) };
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let age = stored.map(|stored| now.saturating_sub(Duration::from_nanos(stored.timestamp)));
-        Ok((false, age.unwrap_or_default()))
+        let age = now.saturating_sub(Duration::from_nanos(stored.timestamp));
+        // A run may give another time than the one that asked first, whose job it is.
+        let first = serde_json::from_slice::<QueuedJob>(&stored.message.data);
+        let patience = first.map_or(before.patience, |first| job::patience(&first.job));
+        Ok(Stands { age, patience, ..before })
     }
 
     /// Waits for a bus that is out of reach as long as there is time.
@@ -274,6 +278,42 @@ fn ended(id: &str, record: Record) -> Option<Ended> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        capabilities::Upstreams,
+        executor::{Queues, job::Queue, testing},
+        observe::metrics::Metrics,
+    };
+
+    #[tokio::test]
+    async fn the_time_of_a_question_is_that_of_the_run_that_asked_it_first() {
+        let (bus, _folder) = testing::bus().await;
+        let asker = Asker {
+            services: Arc::new(Services {
+                queues: Queues::new(bus.clone()),
+                bus,
+                upstreams: Upstreams::connect(&std::collections::BTreeMap::new()).unwrap(),
+                executor: None,
+                metrics: Arc::new(Metrics::new(std::iter::empty()).unwrap()),
+            }),
+            trace: "00-trace".into(),
+            until: Instant::now() + Duration::from_secs(10),
+            lease: Duration::ZERO,
+        };
+        let asked = |seconds| {
+            let mut queued = testing::job(&["a"]);
+            queued.job.timeout_seconds = seconds;
+            queued.id = Queue::of(&queued.plugin, &queued.job).id("x");
+            queued
+        };
+        let first = asker.submit(&asked(100)).await.unwrap();
+        assert_eq!((first.is_new, first.patience), (true, Duration::from_secs(100)));
+        sleep(Duration::from_millis(1)).await;
+        for seconds in [1, 1000] {
+            let later = asker.submit(&asked(seconds)).await.unwrap();
+            assert_eq!((later.is_new, later.patience), (false, Duration::from_secs(100)));
+            assert!(!later.age.is_zero());
+        }
+    }
 
     #[test]
     fn a_record_is_an_answer_once_its_job_has_ended() {

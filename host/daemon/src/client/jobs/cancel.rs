@@ -57,7 +57,12 @@ pub(super) async fn cancel(mut door: Door, args: CancelArgs) -> anyhow::Result<E
         };
         let answer = match answer {
             Ok(answer) => answer.into_inner(),
-            Err(status) if matches!(status.code(), Code::NotFound | Code::InvalidArgument) => {
+            Err(status)
+                if matches!(
+                    status.code(),
+                    Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition
+                ) =>
+            {
                 failed = true;
                 let why = status.message();
                 match args.json {
@@ -70,7 +75,8 @@ pub(super) async fn cancel(mut door: Door, args: CancelArgs) -> anyhow::Result<E
         };
         let job = answer.summary.clone().unwrap_or_default();
         let done = Done::of(&answer, &job.state);
-        failed |= done == Done::Late;
+        // Who does not wait wanted no more than to ask.
+        failed |= done == Done::Late || done == Done::Asked && !args.wait.is_zero();
         match (args.json, done) {
             (true, done) => read = read && print(&mut out, &json(&job, done).to_string())?,
             (false, Done::Late) => note(&line(&job, done, args.wait)),

@@ -12,13 +12,15 @@ use super::{
     super::{
         door::Door,
         lines::{note, print, shown, time},
-        table::Table,
+        table::{Table, cut},
     },
     ListArgs, as_json, brief, took,
 };
 
 const HEAD: [&str; 9] = ["ID", "STATE", "SUBMITTED", "TASK", "MODEL", "AGENTS", "TOOK", "TOKENS", "WHY"];
 const NUMBERS: &[usize] = &[5, 6, 7];
+/// Of a name that others chose, which may be half a kilobyte long, in letters; `--json` has all of it.
+const MAX_NAME: usize = 40;
 
 pub(super) async fn list(mut door: Door, args: ListArgs) -> anyhow::Result<()> {
     let filter = args.filter();
@@ -66,8 +68,8 @@ fn cells(job: &JobSummary, now: SystemTime) -> [String; 9] {
         shown(job.id.as_bytes()),
         or_dash(&job.state),
         submitted.unwrap_or_else(|| "-".to_owned()),
-        or_dash(&job.task_id),
-        or_dash(&job.model),
+        cut(&or_dash(&job.task_id), MAX_NAME),
+        cut(&or_dash(&job.model), MAX_NAME),
         job.agents.to_string(),
         took(job, now).map_or_else(|| "-".to_owned(), brief),
         match (job.tokens_in, job.tokens_out) {
@@ -143,5 +145,14 @@ mod tests {
                 "q              queued  -                     -     -           3     -       -",
             ]
         );
+    }
+
+    #[test]
+    fn a_long_name_leaves_the_columns_where_they_are() {
+        let job =
+            JobSummary { task_id: "t".repeat(512), model: "\u{202e}m".repeat(512), ..JobSummary::default() };
+        let cells = cells(&job, SystemTime::UNIX_EPOCH);
+        assert_eq!(cells[3], format!("{}…", "t".repeat(39)));
+        assert_eq!((cells[4].chars().count(), &cells[4][..10]), (40, "\\u{202e}m\\"));
     }
 }

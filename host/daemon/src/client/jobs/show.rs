@@ -94,7 +94,9 @@ fn text(found: &ShowJobResponse, now: SystemTime, with_text: bool) -> String {
         lines.add(name, asked[key].as_str().unwrap_or_default());
     }
     if let Some(at) = &found.deadline_at {
-        lines.add("deadline", &deadline(time(Some(at)), now));
+        let ended = !matches!(job.state.as_str(), "queued" | "running");
+        let at = time(Some(at));
+        lines.add("deadline", &if ended { rfc3339(at) } else { deadline(at, now) });
     }
     if job.tokens_in + job.tokens_out > 0 {
         lines.add("tokens", &format!("{} in, {} out", job.tokens_in, job.tokens_out));
@@ -225,6 +227,10 @@ fn texts(prompt: Option<&str>, record: &Value, parts: &[JobPart]) -> String {
                 plain(reasoning)
             ));
         }
+        if answer["dropped"] == true {
+            all.push_str(&format!("\n\nanswer of {agent}: too large to be kept here; its event has it"));
+            continue;
+        }
         all.push_str(&format!("\n\nanswer of {agent}: {} bytes\n{}", text.len(), plain(text)));
     }
     if answers.is_empty() {
@@ -235,8 +241,10 @@ fn texts(prompt: Option<&str>, record: &Value, parts: &[JobPart]) -> String {
 
 /// In its lines, each as no terminal takes it for a command.
 fn plain(text: &str) -> String {
-    let lines: Vec<String> = text.lines().map(|line| shown(line.as_bytes())).collect();
-    lines.join("\n")
+    // Tabs are part of how a text is laid out.
+    let plain =
+        |line: &str| line.split('\t').map(|text| shown(text.as_bytes())).collect::<Vec<_>>().join("\t");
+    text.lines().map(plain).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -272,7 +280,7 @@ mod tests {
         let found = ShowJobResponse {
             summary: Some(summary("queued")),
             job: json(json!({ "job": {
-                "prompt": "do\u{1b} it\nnow", "story_id": "s-1", "plan_id": null, "metadata": [["k", "v"]],
+                "prompt": "do\u{1b} it\n\tnow", "story_id": "s-1", "plan_id": null, "metadata": [["k", "v"]],
                 "agents": [{ "id": "a", "role": "DEV" }], "sampling": { "seed": 7, "stop": [], "format": "text", "max_tokens": null },
             } })),
             waiting: Some(Waiting {
@@ -301,9 +309,9 @@ mod tests {
              metadata  k: v\n\
              agent     a (DEV)\n\
              \n\
-             prompt: 10 bytes\n\
+             prompt: 11 bytes\n\
              do\\u{1b} it\n\
-             now\n\
+             \tnow\n\
              \n\
              answer: none is kept here"
         );
@@ -340,14 +348,16 @@ mod tests {
                 JobPart { summary: Some(ended), agent: "a".into(), record },
                 JobPart { summary: Some(failed), agent: "b".into(), record: Bytes::new() },
             ],
+            deadline_at: at(301),
             ..ShowJobResponse::default()
         };
         let told = text(&found, SystemTime::UNIX_EPOCH, true);
         for expected in [
-            "state    done, after 2.0s, ended 1970-01-01T00:00:04.000Z, worker w\n",
-            "tokens   5 in, 6 out\n",
-            "part     a: done, after 2.0s, ended 1970-01-01T00:00:04.000Z, worker w, 5 + 6 tokens  p_normal_aa_1\n",
-            "part     b: failed, ended 1970-01-01T00:00:04.000Z, refused: no  p_normal_aa_1",
+            "state     done, after 2.0s, ended 1970-01-01T00:00:04.000Z, worker w\n",
+            "deadline  1970-01-01T00:05:01.000Z\n",
+            "tokens    5 in, 6 out\n",
+            "part      a: done, after 2.0s, ended 1970-01-01T00:00:04.000Z, worker w, 5 + 6 tokens  p_normal_aa_1\n",
+            "part      b: failed, ended 1970-01-01T00:00:04.000Z, refused: no  p_normal_aa_1",
             "\n\nanswer of a: 5 bytes\nTITLE",
         ] {
             assert!(told.contains(expected), "{expected:?} in {told}");

@@ -123,6 +123,8 @@ fn check_url(table: &Table<'_>, url: &At<String>) {
         Some(uri) if uri.path().trim_end_matches('/').ends_with("/chat/completions") => {
             Some("and /chat/completions is put behind it here; leave that out".to_owned())
         }
+        // A query stays behind the path.
+        Some(_) if url.value.contains('#') => Some("and no server is sent what comes with a #; remove it".to_owned()),
         Some(_) => None,
     };
     if let Some(wrong) = wrong {
@@ -157,13 +159,19 @@ pub(super) fn models(
     let known: BTreeSet<String> = endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
     let mut all = Vec::new();
     for (name, table) in table.named_tables() {
-        if name.trim().is_empty() || name.len() > MAX_NAME {
-            table.fault(format!("{name:?} can't be the name of a model; use 1 to {MAX_NAME} bytes"));
+        if let Some(wrong) = bad_model(&name) {
+            table.fault(wrong);
         }
         all.push(model(&name, &table, &known, defaults));
         table.finish();
     }
     all
+}
+
+/// What is wrong with a model's name.
+pub(super) fn bad_model(name: &str) -> Option<String> {
+    let bad = name.trim().is_empty() || name.len() > MAX_NAME;
+    bad.then(|| format!("{name:?} can't be the name of a model; use 1 to {MAX_NAME} bytes"))
 }
 
 /// The one model where none is configured.

@@ -17,7 +17,7 @@ use super::{
         words::{bad_name, is_name, nearest},
     },
     Backend, ExecutorConfig, InferenceConfig, OfflineConfig, Share,
-    endpoints::{Defaults, endpoints, models, only, vllm},
+    endpoints::{Defaults, bad_model, endpoints, models, only, vllm},
 };
 use crate::executor::job::CLIENTS;
 
@@ -56,7 +56,14 @@ pub(in crate::config) fn executor(
     let backend = name.as_ref().and_then(|name| backend(name, table, upstreams));
     let queue = backend == Some(Backend::Queue);
     let model = table.text("model").or(only_model(table).unwrap_or_else(|| MODEL.to_owned()));
-    let model = surroundings.overriding(table, "model", "VLLM_MODEL").unwrap_or(model);
+    if let Some(wrong) = bad_model(&model).filter(|_| table.has("model")) {
+        table.fault_of("model", format!("executor.model: {wrong}, or remove it"));
+    }
+    let moved = surroundings.overriding(table, "model", "VLLM_MODEL");
+    if let Some(wrong) = moved.as_deref().and_then(bad_model) {
+        surroundings.fault(format!("VLLM_MODEL: {wrong}, or unset it"));
+    }
+    let model = moved.unwrap_or(model);
     let vllm_url = vllm_url(table, surroundings);
     let concurrency = table.integer("concurrency", 1, 10_000).or(if queue { MANY } else { FEW });
     let lease = table.duration_within("lease", SHORTEST_LEASE, LONGEST_LEASE).or(LEASE);
@@ -77,7 +84,7 @@ pub(in crate::config) fn executor(
         models: Vec::new(),
     };
     if queue && inference.endpoints.is_empty() {
-        without_user(table, &vllm_url, surroundings);
+        as_endpoint(table, &vllm_url, surroundings);
         inference.endpoints.push(vllm(&at, &defaults, surroundings));
     }
     inference.models = models(&of, &inference.endpoints, &defaults);
@@ -156,18 +163,18 @@ fn vllm_url(table: &Table<'_>, surroundings: &Surroundings<'_>) -> String {
     moved.unwrap_or(url)
 }
 
-/// The fleet's executor is handed the URL as it is; an endpoint of ours is sent no user.
-fn without_user(table: &Table<'_>, url: &str, surroundings: &Surroundings<'_>) {
-    if !url.contains('@') {
+/// The fleet's executor is handed the URL as it is; an endpoint of ours is sent no user, and its path goes on.
+fn as_endpoint(table: &Table<'_>, url: &str, surroundings: &Surroundings<'_>) {
+    let wrong = if url.contains('@') {
+        "no endpoint is sent the user and password of a URL; remove them, and name a token with token-file or token-env in \
+         [executor.endpoints.vllm]"
+    } else if url.contains(['?', '#']) {
+        "/v1 is put behind it; remove what comes with ? or #, or write the whole as url in [executor.endpoints.vllm], which \
+         may have a query"
+    } else {
         return;
-    }
-    let told = |what: &str| {
-        format!(
-            "{what} is {:?}, and no endpoint is sent the user and password of a URL; remove them, and name a token with \
-             token-file or token-env in [executor.endpoints.vllm]",
-            Url::new(url)
-        )
     };
+    let told = |what: &str| format!("{what} is {:?}, and {wrong}", Url::new(url));
     if surroundings.has("VLLM_URL") {
         surroundings.fault(told("VLLM_URL"));
     } else {

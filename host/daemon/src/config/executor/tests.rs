@@ -343,7 +343,14 @@ fn what_means_nothing_with_the_backend_is_told() {
     let environment = Environment::of([("OLLAMA", "hunter2")]);
     assert_eq!(
         notes(WHOLE, &environment),
-        ["46: [executor.offline] means nothing with backend = \"queue\", only with \"offline\""]
+        [
+            "16: the endpoint \"gpu-1\" never has 256 requests of this process: concurrency is 100 in [executor], and 132 in \
+             its models; raise what is lower, or lower the endpoint's",
+            "21: executor.endpoints.gpu-1.max-answer is 2MiB, and the event of an answer over about 240KiB can't be stored where \
+             the bus has its usual limit of 1 MiB, as it is there 4 times with wire.envelope = \"mirror\" and \
+             executor.task-results: it is told as result_too_large, after it was paid for; lower it, or raise NATS's max_payload",
+            "46: [executor.offline] means nothing with backend = \"queue\", only with \"offline\"",
+        ]
     );
     let offline = WHOLE.replace("\"queue\"", "\"offline\"");
     assert_eq!(
@@ -375,6 +382,76 @@ fn endpoints_and_models_that_do_not_meet_are_told() {
             "7: no model is asked of the endpoint \"b\"; add it to endpoints of one in [executor.models], or remove it",
         ]
     );
+}
+
+#[test]
+fn places_at_an_endpoint_that_nothing_takes_are_told() {
+    let of = |executor: &str, endpoint: u32, models: &str| {
+        let text = format!(
+            "{QUEUE}{executor}model = \"x\"\n[executor.endpoints.a]\nurl = \"http://a/v1\"\nconcurrency = {endpoint}\n{models}"
+        );
+        notes(&text, &Environment::default())
+    };
+    let told = |of: u32, here: u32, models: u32| {
+        format!(
+            "the endpoint \"a\" never has {of} requests of this process: concurrency is {here} in [executor], and {models} in its \
+             models; raise what is lower, or lower the endpoint's"
+        )
+    };
+    let none: [String; 0] = [];
+    assert_eq!(of("", 64, ""), none);
+    assert_eq!(of("", 65, ""), [format!("6: {}", told(65, 64, 64))]);
+    // That of the model follows that of [executor].
+    assert_eq!(of("concurrency = 128\n", 128, ""), none);
+    let models = "[executor.models.x]\nconcurrency = 10\n[executor.models.y]\nconcurrency = 20\n";
+    assert_eq!(of("", 30, models), none);
+    assert_eq!(of("", 31, models), [format!("6: {}", told(31, 64, 30))]);
+}
+
+#[test]
+fn an_answer_that_may_be_longer_than_its_event_is_told() {
+    let of = |max: &str, envelope: &str| {
+        let text = format!(
+            "{QUEUE}[executor.endpoints.a]\nurl = \"http://a/v1\"\nmax-answer = \"{max}\"\n[wire]\nenvelope = \"{envelope}\"\n"
+        );
+        notes(&text, &Environment::default())
+    };
+    for (max, envelope, about) in [
+        ("480KiB", "mirror", None),
+        ("481KiB", "mirror", Some("over about 480KiB can't be stored")),
+        ("960KiB", "bare", None),
+        ("1MiB", "envelope", Some("over about 960KiB can't be stored")),
+    ] {
+        let told = of(max, envelope);
+        assert_eq!(told.len(), usize::from(about.is_some()), "{told:?}");
+        assert!(told.iter().all(|told| told.starts_with("5: ") && told.contains(about.unwrap())), "{told:?}");
+    }
+}
+
+#[test]
+fn a_model_without_a_name_is_refused() {
+    let wrong = "executor.model: \"\" can't be the name of a model; use 1 to 512 bytes, or remove it";
+    assert_eq!(faults(&format!("{QUEUE}model = \"\"\n")), [format!("3: {wrong}")]);
+    assert_eq!(faults("[executor]\nbackend = \"offline\"\nmodel = \"\"\n"), [format!("3: {wrong}")]);
+    assert_eq!(faults(&format!("{QUEUE}model = \"{}\"\n", "m".repeat(513))).len(), 1);
+    let told = faults_with(QUEUE, &Environment::of([("VLLM_MODEL", " ")]));
+    assert_eq!(told, ["0: VLLM_MODEL: \" \" can't be the name of a model; use 1 to 512 bytes, or unset it"]);
+}
+
+#[test]
+fn an_endpoint_may_have_a_query_and_no_fragment() {
+    let of = |url: &str| format!("{QUEUE}[executor.endpoints.a]\nurl = \"{url}\"\n");
+    let executor = plain(&of("http://a/v1?api-version=7"));
+    assert_eq!(executor.inference.endpoints[0].url.reveal(), "http://a/v1?api-version=7");
+    let told = "4: executor.endpoints.a.url is \"http://a/v1?x=1#f\", and no server is sent what comes with a #; remove it";
+    assert_eq!(faults(&of("http://a/v1?x=1#f")), [told]);
+    for url in ["http://a?x=1", "http://a/v1#f"] {
+        let told = faults(&format!("{QUEUE}vllm-url = \"{url}\"\n"));
+        assert!(
+            told.len() == 1 && told[0].contains("and /v1 is put behind it; remove what comes with ? or #"),
+            "{told:?}"
+        );
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
 //! What the file says of the executor and the backend makes nothing of: told by `cofferdam check`, and no fault, so that a
 //! backend can be changed for a while.
 
-use super::{Backend, ExecutorConfig};
-use crate::config::Settings;
+use super::{Backend, EndpointSettings, ExecutorConfig};
+use crate::config::{Settings, literal::show_size};
+
+/// What one commit holds where nobody changed the bus: NATS's `max_payload` of 1 MiB, less what is left free of it, as on the
+/// local bus.
+const COMMIT: usize = 960 << 10;
 
 /// A key, or a table and all below it, with the backends that it is for.
 const KEYS: [(&str, &str, &[&str]); 6] = [
@@ -72,6 +76,8 @@ fn unasked(
             );
             all.push((set(&format!("executor.endpoints.{name}"), "url"), message));
         }
+        all.extend(idle_places(endpoint, executor, set));
+        all.extend(unstored(endpoint, executor, settings));
     }
     if !inference.models.iter().any(|served| served.name == *model) {
         let message = format!(
@@ -81,4 +87,60 @@ fn unasked(
         all.push((set("executor", "model").or_else(|| settings.table("executor")), message));
     }
     all
+}
+
+/// Places at an endpoint that nothing here ever takes.
+fn idle_places(
+    endpoint: &EndpointSettings,
+    executor: &ExecutorConfig,
+    set: &impl Fn(&str, &str) -> Option<usize>,
+) -> Option<(Option<usize>, String)> {
+    let EndpointSettings { name, concurrency, .. } = endpoint;
+    let line = set(&format!("executor.endpoints.{name}"), "concurrency")?;
+    let models = executor.inference.models.iter();
+    let asked = models.filter(|model| model.endpoints.iter().any(|(at, _)| at == name));
+    let by_models = asked.map(|model| u64::from(model.concurrency)).sum::<u64>();
+    let here = executor.concurrency;
+    (by_models > 0 && u64::from(*concurrency) > by_models.min(here.into())).then(|| {
+        let message = format!(
+            "the endpoint {name:?} never has {concurrency} requests of this process: concurrency is {here} in [executor], and \
+             {by_models} in its models; raise what is lower, or lower the endpoint's"
+        );
+        (Some(line), message)
+    })
+}
+
+/// A limit of answers above what an event of one is stored with: who sets it means to have such answers.
+fn unstored(
+    endpoint: &EndpointSettings,
+    executor: &ExecutorConfig,
+    settings: &Settings,
+) -> Option<(Option<usize>, String)> {
+    let table = format!("executor.endpoints.{}", endpoint.name);
+    let line = settings.get(&table, "max-answer")?.origin.line()?;
+    let envelope = settings.get("wire", "envelope").and_then(|setting| setting.value.as_ref()?.as_str());
+    let (mut times, mut because) = (1, String::new());
+    for (doubles, key) in [
+        (matches!(envelope, Some("mirror")), "wire.envelope = \"mirror\""),
+        (executor.task_results, "executor.task-results"),
+    ] {
+        if doubles {
+            times *= 2;
+            because.push_str(if because.is_empty() { ", as it is there " } else { " and " });
+            because.push_str(key);
+        }
+    }
+    if times > 1 {
+        because = because.replace("as it is there ", &format!("as it is there {times} times with "));
+    }
+    let room = COMMIT / times;
+    (endpoint.max_answer > room).then(|| {
+        let message = format!(
+            "{table}.max-answer is {}, and the event of an answer over about {} can't be stored where the bus has its usual limit \
+             of 1 MiB{because}: it is told as result_too_large, after it was paid for; lower it, or raise NATS's max_payload",
+            show_size(endpoint.max_answer),
+            show_size(room)
+        );
+        (Some(line), message)
+    })
 }

@@ -4,9 +4,8 @@ use cofferdam_inference::{ChatRequest, Format, Message};
 use cofferdam_sandbox as seam;
 
 use super::Task;
+use crate::executor::{job::AnswerTo, limits::PROMPT};
 
-/// In an agent's template: where the prompt goes.
-const PROMPT: &str = "{prompt}";
 /// Of the metadata of a job: which try of its submitter's it is.
 const ATTEMPT: &str = "attempt";
 
@@ -14,7 +13,7 @@ pub(super) fn request(task: &Task<'_>) -> Result<ChatRequest, String> {
     let sampling = &task.queued.job.sampling;
     Ok(ChatRequest {
         model: task.model.to_owned(),
-        messages: messages(&task.agent.prompt_template, task.prompt),
+        messages: messages(task.queued.answer, &task.agent.prompt_template, task.prompt),
         temperature: sampling
             .temperature
             .or_else(|| told(task, "temperature", |t: &f32| t.is_finite() && *t >= 0.0)),
@@ -27,10 +26,11 @@ pub(super) fn request(task: &Task<'_>) -> Result<ChatRequest, String> {
     })
 }
 
-/// The template is put around the prompt, or before it as the system's message; what is in the prompt is never looked at.
-fn messages(template: &str, prompt: &str) -> Vec<Message> {
-    if template.contains(PROMPT) {
-        return vec![Message::user(template.replace(PROMPT, prompt))];
+/// The template is put around the prompt, or before it as the system's message; what is in the prompt is never looked at. A
+/// question's is the system's words, whatever they are.
+fn messages(answer: AnswerTo, template: &str, prompt: &str) -> Vec<Message> {
+    if answer != AnswerTo::Guest && template.contains(PROMPT) {
+        return vec![Message::user(template.replacen(PROMPT, prompt, 1))];
     }
     let system = (!template.trim().is_empty()).then(|| Message::system(template));
     system.into_iter().chain([Message::user(prompt)]).collect()
@@ -110,10 +110,22 @@ mod tests {
             ("  \n", vec![Message::user("a {prompt}")]),
             ("be brief", vec![Message::system("be brief"), Message::user("a {prompt}")]),
             ("<{prompt}>", vec![Message::user("<a {prompt}>")]),
-            ("{prompt}, {prompt}", vec![Message::user("a {prompt}, a {prompt}")]),
+            ("{prompt}, {prompt}", vec![Message::user("a {prompt}, {prompt}")]),
         ] {
-            assert_eq!(messages(template, "a {prompt}"), expected, "{template:?}");
+            for answer in [AnswerTo::Fleet, AnswerTo::Client] {
+                assert_eq!(messages(answer, template, "a {prompt}"), expected, "{template:?}");
+            }
         }
+    }
+
+    #[test]
+    fn the_systems_words_of_a_question_are_no_template() {
+        let asked = asked(|queued| {
+            queued.answer = AnswerTo::Guest;
+            queued.job.agents[0].prompt_template = "Never say {prompt}.".into();
+        });
+        let expected = [Message::system("Never say {prompt}."), Message::user("do it")];
+        assert_eq!(asked.unwrap().messages, expected);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use cofferdam_inference::{
-    Answer, ChatRequest, EndpointConfig, Failure, Finish, Kind, Late, Limits, Member, ModelConfig, Pool,
+    Answer, ChatRequest, EndpointConfig, Failure, Finish, Kind, Limits, Member, ModelConfig, Pool,
     PoolConfig, Repeat, Secret, Served, TokenLimit, Work,
 };
 use tokio::time::{Instant, timeout_at};
@@ -181,12 +181,14 @@ fn worked(failure: Failure, deadline: Instant, repeat_unknown: bool) -> Worked {
         return Worked::Later { error, kind: "unavailable", after: None };
     }
     let may_be_repeated = failure.is_safe_to_retry() || (repeat_unknown && failure.work == Work::Unknown);
+    // Where nothing was sent because endpoints are left alone for a while, that passes whatever they ail from.
+    let passes = failure.may_pass() || (failure.work == Work::NotSent && after.is_some());
     let in_time = Instant::now() + after.unwrap_or_default() < deadline;
-    if failure.may_pass() && may_be_repeated && in_time {
+    if passes && may_be_repeated && in_time {
         return Worked::Later { error, kind, after };
     }
     let usage = failure.usage.unwrap_or_default();
-    let error = if failure.may_pass() && may_be_repeated && failure.kind != Kind::Timeout(Late::Deadline) {
+    let error = if passes && may_be_repeated {
         format!("{error}; its deadline comes before it may be asked again")
     } else {
         error
@@ -270,7 +272,7 @@ fn places(config: &InferenceConfig) -> Vec<Places> {
 
 #[cfg(test)]
 mod tests {
-    use cofferdam_inference::Usage;
+    use cofferdam_inference::{Late, Usage};
     use tokio_util::sync::CancellationToken;
 
     use super::*;
@@ -306,6 +308,8 @@ mod tests {
             (failure(Kind::Unauthorized, Work::NotWorked, None), true, None),
             (failure(Kind::ModelMissing, Work::NotWorked, None), true, None),
             (failure(Kind::Refused, Work::NotWorked, None), true, None),
+            (failure(Kind::Malformed, Work::NotWorked, None), true, None),
+            (failure(Kind::Malformed, Work::NotSent, Some(5)), false, Some("malformed")),
             (failure(Kind::Cancelled, Work::NotSent, None), false, Some("unavailable")),
         ] {
             let (told, after) = (failure.to_string(), failure.retry_after);

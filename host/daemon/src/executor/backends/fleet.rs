@@ -4,12 +4,14 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
-use cofferdam_sandbox::{Job, Sampling};
+use cofferdam_sandbox::{Format, Job, Priority, Sampling};
 use fleet_proto::ray_executor::v1::{
     Agent, ExecuteDeliberationRequest, ExecuteDeliberationResponse, GetDeliberationStatusRequest,
     GetDeliberationStatusResponse, TaskConstraints,
 };
 use prost::{DecodeError, Message as _};
+use serde::de::IgnoredAny;
+use serde_json::Value;
 use tokio::time::{Instant, sleep_until};
 use tonic::{Code, Status};
 
@@ -17,7 +19,7 @@ use super::{Answered, Failed, Task, Worked};
 use crate::{
     capabilities::{Outgoing, Services},
     config::ExecutorConfig,
-    executor::job::AnswerTo,
+    executor::job::{self, AnswerTo},
     observe::text::excerpt,
 };
 
@@ -150,10 +152,26 @@ fn answered(upstream: &str, task: &Task<'_>, found: GetDeliberationStatusRespons
         return Worked::Failed(Failed { told: true, ..Failed::new("empty", error) });
     }
     let number = |key: &str| result.metadata.get(key).and_then(|value| value.parse().ok()).unwrap_or(0);
+    let (tokens_in, tokens_out) = (number("tokens_in"), number("tokens_out"));
+    if task.queued.job.sampling.format != Format::Text
+        && let Err(error) = serde_json::from_str::<IgnoredAny>(result.proposal.trim())
+    {
+        let said = excerpt(&result.proposal, MAX_TOLD);
+        let error = format!(
+            "{upstream} was asked for JSON, and its proposal is none ({error}): {said:?}; see whether it knows \
+             cofferdam-format, or ask for JSON in the prompt"
+        );
+        return Worked::Failed(Failed {
+            tokens_in,
+            tokens_out,
+            told: true,
+            ..Failed::new("invalid_schema", error)
+        });
+    }
     Worked::Answered(Answered {
         model: result.metadata.get("model").cloned().unwrap_or_else(|| task.model.to_owned()),
-        tokens_in: number("tokens_in"),
-        tokens_out: number("tokens_out"),
+        tokens_in,
+        tokens_out,
         text: result.proposal,
         reasoning: result.reasoning,
         told: true,
@@ -191,13 +209,21 @@ fn request(config: &ExecutorConfig, task: &Task<'_>) -> ExecuteDeliberationReque
     }
 }
 
-/// The job's own, and how the model is to answer where that is said elsewhere in the job.
+/// The job's own, and how the model is to answer where that is said elsewhere in the job. The fleet's own executor has no names
+/// for the last ones: they are what another executor of ours reads, and comes to nothing at the fleet's.
 fn metadata(job: &Job) -> BTreeMap<String, String> {
     let mut metadata: BTreeMap<String, String> = job.metadata.iter().cloned().collect();
-    let Sampling { temperature, max_tokens, .. } = job.sampling;
+    let Sampling { temperature, max_tokens, stop, seed, format } = &job.sampling;
     let typed = [
         ("temperature", temperature.map(|temperature| temperature.to_string())),
         ("max_tokens", max_tokens.map(|tokens| tokens.to_string())),
+        ("cofferdam-stop", (!stop.is_empty()).then(|| Value::from(stop.as_slice()).to_string())),
+        ("cofferdam-seed", seed.map(|seed| seed.to_string())),
+        ("cofferdam-format", format_of(format)),
+        (
+            "cofferdam-priority",
+            (job.priority != Priority::Normal).then(|| job::word(job.priority).to_owned()),
+        ),
     ];
     for (key, value) in typed {
         if let Some(value) = value {
@@ -205,6 +231,21 @@ fn metadata(job: &Job) -> BTreeMap<String, String> {
         }
     }
     metadata
+}
+
+/// A schema goes by its title there.
+fn format_of(format: &Format) -> Option<String> {
+    match format {
+        Format::Text => None,
+        Format::Json => Some("json".to_owned()),
+        Format::Schema { name, schema, .. } => Some(match serde_json::from_str(schema) {
+            Ok(Value::Object(mut fields)) if !fields.contains_key("title") => {
+                fields.insert("title".to_owned(), Value::from(name.as_str()));
+                Value::Object(fields).to_string()
+            }
+            _ => schema.clone(),
+        }),
+    }
 }
 
 fn is_transient(code: Code) -> bool {
@@ -228,8 +269,11 @@ fn told(upstream: &str, status: &tonic::Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use fleet_proto::ray_executor::v1::DeliberationResult;
+    use tokio_util::sync::CancellationToken;
+
     use super::*;
-    use crate::executor::testing;
+    use crate::executor::{service, testing};
 
     #[test]
     fn sampling_is_handed_on_where_the_metadata_does_not_say_it() {
@@ -240,6 +284,75 @@ mod tests {
         let told: Vec<_> = metadata(&queued.job).into_iter().collect();
         let wanted = [("attempt", "2"), ("max_tokens", "99"), ("temperature", "0.25")];
         assert_eq!(told, wanted.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+
+    #[test]
+    fn another_executor_of_ours_reads_all_that_is_said_of_an_answer() {
+        let schema =
+            Format::Schema { name: "task".into(), schema: r#"{"type":"object"}"#.into(), strict: true };
+        for (format, titled) in [
+            (Format::Text, Format::Text),
+            (Format::Json, Format::Json),
+            (
+                schema,
+                Format::Schema {
+                    name: "task".into(),
+                    schema: r#"{"title":"task","type":"object"}"#.into(),
+                    strict: true,
+                },
+            ),
+        ] {
+            let mut queued = testing::job(&["a"]);
+            let (stop, seed) = (vec!["END".to_owned(), "[".to_owned()], Some(-7));
+            queued.job.sampling = Sampling { stop, seed, format, ..Sampling::default() };
+            queued.job.priority = Priority::High;
+            let (sampling, priority) = service::sampling::read(&metadata(&queued.job)).unwrap();
+            assert_eq!(sampling, Sampling { format: titled, ..queued.job.sampling });
+            assert_eq!(priority, Priority::High);
+        }
+        assert!(metadata(&testing::job(&["a"]).job).is_empty(), "what is as ever is not said");
+    }
+
+    #[test]
+    fn a_proposal_that_should_be_json_and_is_none_is_no_answer() {
+        let worked = |format: Format, proposal: &str| {
+            let mut queued = testing::job(&["a"]);
+            queued.job.sampling.format = format;
+            let agent = queued.job.agents[0].clone();
+            let task = Task {
+                queued: &queued,
+                prompt: "p",
+                agent: &agent,
+                model: "m",
+                attempt: 1,
+                deadline: Instant::now(),
+                trace: "",
+                cancelled: CancellationToken::new(),
+            };
+            let metadata = [("tokens_in", "3"), ("tokens_out", "4")];
+            let metadata = metadata.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+            let result = DeliberationResult { proposal: proposal.into(), metadata, ..Default::default() };
+            let found = GetDeliberationStatusResponse { result: Some(result), ..Default::default() };
+            match answered("ray", &task, found) {
+                Worked::Answered(answered) => Ok(answered.text),
+                Worked::Failed(failed) => Err(failed),
+                _ => panic!("neither an answer nor a failure"),
+            }
+        };
+        assert_eq!(worked(Format::Text, "Here you are"), Ok("Here you are".to_owned()));
+        assert_eq!(worked(Format::Json, " {\"a\": 1}\n"), Ok(" {\"a\": 1}\n".to_owned()));
+        let schema = Format::Schema { name: "s".into(), schema: "{}".into(), strict: true };
+        for format in [Format::Json, schema] {
+            let failed = worked(format, "Here you are: {}").unwrap_err();
+            assert_eq!((failed.kind, failed.tokens_in, failed.tokens_out), ("invalid_schema", 3, 4));
+            assert!(failed.told, "its workers have told the fleet of it");
+            let wanted = "ray was asked for JSON, and its proposal is none (";
+            assert!(
+                failed.error.starts_with(wanted) && failed.error.contains("Here you are"),
+                "{}",
+                failed.error
+            );
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use cofferdam_sandbox::Agent;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use tokens::last_word;
+pub(crate) use tokens::{last_word, subject as tokens_subject};
 
 pub use self::endpoints::examine;
 use self::{endpoints::Endpoints, tokens::Tokens};

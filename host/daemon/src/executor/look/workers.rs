@@ -36,8 +36,8 @@ impl Crew {
         })
     }
 
-    /// Why a job of this model has not begun.
-    pub(crate) fn why(&self, model: &str) -> String {
+    /// Why a plugin's job of this model has not begun.
+    pub(crate) fn why(&self, plugin: &str, model: &str) -> String {
         let at_work: Vec<&Report> = self.0.iter().filter(|report| !report.draining).collect();
         if at_work.is_empty() {
             return "no worker is there; start one with `cofferdam executor`".to_owned();
@@ -52,6 +52,11 @@ impl Crew {
             models.sort_unstable();
             models.dedup();
             return format!("no worker serves the model {model:?}; they serve: {}", models.join(", "));
+        }
+        if serving.iter().all(|report| report.used_up.iter().any(|name| name == plugin)) {
+            return format!(
+                "{plugin:?} has used up its tokens of this hour; it waits for the next, by the clock"
+            );
         }
         let places = serving.iter().flat_map(|report| &report.models).filter(|places| places.name == model);
         let (all, taken) =
@@ -86,6 +91,7 @@ mod tests {
     #[test]
     fn it_is_said_why_a_job_waits() {
         let draining = Report { draining: true, ..report(true, &[]) };
+        let used_up = || Report { used_up: vec!["p".into()], ..report(false, &[("m", 2, 2)]) };
         for (crew, why) in [
             (vec![], "no worker is there"),
             (vec![draining], "no worker is there"),
@@ -98,10 +104,15 @@ mod tests {
                 vec![report(false, &[("m", 2, 2)]), report(true, &[("m", 3, 3)])],
                 "all 5 places of 2 workers are taken",
             ),
+            (
+                vec![used_up(), report(false, &[("b", 1, 0)])],
+                "\"p\" has used up its tokens of this hour; it waits for the next",
+            ),
+            (vec![used_up(), report(false, &[("m", 2, 2)])], "all 4 places of 2 workers are taken"),
             (vec![report(false, &[("m", 2, 1)])], "when its turn comes"),
             (vec![report(true, &[])], "when its turn comes"),
         ] {
-            let told = Crew(crew).why("m");
+            let told = Crew(crew).why("p", "m");
             assert!(told.contains(why), "{told}");
         }
     }

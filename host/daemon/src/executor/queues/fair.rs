@@ -6,6 +6,9 @@ use std::{cmp::Ordering, collections::HashMap};
 
 use cofferdam_sandbox::Priority;
 
+/// How much of what a job used goes into what is expected of the next.
+const LEARNS: f64 = 0.25;
+
 /// What each plugin has had, in tokens by weight.
 #[derive(Debug)]
 pub(in crate::executor) struct Fair {
@@ -14,6 +17,9 @@ pub(in crate::executor) struct Fair {
     finished: HashMap<String, f64>,
     /// Where the job begins that was begun last. Who had nothing waiting is not owed what lies before.
     now: f64,
+    /// What a job of each plugin has used of late: a guess that is far too high, for several jobs that run together, would level
+    /// the weights.
+    usual: HashMap<String, f64>,
 }
 
 /// Jobs that might be begun.
@@ -50,7 +56,12 @@ impl<K> Line<'_, K> {
 impl Fair {
     /// Whoever has no weight has 1.
     pub(in crate::executor) fn new(weights: impl IntoIterator<Item = (String, u32)>) -> Self {
-        Self { weights: weights.into_iter().collect(), finished: HashMap::new(), now: 0.0 }
+        Self {
+            weights: weights.into_iter().collect(),
+            finished: HashMap::new(),
+            now: 0.0,
+            usual: HashMap::new(),
+        }
     }
 
     /// The job to begin, of these; all of them may be begun.
@@ -86,19 +97,24 @@ impl Fair {
         tokens / f64::from(self.weights.get(plugin).copied().unwrap_or(1).max(1))
     }
 
-    /// A job of this plugin begins, and may use so many tokens.
-    pub(in crate::executor) fn begun(&mut self, plugin: &str, tokens: u64) {
+    /// A job of this plugin begins, and may use so many tokens, for all that can be told from it. What it is charged until it ends.
+    pub(in crate::executor) fn begun(&mut self, plugin: &str, tokens: u64) -> f64 {
+        let charged = self.usual.get(plugin).copied().unwrap_or(tokens as f64);
         self.now = self.begins(plugin);
-        let finished = self.now + self.weighed(plugin, tokens as f64);
+        let finished = self.now + self.weighed(plugin, charged);
         self.finished.insert(plugin.to_owned(), finished);
+        charged
     }
 
-    /// It ended, and used so many instead.
-    pub(in crate::executor) fn ended(&mut self, plugin: &str, expected: u64, used: u64) {
-        let more = self.weighed(plugin, used as f64 - expected as f64);
+    /// It ended, and used so many instead; where nobody counts tokens, jobs count.
+    pub(in crate::executor) fn ended(&mut self, plugin: &str, charged: f64, used: u64) {
+        let used = used.max(1) as f64;
+        let more = self.weighed(plugin, used - charged);
         if let Some(finished) = self.finished.get_mut(plugin) {
             *finished += more;
         }
+        let usual = self.usual.entry(plugin.to_owned()).or_insert(used);
+        *usual += (used - *usual) * LEARNS;
     }
 
     /// Nobody has anything to do: what was had so far does not count any more.
@@ -125,8 +141,8 @@ mod tests {
             let lines = plugins.iter().map(|(plugin, _)| line(plugin, Priority::Normal, at as u64));
             let Next::Begin((plugin, _)) = fair.next(lines) else { panic!("somebody waits") };
             let tokens = plugins.iter().find(|(name, _)| *name == plugin).map_or(0, |(_, tokens)| *tokens);
-            fair.begun(plugin, 512);
-            fair.ended(plugin, 512, tokens);
+            let charged = fair.begun(plugin, 512);
+            fair.ended(plugin, charged, tokens);
             *had.entry(plugin.to_owned()).or_default() += tokens;
         }
         had
@@ -142,6 +158,28 @@ mod tests {
         let had = shared(&mut fair, &[("a", 100), ("b", 900)], 400);
         let ratio = had["b"] as f64 / had["a"] as f64;
         assert!((2.8..3.2).contains(&ratio), "{ratio}");
+    }
+
+    #[test]
+    fn weights_hold_also_where_several_begin_and_end_together() {
+        for places in [2, 4, 6, 12] {
+            let mut fair = Fair::new([("b".into(), 3)]);
+            let mut begun = HashMap::from([("a", 0), ("b", 0)]);
+            for _ in 0..1200 / places {
+                let mut together = Vec::new();
+                for _ in 0..places {
+                    let lines = ["a", "b"].map(|plugin| line(plugin, Priority::Normal, 0));
+                    let Next::Begin((plugin, _)) = fair.next(lines) else { panic!("somebody waits") };
+                    together.push((plugin, fair.begun(plugin, 512)));
+                    *begun.entry(plugin).or_default() += 1;
+                }
+                for (plugin, charged) in together {
+                    fair.ended(plugin, charged, 20);
+                }
+            }
+            let ratio = f64::from(begun["b"]) / f64::from(begun["a"]);
+            assert!((2.7..3.3).contains(&ratio), "{places} places: {begun:?}");
+        }
     }
 
     #[test]
@@ -200,23 +238,23 @@ mod tests {
         ) {
             let names: Vec<String> = (0..weights.len()).map(|n| n.to_string()).collect();
             let mut fair = Fair::new(names.iter().cloned().zip(weights.iter().copied()));
-            let mut under_way: Vec<(usize, u64)> = Vec::new();
+            let mut under_way: Vec<(usize, f64, u64)> = Vec::new();
             let mut had = vec![0_u64; names.len()];
             for (at, (_, tokens)) in jobs.iter().enumerate() {
                 if under_way.len() == places {
-                    let (plugin, tokens) = under_way.remove(at % places);
-                    fair.ended(&names[plugin], 512, tokens);
+                    let (plugin, charged, tokens) = under_way.remove(at % places);
+                    fair.ended(&names[plugin], charged, tokens);
                     had[plugin] += tokens;
                 }
                 let lines = names.iter().enumerate().map(|(n, plugin)| Line {
                     key: n, plugin, priority: Priority::Normal, submitted: Some(0),
                 });
                 let Next::Begin(plugin) = fair.next(lines) else { panic!("somebody waits") };
-                fair.begun(&names[plugin], 512);
-                under_way.push((plugin, *tokens));
+                let charged = fair.begun(&names[plugin], 512);
+                under_way.push((plugin, charged, *tokens));
             }
-            for (plugin, tokens) in under_way {
-                fair.ended(&names[plugin], 512, tokens);
+            for (plugin, charged, tokens) in under_way {
+                fair.ended(&names[plugin], charged, tokens);
                 had[plugin] += tokens;
             }
             // By weight, nobody is further from another than what may be under way.

@@ -1,6 +1,6 @@
 //! Following what is stored: all there is, then what comes. Queues, cancellations, reports and budgets are told so.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use cofferdam_bus::{Bus, ConsumerSpec, Error, Origin, Reader, Start, Stored};
 
@@ -17,7 +17,7 @@ pub(in crate::executor) async fn follow(
     bus: Arc<dyn Bus>,
     filter: &str,
     mut each: impl FnMut(Option<Stored>) + Send,
-) {
+) -> Infallible {
     loop {
         let error = match tell(&bus, filter, &mut each).await {
             Ok(never) => match never {},
@@ -32,7 +32,7 @@ async fn tell(
     bus: &Arc<dyn Bus>,
     filter: &str,
     each: &mut (impl FnMut(Option<Stored>) + Send),
-) -> Result<std::convert::Infallible, Error> {
+) -> Result<Infallible, Error> {
     let mut reader = begin(bus, filter).await?;
     while let Some(stored) = reader.stored().await? {
         each(Some(stored));

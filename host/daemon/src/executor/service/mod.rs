@@ -8,13 +8,17 @@
 
 mod request;
 mod rpc;
-mod sampling;
+pub(super) mod sampling;
 mod submit;
 mod tell;
 
 use std::{sync::Arc, time::Instant};
 
 use anyhow::Context;
+use axum::{
+    extract::Request,
+    middleware::{self, Next},
+};
 use cofferdam_bus::Bus;
 use fleet_proto::ray_executor::v1::ray_executor_service_server::{RayExecutorServiceServer, SERVICE_NAME};
 use tokio::sync::Semaphore;
@@ -57,7 +61,7 @@ pub async fn serve(
     for name in &names {
         reporter.set_service_status(name, tonic_health::ServingStatus::NotServing).await;
     }
-    let (bus, largest) = (services.bus.clone(), config.grpc.max_request);
+    let (bus, metrics, largest) = (services.bus.clone(), services.metrics.clone(), config.grpc.max_request);
     let desk = Desk {
         room: Semaphore::new(config.grpc.max_calls as usize),
         services,
@@ -70,7 +74,11 @@ pub async fn serve(
         .add_service(reflection().build_v1().context(described)?)
         // What tools that are some years old ask for.
         .add_service(reflection().build_v1alpha().context(described)?)
-        .into_axum_router();
+        .into_axum_router()
+        .layer(middleware::from_fn(move |request: Request, next: Next| {
+            let metrics = metrics.clone();
+            async move { rpc::bounded(request, next, largest, &metrics).await }
+        }));
     tokio::select! {
         served = bound.serve(router, end) => served,
         () = follow_health(&reporter, &names, bus.connection(), up, stop) => Ok(()),

@@ -12,15 +12,12 @@ use tonic::Status;
 
 use super::sampling;
 use crate::executor::{
-    job::JOB_DAYS,
+    job::TIMEOUT_SECONDS,
     limits::{Names, check},
 };
 
 /// What zero means, by the contract.
-const TIMEOUT_SECONDS: u32 = 300;
 const MAX_RETRIES: u32 = 3;
-/// As long as jobs are kept: one that waits for longer would be gone without a word.
-const LONGEST_SECONDS: u32 = JOB_DAYS as u32 * 24 * 60 * 60;
 
 /// A job that is asked for.
 #[derive(Debug)]
@@ -94,12 +91,6 @@ impl Fields {
     fn job(self) -> Result<Job, Status> {
         let timeout_seconds =
             whole("constraints.timeout_seconds", self.timeout_seconds, TIMEOUT_SECONDS, "seconds")?;
-        if timeout_seconds > LONGEST_SECONDS {
-            return Err(Status::invalid_argument(format!(
-                "constraints.timeout_seconds is {timeout_seconds}; jobs are kept for {JOB_DAYS} days, which are \
-                 {LONGEST_SECONDS}: give that at most"
-            )));
-        }
         let max_retries = whole("constraints.max_retries", self.max_retries, MAX_RETRIES, "tries")?;
         let (sampling, priority) = sampling::read(&self.metadata)?;
         let agent = |agent: proto::Agent| Agent {

@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use axum::middleware::Next;
 use fleet_proto::ray_executor::v1::{
     ExecuteBacklogReviewDeliberationRequest, ExecuteDeliberationRequest, ExecuteDeliberationResponse,
     GetActiveJobsRequest, GetActiveJobsResponse, GetDeliberationStatusRequest, GetDeliberationStatusResponse,
@@ -11,10 +12,32 @@ use fleet_proto::ray_executor::v1::{
 use tonic::{Code, Request, Response, Status, async_trait};
 
 use super::{Desk, request::Asked, tell};
-use crate::serve::Incoming;
+use crate::{
+    observe::metrics::Metrics,
+    serve::{Incoming, status::over},
+};
 
 /// In whose name the calls are counted.
 const COUNTED: &str = "executor";
+
+/// A request over the limit comes to no method: here it is told and counted.
+pub(super) async fn bounded(
+    request: axum::extract::Request,
+    next: Next,
+    most: usize,
+    metrics: &Metrics,
+) -> axum::response::Response {
+    let path = request.uri().path().trim_start_matches('/').to_owned();
+    let answer = next.run(request).await;
+    let ours = path.strip_prefix(SERVICE_NAME).is_some_and(|method| method.starts_with('/'));
+    let status = Status::from_header_map(answer.headers()).filter(|_| ours);
+    let Some(status) = status.and_then(|status| over(&status, most, "the executor's [executor.grpc]")) else {
+        return answer;
+    };
+    metrics.served.with_label_values(&[COUNTED, &path, &(status.code() as i32).to_string()]).inc();
+    tracing::info!(path, "a call was refused: {:?}: {}", status.code(), status.message());
+    status.into_http()
+}
 
 #[async_trait]
 impl RayExecutorService for Desk {

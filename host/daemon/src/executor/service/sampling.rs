@@ -6,39 +6,25 @@ use cofferdam_sandbox::{Format, Priority, Sampling};
 use serde_json::Value;
 use tonic::Status;
 
+use super::request::refused;
+use crate::executor::sampling::check;
+
 /// Before the names that mean something here. All others are the client's own, and come back in the result.
 const PREFIX: &str = "cofferdam-";
 const NAMES: [&str; 6] = ["temperature", "max-tokens", "stop", "seed", "format", "priority"];
-/// More no endpoint takes.
-const MAX_STOPS: usize = 4;
 
-pub(super) fn read(metadata: &BTreeMap<String, String>) -> Result<(Sampling, Priority), Status> {
+pub(in crate::executor) fn read(metadata: &BTreeMap<String, String>) -> Result<(Sampling, Priority), Status> {
     let (mut sampling, mut priority) = (Sampling::default(), Priority::default());
     for (key, value) in metadata {
         let Some(name) = key.strip_prefix(PREFIX) else { continue };
-        let value = value.trim();
         match name {
-            "temperature" => {
-                let wanted = "a number from 0 to 2";
-                let number: f32 = parsed(key, value, wanted)?;
-                if !(0.0..=2.0).contains(&number) {
-                    return Err(wrong(key, value, wanted));
-                }
-                sampling.temperature = Some(number);
-            }
-            "max-tokens" => {
-                let wanted = "a number of tokens, at least 1";
-                let number: u32 = parsed(key, value, wanted)?;
-                if number == 0 {
-                    return Err(wrong(key, value, wanted));
-                }
-                sampling.max_tokens = Some(number);
-            }
+            "temperature" => sampling.temperature = Some(parsed(key, value, "a number from 0 to 2")?),
+            "max-tokens" => sampling.max_tokens = Some(parsed(key, value, "a number of tokens, at least 1")?),
             "seed" => sampling.seed = Some(parsed(key, value, "a whole number")?),
             "stop" => sampling.stop = stops(key, value)?,
-            "format" => sampling.format = format(key, value)?,
+            "format" => sampling.format = format(key, value.trim())?,
             "priority" => {
-                priority = match value {
+                priority = match value.trim() {
                     "low" => Priority::Low,
                     "normal" => Priority::Normal,
                     "high" => Priority::High,
@@ -54,25 +40,24 @@ pub(super) fn read(metadata: &BTreeMap<String, String>) -> Result<(Sampling, Pri
                 )));
             }
         }
+        // Key by key, so that it is known which one is wrong.
+        check(&sampling).map_err(|error| within(key, &refused(error)))?;
     }
     Ok((sampling, priority))
 }
 
 fn parsed<T: FromStr>(key: &str, value: &str, wanted: &str) -> Result<T, Status> {
-    value.parse().map_err(|_| wrong(key, value, wanted))
+    value.trim().parse().map_err(|_| wrong(key, value, wanted))
 }
 
-/// One text, or several as a list in JSON.
+/// One text as it is, with the white space that is its own, or several as a list in JSON.
 fn stops(key: &str, value: &str) -> Result<Vec<String>, Status> {
-    let stops = match value.starts_with('[') {
-        true => serde_json::from_str(value)
-            .map_err(|_| wrong(key, value, "one text, or a list of texts in JSON"))?,
-        false => vec![value.to_owned()],
-    };
-    if stops.len() > MAX_STOPS || stops.iter().any(String::is_empty) {
-        return Err(wrong(key, value, "1 to 4 texts, none of them empty"));
+    match value.starts_with('[') {
+        true => {
+            serde_json::from_str(value).map_err(|_| wrong(key, value, "one text, or a list of texts in JSON"))
+        }
+        false => Ok(vec![value.to_owned()]),
     }
-    Ok(stops)
 }
 
 fn format(key: &str, value: &str) -> Result<Format, Status> {
@@ -98,6 +83,10 @@ fn name(title: &str) -> String {
     title.chars().take(64).map(fine).collect()
 }
 
+fn within(key: &str, status: &Status) -> Status {
+    Status::new(status.code(), format!("constraints.metadata {key:?}: {}", status.message()))
+}
+
 fn wrong(key: &str, value: &str, wanted: &str) -> Status {
     let value = &value[..value.floor_char_boundary(64)];
     Status::invalid_argument(format!(
@@ -117,7 +106,7 @@ mod tests {
     #[test]
     fn metadata_say_how_a_model_answers() {
         let (sampling, priority) = of(&[
-            ("temperature", "not ours"),
+            ("mine", "not ours"),
             ("cofferdam-temperature", "0.5"),
             ("cofferdam-max-tokens", "100"),
             ("cofferdam-seed", "-7"),
@@ -135,7 +124,10 @@ mod tests {
         };
         assert_eq!((sampling, priority), (expected, Priority::Low));
         assert_eq!(of(&[("task_id", "t"), ("attempt", "1")]), Ok((Sampling::default(), Priority::Normal)));
-        assert_eq!(of(&[("cofferdam-stop", "END")]).unwrap().0.stop, ["END"]);
+        for stop in ["END", "\n\n", " END "] {
+            assert_eq!(of(&[("cofferdam-stop", stop)]).unwrap().0.stop, [stop], "as it is");
+        }
+        assert_eq!(of(&[("cofferdam-seed", " 7 ")]).unwrap().0.seed, Some(7));
     }
 
     #[test]
@@ -153,14 +145,15 @@ mod tests {
     fn what_makes_no_sense_is_refused_by_its_name() {
         for (key, value, why) in [
             ("cofferdam-temperature", "hot", "a number from 0 to 2"),
-            ("cofferdam-temperature", "NaN", "a number from 0 to 2"),
-            ("cofferdam-temperature", "2.1", "a number from 0 to 2"),
-            ("cofferdam-max-tokens", "0", "at least 1"),
+            ("cofferdam-temperature", "NaN", "temperature is NaN; it has to be from 0 to 2"),
+            ("cofferdam-temperature", "2.1", "temperature is 2.1; it has to be from 0 to 2"),
+            ("cofferdam-max-tokens", "0", "at least one"),
             ("cofferdam-max-tokens", "-1", "at least 1"),
             ("cofferdam-seed", "1.5", "a whole number"),
             ("cofferdam-stop", "[1]", "a list of texts in JSON"),
-            ("cofferdam-stop", "", "none of them empty"),
-            ("cofferdam-stop", r#"["a","b","c","d","e"]"#, "1 to 4"),
+            ("cofferdam-stop", "", "a text of stop is empty"),
+            ("cofferdam-stop", r#"["a","b","c","d","e"]"#, "5 texts, more than 4"),
+            ("cofferdam-stop", &"x".repeat(257), "257 bytes, more than 256"),
             ("cofferdam-format", "xml", "a JSON schema"),
             ("cofferdam-format", "[]", "a JSON schema"),
             ("cofferdam-priority", "1", "low, normal or high"),

@@ -15,6 +15,7 @@ use crate::{
         job::{self, AnswerTo, CLIENTS, Queue, QueuedJob},
         limits::{MAX_JOB, resolve, within},
     },
+    observe::trace::TraceContext,
     serve::{
         Incoming,
         keys::{self, Claim, Claimed},
@@ -69,7 +70,8 @@ impl Desk {
         };
         let size = serde_json::to_vec(&queued).map_err(|e| Status::internal(e.to_string()))?.len();
         within("the whole job, as it is stored in JSON,", size, MAX_JOB).map_err(refused)?;
-        self.store(&queued, incoming).await?;
+        let trace = TraceContext::of_event(&incoming.metadata, &id, 1).header();
+        self.store(&queued, &trace, incoming).await?;
         Ok(id)
     }
 
@@ -91,11 +93,12 @@ impl Desk {
     }
 
     /// Until it is known to be stored, or the call's time is over.
-    async fn store(&self, queued: &QueuedJob, incoming: &Incoming) -> Result<(), Status> {
+    async fn store(&self, queued: &QueuedJob, trace: &str, incoming: &Incoming) -> Result<(), Status> {
         let mut pause = FIRST_PAUSE;
         loop {
-            let error = match self.services.queues.submit_now(queued).await {
-                Ok(_) => return Ok(()),
+            let error = match self.services.queues.submit_now(queued, trace).await {
+                Ok(Ok(_)) => return Ok(()),
+                Ok(Err(too_many)) => return Err(Status::resource_exhausted(too_many.to_string())),
                 Err(error @ Error::Unavailable(_)) => error,
                 Err(error @ Error::TooLarge { .. }) => {
                     return Err(Status::resource_exhausted(error.to_string()));

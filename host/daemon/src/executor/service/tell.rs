@@ -18,6 +18,8 @@ use crate::executor::look::{Crew, Standing, Whole, depth};
 
 /// Nobody judges answers here; the fleet's own executor says the same of one that came.
 const SCORE: f32 = 1.0;
+/// In the place of an answer's text.
+const DROPPED: &str = "too large to be kept here; agent.response.completed has it";
 
 pub(super) async fn standing(bus: &Arc<dyn Bus>, id: &str) -> Result<GetDeliberationStatusResponse, Status> {
     let Some(whole) = Whole::find(bus, id).await.map_err(failed)? else {
@@ -77,6 +79,9 @@ fn result(whole: &Whole, standing: &Standing) -> DeliberationResult {
                 add("finish_reason", finish.clone());
             }
             add("cached", answer.cached.to_string());
+            if answer.dropped {
+                add("proposal", DROPPED.to_owned());
+            }
             result.agent_id.clone_from(&answer.agent);
             result.proposal.clone_from(&answer.text);
             result.reasoning.clone_from(&answer.reasoning);
@@ -194,6 +199,7 @@ mod tests {
             model: "m-0".into(),
             finish: Some("stop".into()),
             cached: false,
+            dropped: false,
         };
         let record = Record {
             model: "m".into(),
@@ -223,6 +229,15 @@ mod tests {
             ("tokens_out", "9"),
         ];
         assert_eq!(metadata, expected);
+    }
+
+    #[test]
+    fn an_answer_that_is_in_its_event_alone_is_told_as_such() {
+        let answer = Answer { agent: "a".into(), dropped: true, ..Answer::default() };
+        let told = of(&whole(Some(Record { answer: Some(answer), ..Record::new(JobPhase::Done) })));
+        let result = told.result.expect("a result");
+        assert_eq!((told.status.as_str(), result.proposal.as_str()), ("completed", ""));
+        assert_eq!(result.metadata.get("proposal").map(String::as_str), Some(DROPPED));
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Worker {
             concurrency: places.concurrency,
             running: running.iter().filter(|job| job.model == places.model).count(),
         });
-        let report = Report {
+        let mut report = Report {
             worker: self.name.clone(),
             host: self.host.clone(),
             pid: std::process::id(),
@@ -64,19 +64,21 @@ impl Worker {
             backend: self.config.backend.name().to_owned(),
             any: self.backend.models().is_none(),
             models: models.collect(),
+            used_up: self.budget.used_up(self.now()),
             running,
             totals,
         };
+        report.bound();
         (report, changed)
     }
 
     async fn tell_budget(&self) {
-        if let Some(message) = self.budget.message(now())
+        if let Some(message) = self.budget.message(self.now())
             && !self.tell(message).await
         {
             self.budget.untold();
         }
-        for (plugin, budget, used) in self.budget.all(now()) {
+        for (plugin, budget, used) in self.budget.all(self.now()) {
             let metrics = &self.services.metrics.executor;
             metrics.budget.with_label_values(&[plugin]).set(i64::try_from(budget).unwrap_or(i64::MAX));
             metrics.budget_used.with_label_values(&[plugin]).set(i64::try_from(used).unwrap_or(i64::MAX));

@@ -2,7 +2,7 @@
 //! can't be begun within a moment it hands back, so that another worker has it.
 //!
 //! When a place is free, several queues are asked at once, and the one that answers first is not for that the one whose turn it is. So
-//! somebody with a better claim who was asked a moment ago is waited for, a few milliseconds; queues that have been asked for longer
+//! somebody with a better claim who was asked a moment ago is waited for, some milliseconds; queues that have been asked for longer
 //! have nothing.
 
 use std::{
@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// A queue that has a job answers within this time, mostly.
-const ANSWERS: Duration = Duration::from_millis(15);
+const ANSWERS: Duration = Duration::from_millis(40);
 /// The same of one that had more the last time.
 const HAS_MORE: Duration = Duration::from_millis(250);
 /// Until a queue that was just found is asked at all.
@@ -45,6 +45,10 @@ const UNSERVED: Duration = Duration::from_secs(30);
 const SPARE: usize = 8;
 /// Where all places are taken for long, the oldest job of each queue is looked at so often: its time may be over.
 const LOOKS: Duration = Duration::from_secs(5);
+/// Bytes of jobs that are held and not begun, over all queues.
+const MAX_HELD: usize = 32 << 20;
+/// Asked for of each queue, though enough was asked for.
+const FEW: usize = 2;
 /// Ticks without anything to do, after which what plugins have had does not count any more.
 const REST: u32 = 8;
 
@@ -57,12 +61,14 @@ pub(super) enum Event {
     /// A job came, or another copy of one that is in hand. `word` of the desk's is the one it was wanted by.
     Arrived { lane: usize, word: u64, taken: Option<Box<Taken>> },
     /// A job ended here, or was handed back.
-    Left { lane: usize, spare: bool, expected: u64, used: u64 },
+    Left { lane: usize, spare: bool, charged: f64, used: u64 },
 }
 
 /// One queue, here.
 struct Lane {
     queue: Queue,
+    /// Its own, or the default one.
+    model: String,
     /// Where it takes deliveries, once it does.
     wants: Option<watch::Sender<Want>>,
     /// Asked for and not here.
@@ -71,7 +77,8 @@ struct Lane {
     /// When it last was asked, or answered.
     asked: Instant,
     /// When it last was empty-handed for want of places, and looked at all the same.
-    looked: Instant,
+    looked: Option<Instant>,
+    found: Instant,
     opened: bool,
     /// It had more then.
     more: bool,
@@ -197,7 +204,7 @@ impl Desk {
                 lane.more = taken.as_ref().is_some_and(|taken| taken.delivery.behind > 0);
                 lane.held.extend(taken);
             }
-            Event::Left { lane, spare, expected, used } => {
+            Event::Left { lane, spare, charged, used } => {
                 let lane = &mut self.lanes[lane];
                 lane.running -= 1;
                 if spare {
@@ -205,10 +212,10 @@ impl Desk {
                     return;
                 }
                 self.all -= 1;
-                if let Some(running) = self.running.get_mut(&lane.queue.model) {
+                if let Some(running) = self.running.get_mut(&lane.model) {
                     *running -= 1;
                 }
-                self.fair.ended(&lane.queue.plugin, expected, used);
+                self.fair.ended(&lane.queue.plugin, charged, used);
             }
         }
     }
@@ -218,14 +225,17 @@ impl Desk {
             return;
         }
         self.by_queue.insert(queue.clone(), self.lanes.len());
-        let serves = if self.worker.backend.serves(&queue.model) { Serves::We } else { Serves::Others };
+        let model = if queue.model.is_empty() { &self.worker.config.model } else { &queue.model }.clone();
+        let serves = if self.worker.backend.serves(&model) { Serves::We } else { Serves::Others };
         self.lanes.push(Lane {
             queue,
+            model,
             wants: None,
             wanted: 0,
             word: 0,
             asked: Instant::now(),
-            looked: Instant::now(),
+            looked: Some(Instant::now()),
+            found: Instant::now(),
             opened: false,
             more: false,
             over: false,
@@ -243,10 +253,8 @@ impl Desk {
         match lane.serves {
             Serves::We => {
                 let all = (self.worker.config.concurrency as usize).saturating_sub(self.all);
-                let model = self.places(&lane.queue.model);
-                all.min(
-                    model.saturating_sub(self.running.get(&lane.queue.model).copied().unwrap_or_default()),
-                )
+                let model = self.places(&lane.model);
+                all.min(model.saturating_sub(self.running.get(&lane.model).copied().unwrap_or_default()))
             }
             Serves::GivenUp => SPARE - self.spare.min(SPARE),
             Serves::Others | Serves::Nobody(_) => 0,
@@ -272,7 +280,7 @@ impl Desk {
                 let brief = |taken: &Taken| given_up || self.worker.is_brief(taken);
                 let Some(taken) = lane.held.pop_front_if(|taken| brief(taken)) else { break };
                 // There may be more of the kind.
-                lane.looked = Instant::now() - LOOKS;
+                lane.looked = None;
                 self.start(index, taken, true);
             }
         }
@@ -294,12 +302,12 @@ impl Desk {
             });
             match self.fair.next(lines) {
                 Next::Begin(lane) => {
-                    let Some(taken) = self.lanes[lane].held.pop_front() else { return None };
+                    let taken = self.lanes[lane].held.pop_front()?;
                     self.start(lane, taken, false);
                 }
                 Next::Wait => {
                     let asked = self.lanes.iter().filter(|lane| lane.held.is_empty() && lane.is_asked(now));
-                    return asked.map(|lane| lane.asked + lane.patience()).min();
+                    return asked.map(Lane::answers_by).min();
                 }
                 Next::Nothing => return None,
             }
@@ -312,14 +320,15 @@ impl Desk {
         let served = lane.serves != Serves::GivenUp;
         lane.running += 1;
         self.idle = 0;
-        if spare {
+        let charged = if spare {
             self.spare += 1;
+            0.0
         } else {
             self.all += 1;
-            *self.running.entry(lane.queue.model.clone()).or_default() += 1;
-            self.fair.begun(&lane.queue.plugin, taken.cost);
-        }
-        let place = Place { events: self.events.clone(), lane: index, spare, expected: taken.cost, used: 0 };
+            *self.running.entry(lane.model.clone()).or_default() += 1;
+            self.fair.begun(&lane.queue.plugin, taken.cost)
+        };
+        let place = Place { events: self.events.clone(), lane: index, spare, charged, used: 0 };
         let (worker, abort) = (self.worker.clone(), self.abort.clone());
         let job = async move {
             // All of it, to be dropped in the end.
@@ -343,24 +352,40 @@ impl Desk {
         self.tasks.spawn(self.jobs.track_future(Box::pin(job)));
     }
 
-    /// Wants as many jobs of each queue as could be begun.
+    /// Jobs that were asked for and are not begun, and the bytes of those that are here.
+    fn out(&self) -> (usize, usize) {
+        let held = |lane: &Lane| lane.held.iter().map(|taken| taken.bytes).sum::<usize>();
+        self.lanes
+            .iter()
+            .fold((0, 0), |(jobs, bytes), lane| (jobs + lane.wanted + lane.held.len(), bytes + held(lane)))
+    }
+
+    /// Wants as many jobs of each queue as could be begun. Those of all queues together are no more than twice the places, or a few
+    /// of each: not all of them can be begun.
     fn ask(&mut self) {
+        let (mut out, bytes) = self.out();
+        if bytes > MAX_HELD {
+            return;
+        }
+        let most = 2 * self.worker.config.concurrency as usize;
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
             let free = self.free(lane);
             let room = free.saturating_sub(lane.held.len());
-            if free == 0 && lane.serves == Serves::We && lane.wanted == 0 && lane.looked.elapsed() >= LOOKS {
-                self.lanes[index].looked = Instant::now();
+            if free == 0 && lane.serves == Serves::We && lane.wanted == 0 && lane.is_to_be_looked_at() {
+                self.lanes[index].looked = Some(Instant::now());
                 self.want(index, 1);
                 continue;
             }
             if free > 0 {
-                self.lanes[index].looked = Instant::now();
+                self.lanes[index].looked = Some(Instant::now());
             }
             let lane = &self.lanes[index];
+            let count = room.min(most.saturating_sub(out).max(FEW));
             // Not for every place that becomes free where many are.
-            if room > lane.wanted && lane.wanted * 2 <= room {
-                self.want(index, room);
+            if count > lane.wanted && lane.wanted * 2 <= count {
+                out += count - lane.wanted;
+                self.want(index, count);
             }
         }
     }
@@ -383,6 +408,7 @@ impl Desk {
     async fn tick(&mut self) {
         self.look_who_serves();
         let mut back = Vec::new();
+        let (_, bytes) = self.out();
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
             let room = self.free(lane).saturating_sub(lane.held.len());
@@ -392,11 +418,14 @@ impl Desk {
                 self.lanes[index].over = lane.wanted > room;
             }
             let lane = &mut self.lanes[index];
+            // Somebody else had it.
+            lane.more &= lane.wanted == 0 || lane.asked.elapsed() < HAS_MORE;
+            let before = back.len();
             while lane.held.front().is_some_and(|taken| taken.arrived.elapsed() >= HELD) {
                 back.extend(lane.held.pop_front());
             }
-            if !back.is_empty() && self.lanes[index].wanted > 0 {
-                // It would come straight back.
+            if (back.len() > before || bytes > MAX_HELD) && self.lanes[index].wanted > 0 {
+                // It would come straight back, or be too much.
                 self.want(index, 0);
             }
         }
@@ -415,15 +444,15 @@ impl Desk {
         if self.lanes.iter().all(|lane| lane.serves == Serves::We) {
             return;
         }
-        let hears = self.worker.others.are_heard_by(&self.worker.name);
+        let hears = self.worker.others.are_heard();
         let models = self.worker.others.models();
         let now = Instant::now();
         for lane in self.lanes.iter_mut().filter(|lane| lane.serves != Serves::We) {
-            let served = models.as_ref().is_none_or(|models| models.contains(&lane.queue.model));
+            let served = models.as_ref().is_none_or(|models| models.contains(&lane.model));
             lane.serves = match lane.serves {
                 _ if served || !hears => Serves::Others,
                 Serves::Nobody(since) if now - since >= UNSERVED => {
-                    let model = lane.queue.model.as_str();
+                    let model = lane.model.as_str();
                     tracing::warn!(
                         model,
                         plugin = lane.queue.plugin,
@@ -441,15 +470,19 @@ impl Desk {
 impl Lane {
     /// It was asked a moment ago, and may have something.
     fn is_asked(&self, now: Instant) -> bool {
-        self.wanted > 0 && now < self.asked + self.patience()
+        self.wanted > 0 && now < self.answers_by()
+    }
+
+    fn answers_by(&self) -> Instant {
+        if self.opened { self.asked + self.patience() } else { self.found + OPENS }
+    }
+
+    fn is_to_be_looked_at(&self) -> bool {
+        self.looked.is_none_or(|at| at.elapsed() >= LOOKS)
     }
 
     fn patience(&self) -> Duration {
-        match (self.opened, self.more) {
-            (false, _) => OPENS,
-            (true, true) => HAS_MORE,
-            (true, false) => ANSWERS,
-        }
+        if self.more { HAS_MORE } else { ANSWERS }
     }
 }
 
@@ -458,14 +491,14 @@ struct Place {
     events: mpsc::UnboundedSender<Event>,
     lane: usize,
     spare: bool,
-    expected: u64,
+    charged: f64,
     used: u64,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Place { lane, spare, expected, used, .. } = *self;
-        drop(self.events.send(Event::Left { lane, spare, expected, used }));
+        let Place { lane, spare, charged, used, .. } = *self;
+        drop(self.events.send(Event::Left { lane, spare, charged, used }));
     }
 }
 

@@ -22,6 +22,10 @@ impl Worker {
         trace: &str,
     ) {
         let id = &case.queued.id;
+        // Another may have worked it meanwhile, from a durable made anew.
+        if matches!(self.has_ended_before(delivery, case.queued).await, Ok(true)) {
+            return self.drop_quietly(delivery, snapshot.clone(), "repeated").await;
+        }
         loop {
             for effect in &mut ending.effects {
                 effect.headers.push((trace::HEADER.into(), trace.to_owned()));
@@ -88,8 +92,8 @@ impl Worker {
                 _ => totals.failed += 1,
             }
             totals.worked_ms += case.duration_ms;
-            totals.tokens_in += tokens_in;
-            totals.tokens_out += tokens_out;
+            totals.tokens_in = totals.tokens_in.saturating_add(*tokens_in);
+            totals.tokens_out = totals.tokens_out.saturating_add(*tokens_out);
         });
     }
 }

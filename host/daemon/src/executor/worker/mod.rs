@@ -25,7 +25,11 @@ mod work;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    convert::Infallible,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -54,6 +58,10 @@ use crate::{
 };
 use desk::{Desk, Event};
 
+/// Less than this between two clocks is the time that a message takes.
+const ALIKE: i64 = 1_000_000_000;
+/// For the first word of our own to come back.
+const ECHO: Duration = Duration::from_secs(3);
 /// Between tries of what failed.
 const PAUSE: Duration = Duration::from_secs(2);
 
@@ -73,6 +81,8 @@ pub struct Worker {
     budget: Budget,
     book: Book,
     others: Others,
+    /// Nothing begins any more, and the backend was told so.
+    draining: AtomicBool,
     /// The queues whose durables were seen, for whoever counts what waits there.
     origins: Arc<Mutex<HashMap<Queue, Arc<Origin>>>>,
 }
@@ -84,6 +94,7 @@ struct Taken {
     queued: Result<QueuedJob, String>,
     /// In tokens, as far as can be told before.
     cost: u64,
+    bytes: usize,
     arrived: tokio::time::Instant,
     /// One copy of it at a time.
     entry: Entry<Arc<Delivery>>,
@@ -102,6 +113,7 @@ impl Worker {
         let digits = hex(&(started as u32).to_be_bytes());
         let name = format!("{host}-{}-{digits}", std::process::id());
         let budget = Budget::new(&config.shares, name.clone());
+        let others = Others::new(name.clone());
         Ok(Arc::new(Self {
             services,
             config,
@@ -115,7 +127,8 @@ impl Worker {
             wishes: Wishes::default(),
             budget,
             book: Book::default(),
-            others: Others::default(),
+            others,
+            draining: AtomicBool::new(false),
             origins: Arc::default(),
         }))
     }
@@ -135,7 +148,6 @@ impl Worker {
         // It tells of jobs until the last has ended.
         tasks.spawn(self.clone().clerk(stop.clone(), abort.clone(), jobs.clone()));
         let heard = self.clone().hear(abort.clone());
-        let (events, arriving) = mpsc::unbounded_channel();
         let mut loops = JoinSet::new();
         let origins = self.origins.clone();
         let queues = Box::new(move || {
@@ -143,23 +155,37 @@ impl Worker {
             origins.iter().map(|(queue, origin)| (queue.clone(), origin.clone())).collect()
         });
         let (bus, metrics) = (self.services.bus.clone(), self.services.metrics.clone());
-        loops.spawn(watch_queues(bus.clone(), metrics, queues, stop.clone()));
-        loops.spawn({
-            let events = events.clone();
-            async move {
-                follow(bus, NOTICES, |notice| {
-                    if let Some(queue) = notice.as_ref().and_then(queues::queue) {
-                        drop(events.send(Event::Queue(queue)));
-                    }
-                })
-                .await;
+        loops.spawn(watch_queues(bus, metrics, queues, stop.clone()));
+        while !stop.is_cancelled() {
+            let (events, arriving) = mpsc::unbounded_channel::<Event>();
+            let notices = self.clone().notices(events.clone());
+            let (stop, abort, tasks) = (stop.clone(), abort.clone(), tasks.clone());
+            let desk = Desk::new(self.clone(), events, jobs.clone(), tasks, stop.clone(), abort);
+            let desk = tokio::spawn(desk.run(arriving, heard.clone(), taking.clone()));
+            let ended = tokio::select! {
+                ended = desk => ended,
+                never = notices => match never {},
+            };
+            if let Err(error) = ended {
+                taking.send_replace(false);
+                tracing::error!("taking jobs failed: {error}; beginning anew");
+                tokio::time::sleep(PAUSE).await;
             }
-        });
-        let desk = Desk::new(self.clone(), events, jobs.clone(), tasks, stop.clone(), abort);
-        desk.run(arriving, heard, taking).await;
+        }
+        self.draining.store(true, Ordering::Release);
         self.backend.close();
         jobs.close();
         loops.shutdown().await;
+    }
+
+    /// Tells the desk of queues.
+    async fn notices(self: Arc<Self>, events: mpsc::UnboundedSender<Event>) -> Infallible {
+        follow(self.services.bus.clone(), NOTICES, |notice| {
+            if let Some(queue) = notice.as_ref().and_then(queues::queue) {
+                drop(events.send(Event::Queue(queue)));
+            }
+        })
+        .await
     }
 
     /// Follows what is said of jobs; who is given back changes to true once all has been heard that was said before.
@@ -172,6 +198,13 @@ impl Worker {
                 let (mut wishes, mut budgets) = (wishes.subscribe(), budgets.subscribe());
                 wishes.wait_for(|all| *all).await.map(drop).ok();
                 budgets.wait_for(|all| *all).await.map(drop).ok();
+                // With it comes the time that it is.
+                let echo = async {
+                    while self.others.ahead().is_none() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                };
+                drop(tokio::time::timeout(ECHO, echo).await);
                 heard.send_replace(true);
             };
             let wished = follow(bus.clone(), WISHES, |wish| match wish {
@@ -179,7 +212,7 @@ impl Worker {
                 None => drop(wishes.send_replace(true)),
             });
             let used = follow(bus.clone(), budget::TOLD, |used| match used {
-                Some(used) => self.budget.heard(&used, now()),
+                Some(used) => self.budget.heard(&used, self.now()),
                 None => drop(budgets.send_replace(true)),
             });
             let reports =
@@ -190,6 +223,12 @@ impl Worker {
             }
         });
         told
+    }
+
+    /// By the clock of the bus, as far as it is known: nanoseconds since the epoch. The times of jobs are counted by it.
+    fn now(&self) -> u64 {
+        let ahead = self.others.ahead().filter(|ahead| ahead.abs() >= ALIKE);
+        now().saturating_add_signed(ahead.unwrap_or_default())
     }
 
     /// Tells the bus of all that is in hand, in time.
@@ -220,7 +259,7 @@ pub async fn prepare(bus: &Arc<dyn Bus>, config: &ExecutorConfig) -> Result<(), 
     Ok(())
 }
 
-/// Nanoseconds since the epoch.
+/// By our own clock.
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)

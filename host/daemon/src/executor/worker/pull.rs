@@ -89,21 +89,29 @@ impl Worker {
     /// Takes a job in hand, unless a copy of it is.
     fn taken(&self, delivery: Delivery) -> Option<Taken> {
         let delivery = Arc::new(delivery);
-        let Some(entry) = self.in_flight.enter(delivery.id().to_owned(), delivery.clone()) else {
+        let Some(entry) = self.in_flight.enter(delivery.stored.message.subject.clone(), delivery.clone())
+        else {
             tracing::debug!(event = delivery.id(), "delivered again while it is in hand");
             return None;
         };
         let message = &delivery.stored.message;
         let read = serde_json::from_slice::<QueuedJob>(&message.data).map_err(|error| error.to_string());
         let queued = read.and_then(|queued| match job::subject(&queued.id) {
-            Some(subject) if subject == message.subject && !queued.job.agents.is_empty() => Ok(queued),
-            Some(subject) if subject == message.subject => Err("it has no agent".to_owned()),
-            _ => Err(format!("its id {:?} belongs elsewhere than {:?}", queued.id, message.subject)),
+            Some(subject) if subject != message.subject => {
+                Err(format!("its id {:?} belongs elsewhere than {:?}", queued.id, message.subject))
+            }
+            Some(_) if job::owner(&queued.id) != Some(&queued.plugin) => {
+                Err(format!("its id {:?} is not of plugin {:?}", queued.id, queued.plugin))
+            }
+            Some(_) if queued.job.agents.is_empty() => Err("it has no agent".to_owned()),
+            Some(_) => Ok(queued),
+            None => Err(format!("{:?} can't be the id of a job", queued.id)),
         });
         let cost = queued.as_ref().map_or(0, |queued| {
             let answer = queued.job.sampling.max_tokens.map_or(ANSWER, u64::from);
             (queued.job.prompt.len() / BYTES) as u64 + answer
         });
-        Some(Taken { delivery, queued, cost, arrived: Instant::now(), entry })
+        let bytes = message.data.len();
+        Some(Taken { delivery, queued, cost, bytes, arrived: Instant::now(), entry })
     }
 }

@@ -1,12 +1,12 @@
 //! One job of one agent, from its delivery to its end.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use cofferdam_bus::{Delivery, Error, Message, Opened, Point};
 use cofferdam_sandbox::JobPhase;
 use tokio::time::Instant;
 
-use super::{Taken, Worker, end::later, now};
+use super::{Taken, Worker, end::later};
 use crate::{
     config,
     dispatch::hand_back,
@@ -26,9 +26,10 @@ use crate::{
 
 /// Where a job says 0.
 const MAX_TRIES: u32 = 3;
-const TIMEOUT_SECONDS: u64 = 300;
 /// So long a backend may take to notice that its work is not wanted any more.
 const GRACE: Duration = Duration::from_millis(250);
+/// A job that waits for another hour's tokens is looked at so often.
+const BUDGET_LOOKS: Duration = Duration::from_secs(30);
 const SECOND: u64 = 1_000_000_000;
 /// By so much the clocks of a bus's servers may differ.
 const CLOCKS: u64 = 5 * SECOND;
@@ -41,25 +42,27 @@ struct Times {
 }
 
 impl Times {
-    fn of(queued: &QueuedJob, delivery: &Delivery) -> Self {
+    fn of(queued: &QueuedJob, delivery: &Delivery, started: u64) -> Self {
         let submitted = queued.parent.as_ref().map_or(delivery.stored.timestamp, |parent| parent.submitted);
-        let seconds = match queued.job.timeout_seconds {
-            0 => TIMEOUT_SECONDS,
-            seconds => u64::from(seconds),
-        };
-        Self { submitted, deadline: submitted.saturating_add(seconds.saturating_mul(SECOND)), started: now() }
+        let seconds = job::patience(&queued.job).as_secs();
+        Self { submitted, deadline: submitted.saturating_add(seconds.saturating_mul(SECOND)), started }
     }
 
-    fn left(&self) -> Duration {
-        Duration::from_nanos(self.deadline.saturating_sub(now()))
+    fn left(&self, now: u64) -> Duration {
+        Duration::from_nanos(self.deadline.saturating_sub(now))
     }
 
     fn over(&self) -> Failed {
         let waited = Duration::from_nanos(self.started.saturating_sub(self.submitted)).as_secs_f64();
         let all = Duration::from_nanos(self.deadline - self.submitted).as_secs();
         let how = match self.started >= self.deadline {
-            true => format!("it waited {waited:.1} s in its queue"),
-            false => format!("it waited {waited:.1} s in its queue, and was not answered in the rest"),
+            true => format!(
+                "it waited {waited:.1} s in its queue; give it more (timeout_seconds), or its model more places"
+            ),
+            false => format!(
+                "it waited {waited:.1} s in its queue, and was not answered in the rest; give it more (timeout_seconds), or ask for \
+                 less (max_tokens)"
+            ),
         };
         Failed::new("timeout", format!("the job's time of {all} s from its submission is over: {how}"))
     }
@@ -113,7 +116,7 @@ impl Worker {
                 return 0;
             }
         }
-        let times = Times::of(queued, delivery);
+        let times = Times::of(queued, delivery, self.now());
         let attempt = self.tries.of(&queued.id);
         let trace = TraceContext::of_event(&delivery.stored.message.headers, &queued.id, attempt).header();
         let model = self.model(queued);
@@ -134,7 +137,7 @@ impl Worker {
         if !matches!(self.config.backend, config::Backend::Fleet { .. }) {
             let parts = split::parts(queued, times.submitted, &self.config.model);
             if !parts.is_empty() {
-                match split::put(&self.services.queues, &parts).await {
+                match split::put(&self.services.queues, &parts, &trace).await {
                     Ok(ids) => self.end(delivery, &snapshot, &case, case.split(ids), &trace).await,
                     Err(error) => later(delivery, &error.to_string()).await,
                 }
@@ -144,7 +147,7 @@ impl Worker {
         let attending = self.wishes.attend(queued);
         let (turn, also) =
             self.turn(delivery, queued, &model, &times, &attending, attempt, &trace, served).await;
-        let ended = now();
+        let ended = self.now();
         case.record.ended = ended;
         case.duration_ms = ended.saturating_sub(times.started) / 1_000_000;
         case.task_results = case.task_results && self.takes_results(queued).await;
@@ -152,7 +155,8 @@ impl Worker {
             Turn::Ends(Ok(answered)) => {
                 let (model, tokens, ms) = (&answered.model, answered.tokens_out, case.duration_ms);
                 tracing::info!(job = queued.id, task_id = queued.job.task_id, model, tokens, ms, "answered");
-                let used = if answered.cached { 0 } else { answered.tokens_in + answered.tokens_out };
+                let used =
+                    if answered.cached { 0 } else { answered.tokens_in.saturating_add(answered.tokens_out) };
                 (case.answered(agent(queued), answered, also), used)
             }
             Turn::Ends(Err(failed)) => {
@@ -162,13 +166,13 @@ impl Worker {
                     CANCELLED => tracing::info!(job, task_id, "cancelled: {error}"),
                     _ => tracing::error!(job, task_id, kind, "the job failed: {error}"),
                 }
-                let used = failed.tokens_in + failed.tokens_out;
+                let used = failed.tokens_in.saturating_add(failed.tokens_out);
                 (case.failed(failed, also), used)
             }
             Turn::Accepted { execution_id } => (case.accepted(execution_id), 0),
             Turn::Waits { why, pause } => {
                 tracing::warn!(event = delivery.id(), deliveries = delivery.count, "the job waits: {why}");
-                hand_back(delivery, Some(pause)).await;
+                hand_back(delivery, Some(pause).filter(|pause| !pause.is_zero())).await;
                 return 0;
             }
         };
@@ -182,15 +186,24 @@ impl Worker {
         let Ok(queued) = &taken.queued else { return true };
         let splits =
             queued.job.agents.len() > 1 && !matches!(self.config.backend, config::Backend::Fleet { .. });
-        splits || self.wishes.concern(queued) || Times::of(queued, &taken.delivery).left().is_zero()
+        let now = self.now();
+        splits || self.wishes.concern(queued) || Times::of(queued, &taken.delivery, now).left(now).is_zero()
     }
 
     /// A durable that is younger than the job may hand it out for the second time.
-    async fn has_ended_before(&self, delivery: &Delivery, queued: &QueuedJob) -> Result<bool, Error> {
+    pub(super) async fn has_ended_before(
+        &self,
+        delivery: &Delivery,
+        queued: &QueuedJob,
+    ) -> Result<bool, Error> {
         if delivery.origin.durable_created + CLOCKS <= delivery.stored.timestamp {
             return Ok(false);
         }
-        Ok(status::record(&self.services.bus, &queued.id).await?.is_some())
+        match status::record(&self.services.bus, &queued.id).await {
+            // There is one.
+            Err(Error::Unreadable { .. }) => Ok(true),
+            found => Ok(found?.is_some()),
+        }
     }
 
     /// What is to become of the job, and what is stored beside that.
@@ -210,22 +223,24 @@ impl Worker {
         if attending.token.is_cancelled() {
             return fails(cancelled());
         }
-        if times.left().is_zero() {
+        if times.left(self.now()).is_zero() {
             return fails(times.over());
         }
         if !served {
             return fails(self.unknown(model));
         }
-        match self.budget.verdict(&queued.plugin, now(), times.deadline) {
+        match self.budget.verdict(&queued.plugin, self.now(), times.deadline) {
             Verdict::Fine => {}
             Verdict::In(pause) => {
                 let why = format!("plugin {:?} has used up its tokens of this hour", queued.plugin);
-                return (Turn::Waits { why, pause }, Vec::new());
+                // It comes again sooner than that: somebody may cancel it meanwhile.
+                return (Turn::Waits { why, pause: pause.min(BUDGET_LOOKS) }, Vec::new());
             }
             Verdict::Never { used, budget } => {
                 let error = format!(
-                    "plugin {:?} has used {used} of its {budget} tokens of this hour, and the job's time ends before the next",
-                    queued.plugin
+                    "plugin {:?} has used {used} of its {budget} tokens of this hour, and the job's time ends before the \
+                     next; raise tokens-per-hour in [executor.plugins.{}], or give the job more time",
+                    queued.plugin, queued.plugin
                 );
                 return fails(Failed::new("budget_exhausted", error));
             }
@@ -233,7 +248,7 @@ impl Worker {
         let prompt = match self.prompt(queued).await {
             Ok(Some(prompt)) => prompt,
             Ok(None) => {
-                let error = "the job that it is a part of, and has its prompt from, is not kept any more";
+                let error = "the job that it is a part of, and has its prompt from, is not kept any more; submit it again";
                 return fails(Failed::new("gone", error));
             }
             Err(error) => return (Turn::Waits { why: error.to_string(), pause: super::PAUSE }, Vec::new()),
@@ -243,7 +258,7 @@ impl Worker {
         let waited = Duration::from_nanos(times.started.saturating_sub(times.submitted));
         let label = metrics.model(model);
         metrics.waited.with_label_values(&[label]).observe(waited.as_secs_f64());
-        if self.others.worked(&queued.id, &self.name) {
+        if self.others.worked(&queued.id) {
             metrics.taken_over.with_label_values(&[label]).inc();
         }
         let _running = Gauge::up(metrics.running.with_label_values(&[label]));
@@ -253,7 +268,7 @@ impl Worker {
             agent: agent(queued),
             model,
             attempt: attempt.max(delivery.count),
-            deadline: Instant::now() + times.left(),
+            deadline: Instant::now() + times.left(self.now()),
             trace,
             cancelled: attending.token.clone(),
         };
@@ -285,11 +300,16 @@ impl Worker {
             Some(Worked::Failed(failed)) if wished => Turn::Ends(Err(Failed {
                 tokens_in: failed.tokens_in,
                 tokens_out: failed.tokens_out,
+                told: failed.told,
                 ..cancelled()
             })),
             Some(Worked::Failed(failed)) => Turn::Ends(Err(failed)),
             Some(Worked::Later { .. }) | None if wished => Turn::Ends(Err(cancelled())),
             None => Turn::Ends(Err(times.over())),
+            // It never came to be tried.
+            Some(Worked::Later { .. }) if self.draining.load(Ordering::Acquire) => {
+                Turn::Waits { why: "the worker stops".to_owned(), pause: Duration::ZERO }
+            }
             Some(Worked::Later { error, kind, after }) => {
                 self.again(task.queued, times, attempt, error, kind, after)
             }
@@ -311,7 +331,7 @@ impl Worker {
         if attempt >= tries {
             return Turn::Ends(Err(Failed::new(kind, error)));
         }
-        if pause >= times.left() {
+        if pause >= times.left(self.now()) {
             let error = format!("{error}; the job's time is over before it could be tried again");
             return Turn::Ends(Err(Failed::new(kind, error)));
         }
@@ -366,8 +386,21 @@ impl Worker {
         takes
     }
 
+    /// While the bus is out of reach, it waits: what is not known is not left out.
     async fn stores(&self, subject: &str) -> bool {
-        matches!(self.services.bus.stores(subject).await, Ok(true))
+        loop {
+            match self.services.bus.stores(subject).await {
+                Ok(stores) => return stores,
+                Err(Error::Unavailable(error)) => {
+                    tracing::debug!(subject, "whether a stream takes it is asked again: {error}");
+                    tokio::time::sleep(super::PAUSE).await;
+                }
+                Err(error) => {
+                    tracing::warn!(subject, "no stream can take it: {error}");
+                    return false;
+                }
+            }
+        }
     }
 }
 

@@ -112,6 +112,30 @@ mod tests {
     }
 
     #[test]
+    fn the_longest_prompt_is_planned_for_at_once() {
+        const LONGEST: usize = 256 << 10;
+        for (what, head, body) in [
+            ("bullets", "Tasks: 1 to 100\nAcceptance criteria:\n", "- a\n"),
+            ("placeholders", "Acceptance criteria:\n- ", "{} "),
+            ("one line", "Description: ", "x"),
+            ("sentences", "Description: ", "a b c."),
+            ("words", "Title: ", "word task 1 "),
+            ("roles", "Roles: ", "QA,"),
+            ("escapes", "Acceptance criteria:\n- ", "\u{1}"),
+            ("labels", "", "a:b\n"),
+        ] {
+            let prompt = format!("{head}{}", body.repeat((LONGEST - head.len()) / body.len()));
+            for (format, messy) in [(Format::Text, 0), (Format::Text, 100), (Format::Json, 0)] {
+                let began = std::time::Instant::now();
+                let text = text(3, messy, &format, &prompt);
+                let took = began.elapsed();
+                assert!(text.len() < 8 * LONGEST, "{what}: {} bytes", text.len());
+                assert!(took < std::time::Duration::from_secs(5), "{what}: {took:?}");
+            }
+        }
+    }
+
+    #[test]
     fn json_is_answered_with_json_that_says_who_it_is() {
         let value: Value = serde_json::from_str(&text(0, 100, &Format::Json, PROMPT)).unwrap();
         assert_eq!(value["tasks"].as_array().map(Vec::len), Some(4), "{value}");

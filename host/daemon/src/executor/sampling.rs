@@ -1,9 +1,10 @@
-//! How a model is to answer, as a guest may ask for it.
+//! How a model is to answer, whoever asks for it.
 
 use cofferdam_sandbox::{ExecutorError, Format, Sampling};
 use serde_json::Value;
 
-use crate::{executor::limits::within, observe::text};
+use super::limits::within;
+use crate::observe::text;
 
 /// More no endpoint takes.
 const MAX_STOPS: usize = 4;
@@ -11,7 +12,7 @@ const MAX_STOP: usize = 256;
 const MAX_SCHEMA: usize = 32 << 10;
 const MAX_SCHEMA_NAME: usize = 64;
 
-pub(super) fn check(sampling: &Sampling) -> Result<(), ExecutorError> {
+pub(crate) fn check(sampling: &Sampling) -> Result<(), ExecutorError> {
     // Not a number is in no range.
     if let Some(temperature) = sampling.temperature.filter(|t| !(0.0..=2.0).contains(t)) {
         return invalid(format!("temperature is {temperature}; it has to be from 0 to 2"));
