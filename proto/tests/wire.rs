@@ -206,6 +206,7 @@ fn the_descriptor_set_names_every_service() {
         services,
         [
             "cofferdam.admin.v1.DeadLetters",
+            "cofferdam.admin.v1.Jobs",
             "cofferdam.bus.v1.BusService",
             "fleet.context.v1.ContextService",
             "fleet.orchestrator.v1.OrchestratorService",
