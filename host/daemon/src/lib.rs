@@ -6,6 +6,7 @@ pub mod app;
 pub mod capabilities;
 pub mod cli;
 pub mod client;
+mod clock;
 pub mod commands;
 pub mod config;
 pub mod dispatch;

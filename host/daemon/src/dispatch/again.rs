@@ -1,10 +1,11 @@
 //! Another attempt: the change whose only effect is a timer, which brings the event to its plugin's inbox.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use cofferdam_bus::{Change, Timer};
 
 use super::{Work, inbox, inbox::Envelope};
+use crate::clock::now;
 
 /// What happened to an event before the delivery at hand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -45,11 +46,6 @@ impl Times {
         self.last_failed = now;
         self
     }
-}
-
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The attempt after this one, after a pause.

@@ -11,11 +11,12 @@ use serde_json::{Value, json};
 
 use super::{
     Work,
-    again::{Times, now},
+    again::Times,
     inbox::Envelope,
     outcome::{Failed, Outcome},
 };
 use crate::{
+    clock::now,
     fault::Fault,
     observe::{text, trace::TraceContext},
 };

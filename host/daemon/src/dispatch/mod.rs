@@ -42,7 +42,7 @@ pub use settle::Finished;
 pub(crate) use settle::hand_back;
 pub use subscribe::Subscriber;
 
-use crate::{capabilities::Services, config::DispatchConfig, letters, plugins::Plugin};
+use crate::{capabilities::Services, clock, config::DispatchConfig, letters, plugins::Plugin};
 
 /// Runs repeated because another host changed the cell, before the event is handed back.
 const CONFLICT_RUNS: u32 = 5;
@@ -80,7 +80,7 @@ async fn dispatch<'a>(
     // What it is told in its config, but no longer than any run of the plugin may last.
     let wall = subscription.deadline.map_or(plugin.limits.wall, |deadline| deadline.min(plugin.limits.wall));
     let limits = Limits { wall, ..plugin.limits.clone() };
-    let times = endings.times(id).unwrap_or(decoded.past.times).seen(again::now());
+    let times = endings.times(id).unwrap_or(decoded.past.times).seen(clock::now());
     let attempt = 1 + decoded.past.failed + endings.failures(id);
     let work = Work { dispatch, plugin, limits, delivery, decoded, held, attempt, times };
     let outcome = work.run(permits, solo).await;
@@ -89,7 +89,7 @@ async fn dispatch<'a>(
         plugin: work.plugin,
         order_key: decoded.order_key.as_deref(),
         attempt,
-        times: times.failed(again::now()),
+        times: times.failed(clock::now()),
         took: began.elapsed(),
         outcome,
     }

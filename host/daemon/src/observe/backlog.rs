@@ -1,10 +1,6 @@
 //! Pressure: how far behind each durable is, told before its stream discards what nobody has handled, and when it has.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use cofferdam_bus::{Backlog, Bus, Discarded, Error, Limit, Origin};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
@@ -12,6 +8,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::metrics::Metrics;
+use crate::clock::now;
 
 /// Between two looks. A look is three or four requests for each durable; at 400 events/s that nobody handles, the smallest
 /// of the fleet's streams (10,000 messages) goes from the warning to its end in five seconds.
@@ -239,11 +236,6 @@ fn limits(limit: Limit, backlog: &Backlog, now: u64) -> (String, &'static str) {
             (format!("the oldest is {old} old, of {most}"), "age")
         }
     }
-}
-
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

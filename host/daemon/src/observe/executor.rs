@@ -3,7 +3,7 @@
 use std::{
     collections::HashSet,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use cofferdam_bus::{Backlog, Bus, Error, Origin};
@@ -15,7 +15,10 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::{endpoints::Endpoints, metrics::Metrics};
-use crate::executor::job::{self, Queue};
+use crate::{
+    clock::now,
+    executor::job::{self, Queue},
+};
 
 /// Between two looks at the queues; a look is three or four requests for each.
 const EVERY: Duration = Duration::from_secs(5);
@@ -189,11 +192,6 @@ pub async fn watch(bus: Arc<dyn Bus>, metrics: Arc<Metrics>, queues: Queues, sto
             }
         }
     }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -1,3 +1,5 @@
+//! What `[executor]` becomes, and what faults in it are told.
+
 use std::{path::PathBuf, time::Duration};
 
 use super::{super::*, *};

@@ -6,8 +6,11 @@ use cofferdam_bus::{Message, Publish};
 use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Worker, now};
-use crate::executor::report::{self, AT_LEAST, AT_MOST, Model, Report};
+use super::Worker;
+use crate::{
+    clock::now,
+    executor::report::{self, AT_LEAST, AT_MOST, Model, Report},
+};
 
 /// Of the last words, when the bus is slow.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -30,7 +30,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use cofferdam_bus::{Bus, Delivery, Error, Origin};
@@ -53,6 +53,7 @@ use super::{
 };
 use crate::{
     capabilities::Services,
+    clock::now,
     config::{self, ExecutorConfig},
     observe::{executor::watch as watch_queues, trace::hex},
 };
@@ -257,12 +258,6 @@ pub async fn prepare(bus: &Arc<dyn Bus>, config: &ExecutorConfig) -> Result<(), 
         }
     }
     Ok(())
-}
-
-/// By our own clock.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The name of this host, as far as it can be part of a subject.
