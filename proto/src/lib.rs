@@ -65,6 +65,14 @@ package!(
     admin::v1, "cofferdam.admin.v1"
 );
 package!(
+    /// What judges the proposals of a council.
+    council::v1, "cofferdam.council.v1"
+);
+package!(
+    /// How the tasks of the queue stand.
+    queue::v1, "cofferdam.queue.v1"
+);
+package!(
     /// What the tests' guest that serves is asked for.
     fixtures::v1, "cofferdam.fixtures.v1"
 );

@@ -10,11 +10,13 @@ use std::{
 
 use prost::Message as _;
 
-const PROTOS: [&str; 11] = [
+const PROTOS: [&str; 13] = [
     "cofferdam/admin/v1/dead_letters.proto",
     "cofferdam/admin/v1/jobs.proto",
     "cofferdam/bus/v1/bus.proto",
+    "cofferdam/council/v1/scoring.proto",
     "cofferdam/fixtures/v1/ledger.proto",
+    "cofferdam/queue/v1/queue.proto",
     "fleet/context/v1/context.proto",
     "fleet/orchestrator/v1/orchestrator.proto",
     "fleet/planning/v2/planning.proto",
@@ -54,6 +56,11 @@ fn generate() -> BTreeMap<String, Vec<u8>> {
         .unwrap();
 
     let mut generated: BTreeMap<String, Vec<u8>> = read(out.path());
+    // The generator takes packages for modules within each other; here each is one below the crate.
+    for code in generated.values_mut() {
+        let text = String::from_utf8(std::mem::take(code)).unwrap();
+        *code = text.replace("super::super::super::fleet::", "crate::").into_bytes();
+    }
     // Comments are in the .proto files; reflection does without them.
     let mut lean = files;
     for file in &mut lean.file {

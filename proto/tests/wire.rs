@@ -208,6 +208,8 @@ fn the_descriptor_set_names_every_service() {
             "cofferdam.admin.v1.DeadLetters",
             "cofferdam.admin.v1.Jobs",
             "cofferdam.bus.v1.BusService",
+            "cofferdam.council.v1.ScoringService",
+            "cofferdam.queue.v1.TaskQueueService",
             "fleet.context.v1.ContextService",
             "fleet.orchestrator.v1.OrchestratorService",
             "fleet.planning.v2.PlanningService",

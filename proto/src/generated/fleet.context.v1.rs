@@ -43,6 +43,47 @@ pub struct PromptBlocks {
     #[prost(string, tag = "3")]
     pub tools: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct UpdateContextRequest {
+    #[prost(string, tag = "1")]
+    pub story_id: ::prost::alloc::string::String,
+    /// Who or what made the changes.
+    #[prost(string, tag = "2")]
+    pub task_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub role: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "4")]
+    pub changes: ::prost::alloc::vec::Vec<ContextChange>,
+    /// ISO 8601.
+    #[prost(string, tag = "5")]
+    pub timestamp: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ContextChange {
+    /// CREATE, UPDATE or DELETE.
+    #[prost(string, tag = "1")]
+    pub operation: ::prost::alloc::string::String,
+    /// DECISION, SUBTASK, MILESTONE and so on.
+    #[prost(string, tag = "2")]
+    pub entity_type: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub entity_id: ::prost::alloc::string::String,
+    /// JSON.
+    #[prost(string, tag = "4")]
+    pub payload: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct UpdateContextResponse {
+    /// Of the story's context, after the changes.
+    #[prost(int32, tag = "1")]
+    pub version: i32,
+    #[prost(string, tag = "2")]
+    pub hash: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub warnings: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
 /// Generated client implementations.
 #[cfg(feature = "client")]
 pub mod context_service_client {
@@ -162,6 +203,33 @@ pub mod context_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Records what an agent, or a council, changed or decided.
+        pub async fn update_context(
+            &mut self,
+            request: impl tonic::IntoRequest<super::UpdateContextRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateContextResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleet.context.v1.ContextService/UpdateContext",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new("fleet.context.v1.ContextService", "UpdateContext"),
+                );
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -184,6 +252,14 @@ pub mod context_service_server {
             request: tonic::Request<super::GetContextRequest>,
         ) -> std::result::Result<
             tonic::Response<super::GetContextResponse>,
+            tonic::Status,
+        >;
+        /// Records what an agent, or a council, changed or decided.
+        async fn update_context(
+            &self,
+            request: tonic::Request<super::UpdateContextRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::UpdateContextResponse>,
             tonic::Status,
         >;
     }
@@ -293,6 +369,51 @@ pub mod context_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetContextSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleet.context.v1.ContextService/UpdateContext" => {
+                    #[allow(non_camel_case_types)]
+                    struct UpdateContextSvc<T: ContextService>(pub Arc<T>);
+                    impl<
+                        T: ContextService,
+                    > tonic::server::UnaryService<super::UpdateContextRequest>
+                    for UpdateContextSvc<T> {
+                        type Response = super::UpdateContextResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::UpdateContextRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as ContextService>::update_context(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = UpdateContextSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -308,17 +308,51 @@ pub struct AgentInfo {
     #[prost(string, tag = "3")]
     pub status: ::prost::alloc::string::String,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteCouncilRequest {
+    #[prost(string, tag = "1")]
+    pub role: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DeleteCouncilResponse {
+    #[prost(bool, tag = "1")]
+    pub success: bool,
+    #[prost(string, tag = "2")]
+    pub message: ::prost::alloc::string::String,
+    #[prost(int32, tag = "3")]
+    pub agents_removed: i32,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetStatusRequest {
     #[prost(bool, tag = "1")]
     pub include_stats: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct GetStatusResponse {
     #[prost(string, tag = "1")]
     pub status: ::prost::alloc::string::String,
     #[prost(int64, tag = "2")]
     pub uptime_seconds: i64,
+    /// Only if they were asked for.
+    #[prost(message, optional, tag = "3")]
+    pub stats: ::core::option::Option<OrchestratorStats>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct OrchestratorStats {
+    #[prost(int64, tag = "1")]
+    pub total_deliberations: i64,
+    #[prost(int64, tag = "2")]
+    pub total_orchestrations: i64,
+    #[prost(double, tag = "3")]
+    pub avg_deliberation_time_ms: f64,
+    #[prost(int64, tag = "4")]
+    pub active_councils: i64,
+    /// Agents of each role.
+    #[prost(btree_map = "string, int64", tag = "5")]
+    pub role_counts: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        i64,
+    >,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -598,6 +632,36 @@ pub mod orchestrator_service_client {
                 );
             self.inner.unary(req, path, codec).await
         }
+        /// Takes back a council that was created; one that the configuration names stays.
+        pub async fn delete_council(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DeleteCouncilRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteCouncilResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fleet.orchestrator.v1.OrchestratorService/DeleteCouncil",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(
+                    GrpcMethod::new(
+                        "fleet.orchestrator.v1.OrchestratorService",
+                        "DeleteCouncil",
+                    ),
+                );
+            self.inner.unary(req, path, codec).await
+        }
         pub async fn get_status(
             &mut self,
             request: impl tonic::IntoRequest<super::GetStatusRequest>,
@@ -679,6 +743,14 @@ pub mod orchestrator_service_server {
             request: tonic::Request<super::ListCouncilsRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListCouncilsResponse>,
+            tonic::Status,
+        >;
+        /// Takes back a council that was created; one that the configuration names stays.
+        async fn delete_council(
+            &self,
+            request: tonic::Request<super::DeleteCouncilRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::DeleteCouncilResponse>,
             tonic::Status,
         >;
         async fn get_status(
@@ -983,6 +1055,52 @@ pub mod orchestrator_service_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListCouncilsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fleet.orchestrator.v1.OrchestratorService/DeleteCouncil" => {
+                    #[allow(non_camel_case_types)]
+                    struct DeleteCouncilSvc<T: OrchestratorService>(pub Arc<T>);
+                    impl<
+                        T: OrchestratorService,
+                    > tonic::server::UnaryService<super::DeleteCouncilRequest>
+                    for DeleteCouncilSvc<T> {
+                        type Response = super::DeleteCouncilResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DeleteCouncilRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as OrchestratorService>::delete_council(&inner, request)
+                                    .await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DeleteCouncilSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{DERIVE_PREFIX, Incoming, Record};
+use super::{DERIVE_PREFIX, Incoming, Record, lenient};
 
 /// `agent.response.completed` or `agent.response.failed`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,12 @@ pub struct AgentResponse {
     pub story_id: Option<String>,
     pub deliberation_id: Option<String>,
     pub agent_id: Option<String>,
+    pub role: Option<String>,
+    /// How many agents were asked, the same question.
+    pub num_agents: u32,
+    pub duration_ms: i64,
+    /// True if nobody says otherwise.
+    pub checks_passed: bool,
     /// Which attempt and opening of the derivation the job belonged to, where its metadata came back.
     pub attempt: Option<u32>,
     pub run: Option<u32>,
@@ -56,6 +62,18 @@ impl AgentResponse {
                 "constraints.metadata.deliberation_id",
             ]),
             agent_id: message.text(&["agent_id"]),
+            role: message.text(&["role", "proposal.author_role", "constraints.role"]),
+            num_agents: number(&["num_agents", "constraints.metadata.num_agents", "metadata.num_agents"])
+                .filter(|agents| *agents > 0)
+                .unwrap_or(1),
+            duration_ms: ["output.duration_ms", "duration_ms"]
+                .iter()
+                .find_map(|path| message.int(path))
+                .unwrap_or_default(),
+            checks_passed: ["output.checks_passed", "checks_passed"]
+                .iter()
+                .find_map(|path| message.at(path).and_then(lenient::flag))
+                .unwrap_or(true),
             attempt: number(&["constraints.metadata.attempt", "metadata.attempt", "attempt"]),
             run: number(&["constraints.metadata.run", "metadata.run"]),
             answer: if message.subject() == Self::FAILED {

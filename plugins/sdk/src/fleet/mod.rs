@@ -10,6 +10,7 @@ mod digest;
 mod envelope;
 mod incoming;
 pub mod lenient;
+mod orchestration;
 mod record;
 mod role;
 mod seen;
@@ -23,6 +24,10 @@ pub use agent::{AgentAnswer, AgentResponse};
 pub use derivation::{DerivationCompleted, DerivationFailed, DerivationRequested, PlanApproved};
 pub use envelope::{Cause, Outgoing, Writer};
 pub use incoming::{Envelope, Incoming, Malformed};
+pub use orchestration::{
+    ContextUpdated, Decision, DeliberationCompleted, OrchestratedPlanApproved, OrchestratedTaskCompleted,
+    OrchestratedTaskFailed, PhaseChanged, QueueConstraints, QueueDeliberated, QueueReady, Snapshot, TaskDispatched,
+};
 pub use record::{Attempt, Outcome, Record, RecordStatus, Timer};
 pub use role::{Role, requested_roles};
 pub use seen::Seen;

@@ -131,6 +131,25 @@ impl TaskAssigned {
             timestamp: Timestamp::now(),
         }
     }
+
+    /// By whichever of the keys the fleet's versions write. Names are as they were written.
+    pub fn read(message: &Incoming) -> Result<Self, Malformed> {
+        let text = |paths: &[&str]| message.text(paths).unwrap_or_default();
+        let role = message.required(&["assigned_to_role", "role"])?;
+        let label = text(&["required_action", "action"]);
+        Ok(Self {
+            task_id: message.required(&["task_id"])?,
+            story_id: text(&["story_id"]),
+            assigned_to_role: role.clone(),
+            role,
+            action: label.clone(),
+            required_action: label,
+            action_required: text(&["action_required"]),
+            current_state: text(&["current_state"]),
+            feedback: message.text(&["feedback"]),
+            timestamp: message.time("timestamp"),
+        })
+    }
 }
 
 impl Outgoing for TaskAssigned {
