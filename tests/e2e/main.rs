@@ -1,6 +1,7 @@
 //! End-to-end tests.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod agents;
 mod answers;
 mod bad_input;
 mod both;
@@ -8,7 +9,9 @@ mod bus;
 mod calls;
 mod cells;
 mod check;
+mod context;
 mod contract;
+mod council;
 mod derivation;
 mod dlq;
 mod executor;
@@ -35,6 +38,7 @@ mod schedule;
 mod serving;
 mod start;
 mod story;
+mod task_queue;
 mod way_in;
 mod worker_process;
 mod workflow;

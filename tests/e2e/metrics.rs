@@ -8,6 +8,7 @@ use fleet_proto::workflow::v1::{
 use harness::{
     counting::{self, Counting, Reply},
     fleet::Fleet,
+    metrics::counts,
     pipeline::pipeline,
     planning::{Planning, SERVICE},
     plugin::Plugin,
@@ -56,6 +57,48 @@ fn declared(plugins: &[&str]) -> BTreeSet<String> {
     names
 }
 
+/// Sets `waiting` for each queue, and counts itself in `seen`.
+fn gauges() -> Plugin {
+    Plugin::fixture("gauge")
+        .on("test.gauge", "order-key = [\"/key\"]")
+        .state("gauge")
+        .metric("waiting", "kind = \"gauge\"\nhelp = \"How many wait.\"\nlabels = [\"queue\"]")
+        .metric("seen", "kind = \"counter\"")
+        .reports_to("test.seen")
+}
+
+#[tokio::test]
+async fn a_gauge_tells_what_the_last_settled_event_set() {
+    let world = World::start().await;
+    let daemon = world.setup().plugin(gauges()).start().await;
+    assert!(!daemon.health("/metrics").await.1.contains("\nwaiting"), "nobody has set it");
+    let waiting = |scrape: &harness::metrics::Scrape| scrape.counts("waiting", &["queue"]);
+    let went = async |event: Value, seen: f64| {
+        world.publish("test.gauge", event).await;
+        wait_for("the event to be settled", async || {
+            let scrape = daemon.scrape().await;
+            (scrape.sum("seen", &[]) == seen).then_some(scrape)
+        })
+        .await
+    };
+    // Of several values of a series the last counts; one that is no number is passed over.
+    let sets = json!([["a", 7], ["b", 2], ["a", 5], ["a", "none"]]);
+    let scrape = went(json!({ "key": "k", "sets": sets }), 1.0).await;
+    assert_eq!(waiting(&scrape), counts([("a", 5), ("b", 2)]));
+    let set_at = scrape.sum("cofferdam_gauge_set_timestamp_seconds", &[("metric", "waiting")]);
+    assert!(set_at > 1.7e9, "{set_at}");
+    let stored = world.wait_stored("test.seen", 1).await;
+    assert_eq!(stored[0].json()["undeclared"], true, "a counter is no gauge");
+
+    // What such a run counts stays; what it says of how things are does not.
+    let scrape = went(json!({ "key": "k", "sets": [["a", 100]], "end": "reject" }), 2.0).await;
+    assert_eq!(waiting(&scrape), counts([("a", 5), ("b", 2)]));
+    let scrape = went(json!({ "key": "k", "sets": [["a", 0]] }), 3.0).await;
+    assert_eq!(waiting(&scrape), counts([("a", 0), ("b", 2)]));
+    let (_, text) = daemon.health("/metrics").await;
+    assert!(text.contains("# HELP waiting How many wait.\n# TYPE waiting gauge\n"), "{text}");
+}
+
 #[tokio::test]
 async fn every_metric_moves() {
     let bundled = ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"];
@@ -79,6 +122,7 @@ async fn every_metric_moves() {
         .reports_to("test.called");
     let setup = pipeline(&world, &fleet)
         .plugin(slow)
+        .plugin(gauges())
         .plugin(Plugin::fixture("log-flood").on("test.flood", "").reports_to("test.flooded"))
         .plugin(Plugin::fixture("reject").on("test.reject", "").reports_to("test.seen"))
         .plugin(
@@ -123,6 +167,7 @@ async fn every_metric_moves() {
     world.publish("planning.plan.approved", json!({ "plan_id": "nobody" })).await;
     let call = json!({ "upstream": "counting", "method": once });
     world.publish("test.call", json!({ "calls": [call], "retries": 1 })).await;
+    world.publish("test.gauge", json!({ "key": "k", "sets": [["a", 1]] })).await;
     for subject in ["test.flood", "test.reject", "test.echo"] {
         world.publish(subject, "{}").await;
     }

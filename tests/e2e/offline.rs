@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleet_proto::bus::v1::StoredMessage;
 use harness::{
-    daemon::Daemon, pipeline::derivation_on, planning::Planning, setup::Setup, wait::wait_for, way_in::body,
+    daemon::Daemon, pipeline::derivation_on, planning::Planning, plugin::Plugin, setup::Setup,
+    wait::wait_for, way_in::body,
 };
 use serde_json::{Value, json};
 
@@ -94,4 +95,76 @@ async fn messy_answers_become_tasks_or_a_named_rejection_and_every_derivation_en
         assert!(shows(part), "no answer with {part:?}");
     }
     assert!(kinds.contains_key("no_tasks") || kinds.contains_key("truncated_json"), "{kinds:?}");
+}
+
+const ASKED: &str = "cofferdam.asked";
+const TOLD: &str = "cofferdam.told";
+
+/// A daemon with a plugin that asks models, which the stand-in answers.
+async fn asking(messy: u32) -> Daemon {
+    let asker = Plugin::fixture("infer").on(ASKED, "").may("executor", &["default"]).reports_to(TOLD);
+    Setup::local()
+        .with("executor.backend", "offline")
+        .with("executor.offline.messy", messy)
+        .plugin(asker)
+        .start()
+        .await
+}
+
+/// What three members of a council, each with its own words of the system, answer to this prompt.
+async fn council(daemon: &Daemon, prompt: &str, turn: usize) -> Vec<String> {
+    let member = |n| json!({ "prompt": prompt, "system": format!("You are member {n}."), "seed": n });
+    daemon.publish(ASKED, json!({ "ask": [member(1), member(2), member(3)] })).await;
+    let told = daemon.wait_stored(TOLD, turn).await;
+    let answers = body(&told[turn - 1])["answers"].clone();
+    let answers = answers.as_array().expect("answers").iter();
+    answers.map(|answer| answer["text"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned()).collect()
+}
+
+const TASK: &str = "TASK: T-7\nROLE: DEV\n--- task ---\nKeep the cart for a day. It outlives a restart of the shop\n--- end ---\n\
+    REQUIREMENTS:\n- must mention: session store\n- must not mention: Redis\n";
+
+#[tokio::test]
+async fn members_of_a_council_propose_review_and_revise() {
+    let mut daemon = asking(0).await;
+    let proposals = council(&daemon, &format!("Wanted: a proposal\n{TASK}"), 1).await;
+    assert_eq!(proposals.iter().collect::<BTreeSet<_>>().len(), 3, "they differ: {proposals:?}");
+    for proposal in &proposals {
+        for part in [
+            "# Keep the cart for a day (T-7)",
+            "It outlives a restart",
+            "session store",
+            "rule-based stand-in",
+        ] {
+            assert!(proposal.contains(part), "{part}: {proposal}");
+        }
+        assert!(!proposal.contains("TODO") && !proposal.to_lowercase().contains("redis"), "{proposal}");
+    }
+    let proposed = format!("{TASK}--- proposal ---\n{}--- end ---\n", proposals[0]);
+    let reviews = council(&daemon, &format!("Wanted: a review\n{proposed}"), 2).await;
+    assert!(reviews.iter().all(|review| review.contains("To be improved:\n- ")), "{reviews:?}");
+    let reviewed = format!("{proposed}--- review ---\n{}--- end ---\n", reviews[0]);
+    let revisions = council(&daemon, &format!("Wanted: a revision\n{reviewed}"), 3).await;
+    for revision in &revisions {
+        assert!(revision.starts_with(proposals[0].trim_end()), "what was good stays: {revision}");
+        assert!(revision.contains("## Changed after the review"), "{revision}");
+    }
+    // The same is answered the same.
+    assert_eq!(council(&daemon, &format!("Wanted: a proposal\n{TASK}"), 4).await, proposals);
+    daemon.stop().await;
+}
+
+#[tokio::test]
+async fn members_of_a_council_have_bad_days_too() {
+    let mut daemon = asking(100).await;
+    let mut all = Vec::new();
+    for turn in 1..=12 {
+        all.extend(council(&daemon, &format!("Wanted: a proposal\n{TASK}It is the {turn}th\n"), turn).await);
+    }
+    let shows = |part: &str| all.iter().any(|text| text.contains(part));
+    for part in ["```", "</think>", "\r\n", "rule-based stand-in"] {
+        assert!(shows(part), "no answer with {part:?}");
+    }
+    assert!(!shows("TITLE:") && !shows("Here is the plan"), "what is said of plans is not said here");
+    daemon.stop().await;
 }

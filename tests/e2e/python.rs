@@ -4,8 +4,11 @@
 use harness::{
     endpoint::Endpoint,
     pipeline::{bundled, executed_at},
+    planning::Planning,
+    plugin::Plugin,
     process::{Process, output},
     python::script,
+    setup::Setup,
     world::World,
 };
 use serde_json::{Value, json};
@@ -84,4 +87,50 @@ async fn a_client_in_python_hears_of_failures_and_cancellations_from_workers_of_
         .with("executor.grpc.listen", vec!["127.0.0.1:0"]);
     let worker = setup.start_worker().await;
     assert_eq!(driven(&world, &worker, true).await, json!({"responses": 7}));
+}
+
+fn councils(setup: Setup, planning: &Planning) -> Setup {
+    setup
+        .upstream("planning", &planning.address)
+        .with("executor.backend", "offline")
+        .with("grpc.listen", vec!["127.0.0.1:0"])
+        .with("upstreams.scoring.address", "self")
+        .plugin(bundled("council"))
+        .plugin(Plugin::bundled("council-scoring"))
+}
+
+#[tokio::test]
+async fn contract_3_a_gateway_in_python_with_the_fleets_own_definition_deliberates_and_hears_of_each_end_once()
+ {
+    let (world, planning) = (World::start().await, Planning::start().await);
+    let daemon = councils(world.setup(), &planning).start().await;
+    let mut drive = script("orchestrator.py");
+    drive.args(["--nats", &world.nats.url(), "--grpc", daemon.grpc()]);
+    let driven = output("orchestrator.py", drive).await;
+    let told = String::from_utf8_lossy(&driven.stderr);
+    assert!(driven.status.success(), "{told}\nthe daemon: {}", daemon.log().text());
+    let result: Value = serde_json::from_slice(&driven.stdout).expect("a result");
+    assert_eq!(result, json!({"completed": 6}));
+    assert_eq!(world.count("cofferdam.dead.>").await, 0);
+}
+
+#[tokio::test]
+async fn a_scoring_stage_in_python_stands_in_the_place_of_ours() {
+    let (world, planning) = (World::start().await, Planning::start().await);
+    let mut judge = Process::start("judge.py", script("judge.py"));
+    let log = judge.log();
+    let Some(ready) = judge.ready().await else { panic!("judge.py ended: {}", log.text()) };
+    let address = ready["listen"].as_str().expect("an address");
+    let daemon = councils(world.setup(), &planning).upstream("scoring", address).start().await;
+    let answers = [("a", "This is the longer of the two."), ("b", "This is short.")];
+    for (agent, text) in answers {
+        let answer = json!({"task_id": "t", "agent_id": agent, "num_agents": 2, "result": {"proposal": text}, "story_id": "S"});
+        world.publish("agent.response.completed", answer).await;
+    }
+    let told = world.wait_stored("orchestration.deliberation.completed", 1).await[0].payload();
+    assert_eq!(
+        (&told["winner_id"], &told["results"][0]["score"].as_f64().is_some_and(|score| score < 1.0)),
+        (&json!("b"), &true)
+    );
+    drop(daemon);
 }

@@ -6,6 +6,7 @@
     reason = "a failing harness fails its test"
 )]
 
+pub mod agents;
 pub mod answering;
 pub mod burst;
 pub mod child;
@@ -33,6 +34,7 @@ pub mod plugin;
 pub mod process;
 pub mod proxy;
 pub mod python;
+pub mod scoring;
 mod serve;
 pub mod setup;
 pub mod wait;

@@ -183,6 +183,13 @@ impl Plugin {
         self
     }
 
+    /// The author declares it; `settings` such as `kind = "counter"`.
+    pub fn metric(mut self, name: &str, settings: &str) -> Plugin {
+        let settings: Table = settings.parse().unwrap_or_else(|e| panic!("{settings}: {e}"));
+        section(&mut self.manifest, "metrics").insert(name.into(), settings.into());
+        self
+    }
+
     /// The operator's limit, such as `cpu`, `"100ms"`.
     pub fn limit(mut self, name: &str, value: impl Into<Value>) -> Plugin {
         self.limits.insert(name.into(), value.into());

@@ -17,7 +17,17 @@ where
     S: NamedService + Clone + Send + Sync + 'static,
     S::Future: Send + 'static,
 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    serve_at("127.0.0.1:0", service).await
+}
+
+/// The same at an address, where one was before.
+pub(crate) async fn serve_at<S>(address: &str, service: S) -> (String, JoinHandle<()>)
+where
+    S: Service<http::Request<Body>, Response = http::Response<Body>, Error = Infallible>,
+    S: NamedService + Clone + Send + Sync + 'static,
+    S::Future: Send + 'static,
+{
+    let listener = TcpListener::bind(address).await.expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let server = Server::builder().add_service(service).serve_with_incoming(incoming);

@@ -13,9 +13,9 @@ ROOT = Path(__file__).resolve().parents[2] / "proto"
 _OUT = tempfile.TemporaryDirectory(prefix="cofferdam-stubs-")
 
 
-def load(proto: str):
+def load(proto: str, root: Path = ROOT):
     """The messages and the services of one file, such as `fleet/workflow/v1/workflow.proto`."""
-    includes = [f"-I{ROOT}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
+    includes = [f"-I{root}", f"-I{Path(grpc_tools.__file__).parent / '_proto'}"]
     out = _OUT.name
     if protoc.main(["protoc", *includes, f"--python_out={out}", f"--grpc_python_out={out}", proto]) != 0:
         raise SystemExit(f"protoc can't generate {proto}")

@@ -1,6 +1,7 @@
 //! The command line. What the commands do lives in modules of their names.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
@@ -37,7 +38,7 @@ pub(crate) enum Command {
     },
     /// Draws docs/state-machines.md from the tables of the plugins.
     Docs,
-    /// Runs the fleet and the daemon, and follows a plan until its tasks are assigned.
+    /// Runs the fleet and the daemon, and follows a plan until its tasks are assigned; with `--full` until they are done.
     Demo(Demo),
     /// Sets up, builds everything and runs all tests.
     Test {
@@ -64,6 +65,15 @@ pub(crate) struct Demo {
     /// On a nats-server of its own instead of the daemon's embedded bus.
     #[arg(long)]
     pub(crate) nats: bool,
+    /// All the way: councils, the queue, agents that work, review and reject, until the story is in TESTING.
+    #[arg(long)]
+    pub(crate) full: bool,
+    /// With `--full`: kill the daemon so often on the way, and on NATS the worker of its jobs as well.
+    #[arg(long, value_name = "N", requires = "full", value_parser = clap::value_parser!(u64).range(..=100))]
+    pub(crate) kill: Option<u64>,
+    /// Repeats when `--kill` kills; each run names the seed that it had.
+    #[arg(long, value_name = "S", requires = "full")]
+    pub(crate) seed: Option<u64>,
     /// One JSON document on stdout instead of the tables.
     #[arg(long)]
     pub(crate) json: bool,
@@ -73,12 +83,18 @@ pub(crate) struct Demo {
     /// Leave everything running at the end.
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Give up if the plan is not through by then, in seconds (without the builds).
-    #[arg(long, value_name = "SECS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) timeout: u64,
+    /// Give up if the plan is not through by then, in seconds (without the builds). Default: 120, and 30 more for each kill.
+    #[arg(long, value_name = "SECS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) timeout: Option<u64>,
     /// Stop what `--keep` left running in this folder.
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["nats", "json", "plan", "keep"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["nats", "full", "json", "plan", "keep"])]
     pub(crate) stop: Option<PathBuf>,
+}
+
+impl Demo {
+    pub(crate) fn limit(&self) -> Duration {
+        Duration::from_secs(self.timeout.unwrap_or_else(|| 120 + 30 * self.kill.unwrap_or_default()))
+    }
 }
 
 #[derive(Debug, clap::Args)]

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::{bus::OnBus, events::Style, lifecycle::Manner};
+use crate::{agents, bus::OnBus, events::Style, lifecycle::Manner};
 
 /// A fleet to run against: stand-ins for the services around Cofferdam.
 #[derive(Debug, Parser)]
@@ -24,10 +24,15 @@ pub(crate) enum Command {
     /// Work with plans, through a running Planning
     #[command(subcommand)]
     Plan(PlanCommand),
+    /// Look at what Context tells
+    #[command(subcommand)]
+    Context(ContextCommand),
     /// Print the events that pass on the bus
     Watch(Watch),
     /// A Ray Executor that answers with a prepared text
     Ray(Ray),
+    /// Agents of all roles and a product owner, who do what the workflow asks for
+    Agents(Agents),
 }
 
 #[derive(Debug, Args)]
@@ -64,6 +69,15 @@ pub(crate) struct Serve {
     /// Answer every call of Context with UNAVAILABLE
     #[arg(long)]
     pub(crate) context_down: bool,
+    /// Answer the first N calls of Context with UNAVAILABLE, undone
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) context_fail: u32,
+    /// Do the first N calls of Context, but answer UNAVAILABLE: the answer is lost
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) context_lose: u32,
+    /// Do every update of Context at once, but answer this much later, for example 3s
+    #[arg(long, value_name = "TIME", default_value = "0s")]
+    pub(crate) context_lag: humantime::Duration,
 }
 
 impl Serve {
@@ -108,6 +122,28 @@ pub(crate) enum PlanCommand {
     List {
         #[command(flatten)]
         planning: Planning,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ContextCommand {
+    /// Show what an agent would be told of a story, with what was decided
+    Show {
+        story_id: String,
+        /// The role that is told
+        #[arg(long, value_name = "ROLE", default_value = "DEVELOPER")]
+        role: String,
+        /// Address of a running Context
+        #[arg(
+            long = "context",
+            value_name = "ADDR",
+            env = "CONTEXT_SERVICE_ADDRESS",
+            default_value = "127.0.0.1:50053"
+        )]
+        address: String,
         /// Print JSON
         #[arg(long)]
         json: bool,
@@ -160,6 +196,49 @@ pub(crate) struct Ray {
     /// How events are written
     #[arg(long, value_enum, default_value_t)]
     pub(crate) envelope: Style,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Agents {
+    #[command(flatten)]
+    pub(crate) on: OnBus,
+    /// Where the product owner moves stories: a server of fleet.planning.v2.PlanningService, such as a daemon's [grpc]
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:50056")]
+    pub(crate) stories: String,
+    /// Folder of the database, created if it is missing
+    #[arg(long, value_name = "DIR", default_value = "target/fleet")]
+    pub(crate) data: PathBuf,
+    /// How many tasks the architect sends back at the first look
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) architect_rejects: u32,
+    /// How many tasks QA sends back at the first look
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) qa_rejects: u32,
+    /// How many tasks are started over once, by RETRY
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) retries: u32,
+    /// How many tasks an agent gives up: agent.response.failed
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) fail: u32,
+    /// How long each piece of work takes
+    #[arg(long, value_name = "TIME", default_value = "50ms")]
+    pub(crate) think: humantime::Duration,
+    /// How events are written
+    #[arg(long, value_enum, default_value_t)]
+    pub(crate) envelope: Style,
+}
+
+impl Agents {
+    pub(crate) fn manner(&self) -> agents::Manner {
+        agents::Manner {
+            envelope: self.envelope,
+            think: self.think.into(),
+            architect_rejects: self.architect_rejects,
+            qa_rejects: self.qa_rejects,
+            retries: self.retries,
+            fail: self.fail,
+        }
+    }
 }
 
 /// The gRPC status of a refusal.

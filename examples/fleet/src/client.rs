@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Longer than any call takes, short enough for a person to wait.
-const TIMEOUT: Duration = Duration::from_secs(10);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(command: PlanCommand) -> anyhow::Result<()> {
     match command {

@@ -10,6 +10,8 @@ use tonic::Status;
 
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
+    /// What the flags begin with.
+    service: &'static str,
     /// Before each call.
     delay: Duration,
     /// Calls still to be refused, undone.
@@ -19,8 +21,9 @@ pub(crate) struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn new(delay: Duration, fail: u32, lose: u32) -> Faults {
-        Faults { delay, fail: AtomicU32::new(fail), lose: AtomicU32::new(lose) }
+    /// Of the flags `--<service>-delay` and so on.
+    pub(crate) fn new(service: &'static str, delay: Duration, fail: u32, lose: u32) -> Faults {
+        Faults { service, delay, fail: AtomicU32::new(fail), lose: AtomicU32::new(lose) }
     }
 
     /// Before the work of a call.
@@ -29,8 +32,9 @@ impl Faults {
             tokio::time::sleep(self.delay).await;
         }
         if take(&self.fail) {
-            tracing::warn!(method, "refused on demand (--planning-fail)");
-            return Err(Status::unavailable("refused on demand (--planning-fail)"));
+            let told = format!("refused on demand (--{}-fail)", self.service);
+            tracing::warn!(method, "{told}");
+            return Err(Status::unavailable(told));
         }
         Ok(())
     }
@@ -38,8 +42,9 @@ impl Faults {
     /// After the work of a call that went well.
     pub(crate) fn after(&self, method: &'static str) -> Result<(), Status> {
         if take(&self.lose) {
-            tracing::warn!(method, "answer lost on demand (--planning-lose)");
-            return Err(Status::unavailable("done, but the answer was lost on demand (--planning-lose)"));
+            let told = format!("answer lost on demand (--{}-lose)", self.service);
+            tracing::warn!(method, "{told}");
+            return Err(Status::unavailable(format!("done, but the {told}")));
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
-//! A fleet to run against: Planning and Context over SQLite, a Ray Executor with prepared answers, and the tools to
+//! A fleet to run against: Planning and Context over SQLite, a Ray Executor with prepared answers, agents, and the tools to
 //! work them. Stand-ins for the services around Cofferdam, reached over TCP only; they share no code with it but
 //! the protocol.
 
 mod admin;
+mod agents;
 mod bus;
 mod cli;
 mod client;
@@ -61,7 +62,9 @@ async fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.command {
         Command::Serve(args) => Box::pin(serve::run(args, shutdown::on_signal()?)).await,
         Command::Plan(command) => client::run(command).await,
+        Command::Context(command) => context::show::run(command).await,
         Command::Watch(args) => watch::run(args, shutdown::on_signal()?).await,
         Command::Ray(args) => ray::run(args, shutdown::on_signal()?).await,
+        Command::Agents(args) => agents::run(args, shutdown::on_signal()?).await,
     }
 }

@@ -52,7 +52,7 @@ pub(crate) async fn run(args: Serve, shutdown: CancellationToken) -> anyhow::Res
         "data": store.path(),
     });
     let planning = planning.serve(planning_routes(&store, &args).await?, shutdown.clone());
-    let context = context.serve(context_routes(&store, texts, args.context_down).await?, shutdown.clone());
+    let context = context.serve(context_routes(&store, texts, &args).await?, shutdown.clone());
     let outbox = outbox::run(store.clone(), bus.clone(), shutdown.clone());
     let completions = completions::run(store, bus, args.manner(), shutdown.clone());
     output::json(&ready).context("can't print the ready line")?;
@@ -80,7 +80,7 @@ pub(crate) async fn planning_routes(store: &Store, args: &Serve) -> anyhow::Resu
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_serving::<TaskDerivationPlanningServiceServer<Planning>>().await;
     health.set_serving::<PlanningAdminServiceServer<Admin>>().await;
-    let faults = Faults::new(args.planning_delay.into(), args.planning_fail, args.planning_lose);
+    let faults = Faults::new("planning", args.planning_delay.into(), args.planning_fail, args.planning_lose);
     let mut routes = grpc::routes()?;
     routes
         .add_service(health_service)
@@ -89,9 +89,9 @@ pub(crate) async fn planning_routes(store: &Store, args: &Serve) -> anyhow::Resu
     Ok(routes.routes())
 }
 
-pub(crate) async fn context_routes(store: &Store, texts: Texts, down: bool) -> anyhow::Result<Routes> {
+pub(crate) async fn context_routes(store: &Store, texts: Texts, args: &Serve) -> anyhow::Result<Routes> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    if down {
+    if args.context_down {
         health.set_not_serving::<ContextServiceServer<Context>>().await;
     } else {
         health.set_serving::<ContextServiceServer<Context>>().await;
@@ -100,7 +100,9 @@ pub(crate) async fn context_routes(store: &Store, texts: Texts, down: bool) -> a
     routes.add_service(health_service).add_service(ContextServiceServer::new(Context {
         store: store.clone(),
         texts,
-        down,
+        down: args.context_down,
+        faults: Faults::new("context", Duration::ZERO, args.context_fail, args.context_lose),
+        lag: args.context_lag.into(),
     }));
     Ok(routes.routes())
 }

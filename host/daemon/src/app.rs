@@ -123,7 +123,13 @@ impl App {
         let (stop, abort, close) =
             (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
         let (tasks, loops) = (TaskTracker::new(), TaskTracker::new());
-        let grpc = self.grpc()?;
+        let give_up = CancellationToken::new();
+        let tokens = Tokens { stop: stop.clone(), abort: abort.clone(), give_up: give_up.clone() };
+        let front = Arc::new(Front::new(self.dispatch, &self.plugins, self.config.grpc.clone(), tokens));
+        let served = self.grpc.routes(&front).await?;
+        // Before the first event, which may call what is served.
+        self.services.upstreams.own().open(served.router());
+        let grpc = self.grpc.addresses()?;
         for plugin in &self.plugins {
             let labels = [plugin.name.as_str(), plugin.version.as_str(), plugin.digest.as_str()];
             self.services.metrics.plugin_info.with_label_values(&labels).set(1);
@@ -155,12 +161,10 @@ impl App {
             let (stop, abort, tasks) = (stop.clone(), abort.clone(), tasks.clone());
             loops.spawn(worker.run(Shift { stop, abort, taking, tasks }));
         }
-        let (heard, up, give_up) = (CancellationToken::new(), Ready::default(), CancellationToken::new());
-        let tokens = Tokens { stop: stop.clone(), abort: abort.clone(), give_up: give_up.clone() };
-        let front = Arc::new(Front::new(self.dispatch, &self.plugins, self.config.grpc.clone(), tokens));
+        let (heard, up) = (CancellationToken::new(), Ready::default());
         let connection = self.services.bus.connection();
         let mut grpc =
-            tokio::spawn(self.grpc.serve(front.clone(), connection, up.clone(), stop.clone(), close.clone()));
+            tokio::spawn(self.grpc.serve(served, connection, up.clone(), stop.clone(), close.clone()));
         let jobs_up = Ready::default();
         let mut executor = tokio::spawn({
             let (services, up, stop, close) =
@@ -222,6 +226,7 @@ impl App {
         // Those who still wait are told, which takes no time.
         drop(tokio::time::timeout(LINGER, front.answered()).await);
         self.services.bus.flush().await;
+        self.services.upstreams.own().close();
         close.cancel();
         match failed {
             None => {

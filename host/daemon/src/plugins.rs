@@ -12,10 +12,10 @@ use cofferdam_sandbox::{
     Limits, LoadError, Plugin as Component, Sandbox, SandboxConfig, SandboxError, Shape, Source,
 };
 use serde_json::Value;
-use tokio::sync::Semaphore;
 
 use crate::{
-    config::{Config, Method, MetricSpec, PluginConfig, PluginLimits, Subscription},
+    config::{Config, Method, MetricSpec, PluginConfig, PluginLimits, Subscription, Upstream},
+    dispatch::Places,
     grants::{Denial, Grants, Kind},
     observe::metrics::{Meters, Metrics},
 };
@@ -33,7 +33,7 @@ pub struct Plugin {
     pub metrics: Vec<MetricSpec>,
     pub limits: Limits,
     pub component: Component,
-    pub permits: Arc<Semaphore>,
+    pub places: Places,
     meters: OnceLock<Meters>,
 }
 
@@ -81,9 +81,11 @@ pub fn sandbox_without_cache(config: &Config) -> Result<Sandbox, SandboxError> {
 }
 
 fn sandbox_with(config: &Config, cache: Option<PathBuf>) -> Result<Sandbox, SandboxError> {
+    let instances = config.sandbox.instances;
+    let calls_itself = config.upstreams.values().any(Upstream::is_own);
     Sandbox::new(SandboxConfig {
         cache_dir: cache,
-        max_instances: config.sandbox.instances,
+        max_instances: instances + if calls_itself { Places::beside(instances) } else { 0 },
         max_memory: config.sandbox.memory,
         ..SandboxConfig::default()
     })
@@ -184,7 +186,7 @@ async fn load(one: Inspected<'_>, config: &Config, sandbox: &Sandbox) -> Result<
         values,
         metrics: plugin.manifest.metrics.clone(),
         limits: limits(&plugin.limits),
-        permits: Arc::new(Semaphore::new(plugin.limits.concurrency as usize)),
+        places: Places::new(plugin.limits.concurrency),
         meters: OnceLock::new(),
         component: component.isolated(plugin.isolation),
     })

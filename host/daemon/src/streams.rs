@@ -40,6 +40,8 @@ const EVENTS: (&str, [&str; 11]) = (
         "cofferdam.workflow.>",
     ],
 );
+/// Families that came later. In a stream of their own, for a stream that exists keeps the subjects that it was made with.
+const LATER: (&str, [&str; 2]) = ("COFFERDAM_ORCHESTRATION", ["cofferdam.council.>", "cofferdam.queue.>"]);
 const EVENTS_AGE: u64 = 7 * DAY;
 
 /// Given up, and kept for whoever redoes or drops them.
@@ -53,6 +55,7 @@ pub async fn ensure(bus: &Arc<dyn Bus>, create_fleet: bool) -> Result<(), Error>
         ensure_one(bus, name, &[subjects], Some(max_age), max_messages).await?;
     }
     ensure_one(bus, EVENTS.0, &EVENTS.1, Some(EVENTS_AGE), None).await?;
+    ensure_one(bus, LATER.0, &LATER.1, Some(EVENTS_AGE), None).await?;
     ensure_one(bus, DEAD.0, &[DEAD.1], None, None).await
 }
 

@@ -92,6 +92,7 @@ pub enum Call {
     Log { level: LogLevel, message: String, fields: Pairs },
     Count { name: String, labels: Pairs, delta: u64 },
     Observe { name: String, labels: Pairs, value: f64 },
+    SetGauge { name: String, labels: Pairs, value: f64 },
     Now,
     Random(u32),
 }
@@ -123,6 +124,7 @@ pub enum Answer {
     Unit,
     Count(Result<(), MetricError>),
     Observe(Result<(), MetricError>),
+    SetGauge(Result<(), MetricError>),
     Now(u64),
     Random(Vec<u8>),
 }

@@ -24,3 +24,11 @@ pub fn add(name: &str, labels: &[(&str, &str)], delta: u64) -> Result<(), Metric
 pub fn observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
     sys::observe(name, labels, value)
 }
+
+/// Sets a gauge: a number that tells how things are, such as how many wait. Of several values of one series in one run the last
+/// counts, and it counts when the run's effects do: a run that fails leaves the gauge as it was.
+///
+/// Every host tells the value of the last event that it settled itself.
+pub fn set(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
+    sys::set(name, labels, value)
+}

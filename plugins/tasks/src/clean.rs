@@ -11,7 +11,7 @@ const THINKING: [&str; 2] = ["thinking", "think"];
 
 /// The text without invisible characters, with plain line ends, unwrapped if it was one JSON string as a whole,
 /// and without the model's thinking.
-pub(crate) fn clean(text: &str) -> String {
+pub fn clean(text: &str) -> String {
     let text = unwrap(plain(text));
     let text = without_thinking(&text);
     // What was thought aloud before the answer hid that the answer is a string.

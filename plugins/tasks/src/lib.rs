@@ -19,7 +19,7 @@ mod relaxed;
 pub mod titles;
 
 pub use batch::settle;
-pub use clean::plain;
+pub use clean::{clean, plain};
 pub use entry::{Entry, Key};
 pub use fields::DEFAULT_ROLE;
 pub use lines::{is_fence, names_task};

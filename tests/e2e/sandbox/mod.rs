@@ -5,6 +5,7 @@
 mod endings;
 mod guests;
 mod host;
+mod scoring;
 mod serving;
 
 use std::path::Path;

@@ -82,6 +82,33 @@ async fn a_client_waits_no_longer_than_it_says_and_the_call_goes_on(mut ground: 
 }
 
 #[tokio::test]
+async fn a_method_has_its_own_time_for_clients_that_set_none() {
+    crate::both::on_local(async |mut ground: Ground| {
+        ground.upstream.next("Hold", [Reply::Hold]);
+        ground.setup.set("grpc.timeout", "1s");
+        let write = "kind = \"write\"\nkey = \"account\"\ncell = \"account/{key}\"";
+        let slow = ledger().method("Add", &format!("{write}\ntimeout = \"10m\""));
+        let ground = ground.with(slow);
+        let daemon = ground.start().await;
+        let client = Ledger::of(&daemon);
+        let held = tokio::spawn({
+            let client = client.clone();
+            async move { client.add(keyed("k", add_calling("a", "Hold"))).await }
+        });
+        ground.upstream.wait_calls("Hold", 1).await;
+        // What a client says itself counts all the same.
+        let mut impatient = keyed("k", add_calling("a", "Hold"));
+        impatient.set_timeout(Duration::from_millis(1500));
+        let status = client.add(impatient).await.unwrap_err();
+        assert!(matches!(status.code(), Code::DeadlineExceeded | Code::Cancelled), "{status}");
+        assert!(!held.is_finished(), "it waits for longer than the host's own second");
+        ground.upstream.release();
+        assert_eq!(held.await.unwrap().unwrap().sum, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_request_over_the_limit_and_one_that_is_none_are_refused() {
     crate::both::on_local(async |mut ground: Ground| {
         ground.setup.set("grpc.max-request", "64KiB");

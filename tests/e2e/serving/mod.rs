@@ -6,6 +6,7 @@ mod endings;
 mod keys;
 mod listening;
 mod order;
+mod own;
 mod start;
 
 use fleet_proto::fixtures::v1::{

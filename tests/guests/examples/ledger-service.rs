@@ -38,7 +38,7 @@ fn serve(call: Call) -> Result<Vec<u8>, Status> {
 
 fn get(call: &Call) -> Result<Vec<u8>, Status> {
     let GetRequest { account, reaches, fate } = call.read()?;
-    first(call, fate.as_ref());
+    first(call, fate.as_ref(), call.request.clone());
     let Some(sum) = state::load(SUM)? else {
         return Err(Status::not_found(format!("no account {account:?}")));
     };
@@ -73,7 +73,9 @@ fn put(call: &Call) -> Result<Vec<u8>, Status> {
     if account.is_empty() {
         return Err(Status::invalid_argument("account is empty"));
     }
-    first(call, fate.as_ref());
+    let inner = if from.is_empty() { &account } else { &from };
+    let inner = AddRequest { account: inner.clone(), amount, ..AddRequest::default() };
+    first(call, fate.as_ref(), service::answer(&inner)?);
     let sum = add(amount)?;
     if !from.is_empty() {
         let from = account_cell(&from);
@@ -130,9 +132,11 @@ fn publish(id: &str, account: &str, amount: i64, sum: i64) -> Result<(), Failure
     Ok(())
 }
 
-fn first(call: &Call, fate: Option<&Fate>) {
+/// Its own method is called with `inner`.
+fn first(call: &Call, fate: Option<&Fate>, inner: Vec<u8>) {
     let Some((upstream, method)) = fate.and_then(|fate| fate.calls.split_once('/')) else { return };
-    if let Err(status) = rpc::call(upstream, method, call.id.as_bytes(), &rpc::Options::default()) {
+    let request = if method == call.method { inner } else { call.id.clone().into_bytes() };
+    if let Err(status) = rpc::call(upstream, method, &request, &rpc::Options::default()) {
         info!("the upstream answered {status}");
     }
 }

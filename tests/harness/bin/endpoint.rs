@@ -1,6 +1,6 @@
 //! An OpenAI-compatible endpoint that behaves, or misbehaves, as it is told: by `--always`, else by a prompt that begins with
 //! `!word`, else by the model's name. See `BEHAVIOURS`; with `-once` behind it a word holds for the first request of each prompt.
-//! What it was asked is at `/seen`, what it holds goes on at `/release`.
+//! What agents of a council say stands in their task, see `Endpoint::said`. What it was asked is at `/seen`, what it holds goes on at `/release`.
 
 #![allow(
     clippy::unwrap_used,
@@ -74,6 +74,8 @@ struct Seen {
     connections: u64,
     last: Value,
     last_authorization: String,
+    /// How often each list of a council was asked for.
+    lists: BTreeMap<String, usize>,
 }
 
 struct Endpoint {
@@ -225,11 +227,56 @@ impl Endpoint {
             *count
         };
         let model = body["model"].as_str().unwrap_or_default();
-        let first_word = prompt.strip_prefix('!').and_then(|rest| rest.split_whitespace().next());
+        let said = self.said(&prompt, &body["seed"]);
+        let text = said.as_deref().unwrap_or(&prompt);
+        let first_word = text.strip_prefix('!').and_then(|rest| rest.split_whitespace().next());
         let told = [self.always.as_deref(), first_word, Some(model)];
         let word = told.into_iter().flatten().find_map(|word| behaviour(word, count)).unwrap_or("plain");
-        steps(word, body, &prompt)
+        let answer = match &said {
+            Some(said) if said.starts_with('!') => {
+                said.split_once(' ').map_or("", |(_, text)| text).to_owned()
+            }
+            Some(said) => said.clone(),
+            None if body["response_format"].is_null() => format!("The answer to: {prompt}"),
+            None => json!({ "answer": prompt }).to_string(),
+        };
+        steps(word, body, &answer)
     }
+
+    /// What an agent of a council is told to say, if the prompt is one's. The first line says what is wanted of it. The task has
+    /// lines `!proposals ["...", "..."]`, `!reviews` and `!revisions`. Each agent has a seed, from 1: that is the place of its proposal in the
+    /// list. The n-th review of a task has the n-th text, so has the n-th revision; later ones have the last. A text that begins
+    /// with `!word` behaves so. Without a list a revision leaves the proposal as it is.
+    fn said(&self, prompt: &str, seed: &Value) -> Option<String> {
+        let kind = match prompt.lines().next()? {
+            "Wanted: a proposal" => "!proposals ",
+            "Wanted: a review" => "!reviews ",
+            "Wanted: a revision" => "!revisions ",
+            _ => return None,
+        };
+        let Some(list) = prompt.lines().find_map(|line| line.strip_prefix(kind)) else {
+            return Some(match kind {
+                "!revisions " => section(prompt, "proposal").unwrap_or("A revision.").to_owned(),
+                "!reviews " => "It reads well.".to_owned(),
+                _ => "Do it as it is asked for.".to_owned(),
+            });
+        };
+        let texts: Vec<String> = serde_json::from_str(list).unwrap_or_else(|e| panic!("{kind}{list}: {e}"));
+        let seed = seed.as_u64().filter(|_| kind == "!proposals ");
+        let place = seed.map(|seed| seed as usize - 1).unwrap_or_else(|| {
+            let mut seen = self.seen.lock().unwrap();
+            let asked = seen.lists.entry(format!("{kind}{list}")).or_default();
+            *asked += 1;
+            *asked - 1
+        });
+        texts.get(place).or(texts.last()).cloned()
+    }
+}
+
+/// What stands in a prompt between `--- <name> ---` and `--- end ---`.
+fn section<'a>(prompt: &'a str, name: &str) -> Option<&'a str> {
+    let (_, rest) = prompt.split_once(&format!("\n--- {name} ---\n"))?;
+    rest.split_once("\n--- end ---").map(|(text, _)| text)
 }
 
 /// The behaviour that a word asks for at the so-manieth request of a prompt.
@@ -242,17 +289,12 @@ fn behaviour(word: &str, count: u64) -> Option<&'static str> {
     Some(if once && count > 1 { "plain" } else { found })
 }
 
-fn steps(word: &str, body: &Value, prompt: &str) -> Vec<Step> {
+fn steps(word: &str, body: &Value, answer: &str) -> Vec<Step> {
     let streamed = body["stream"] == true;
     let says =
         |content: &str| if streamed { stream(content, None) } else { vec![whole(content, "stop", true)] };
     let error = |status: &str, headers: &str, message: &str| {
         vec![response(status, headers, &json!({"error": {"message": message, "type": word}}).to_string())]
-    };
-    let answer = if body["response_format"].is_null() {
-        format!("The answer to: {prompt}")
-    } else {
-        json!({ "answer": prompt }).to_string()
     };
     match word {
         "tasks" => {
@@ -261,7 +303,7 @@ fn steps(word: &str, body: &Value, prompt: &str) -> Vec<Step> {
         "thinks" if streamed => {
             let thought =
                 event(&json!({"choices": [{"index": 0, "delta": {"reasoning_content": "Let me see."}}]}));
-            let mut steps = stream(&answer, None);
+            let mut steps = stream(answer, None);
             steps.insert(1, Step::Send(thought.into_bytes()));
             steps
         }
@@ -273,8 +315,8 @@ fn steps(word: &str, body: &Value, prompt: &str) -> Vec<Step> {
             let words: String = (1..=20).map(|n| format!("word{n} ")).collect();
             stream(&words, Some(Duration::from_millis(50)))
         }
-        "slow" => [vec![Step::Pause(Duration::from_secs(1))], says(&answer)].into_iter().flatten().collect(),
-        "hold" => [vec![Step::Await], says(&answer)].into_iter().flatten().collect(),
+        "slow" => [vec![Step::Pause(Duration::from_secs(1))], says(answer)].into_iter().flatten().collect(),
+        "hold" => [vec![Step::Await], says(answer)].into_iter().flatten().collect(),
         "hang" => vec![Step::Hold],
         "hang-midway" if streamed => vec![stream_head(), piece("It begins"), Step::Hold],
         "hang-midway" => vec![Step::Send(head_of(1000)), Step::Send(b"{\"choices\": [".to_vec()), Step::Hold],
@@ -317,8 +359,8 @@ fn steps(word: &str, body: &Value, prompt: &str) -> Vec<Step> {
             vec![stream_head(), piece("It is cu"), Step::Send(event(&finish).into_bytes()), Step::Close]
         }
         "cut" => vec![whole("It is cu", "length", true)],
-        "no-usage" => vec![whole(&answer, "stop", false)],
-        _ => says(&answer),
+        "no-usage" => vec![whole(answer, "stop", false)],
+        _ => says(answer),
     }
 }
 

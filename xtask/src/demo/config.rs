@@ -14,12 +14,21 @@ pub(super) struct At<'a> {
     /// None: the embedded bus, in a folder beside the config.
     pub(super) nats: Option<&'a str>,
     pub(super) admin: &'a str,
+    pub(super) grpc: &'a str,
     pub(super) planning: &'a str,
     pub(super) context: &'a str,
+    /// With councils and what belongs to them; and how many kills are to be survived.
+    pub(super) full: Option<u64>,
 }
 
 /// Where the embedded bus keeps its data, from the config's folder.
 const LOCAL: &str = "bus";
+/// Of Context; an answer counts for all runs of an event, so that a decision is told once.
+const ONCE: &str = "fleet.context.v1.ContextService/UpdateContext";
+/// A job whose worker was killed is another's soon: half a minute is long for somebody who watches.
+const LEASE: &str = "2s";
+/// As the daemon's own default.
+const DELIVERIES: u64 = 8;
 
 /// The text of `cofferdam.toml`.
 pub(super) fn write(repo: &Repo, at: &At<'_>, plugins: &[&str]) -> Result<String> {
@@ -31,18 +40,29 @@ pub(super) fn write(repo: &Repo, at: &At<'_>, plugins: &[&str]) -> Result<String
         Some(url) => ("nats", url.into()),
         None => ("local", LOCAL.into()),
     };
+    let mut executor = vec![("backend", "offline".into())];
+    let mut context = vec![("address", format!("http://{}", at.context).into())];
+    let mut more = Vec::new();
+    if let Some(kills) = at.full {
+        executor.push(("lease", LEASE.into()));
+        context.push(("once", Value::Array(vec![ONCE.into()])));
+        more.push(("upstreams.scoring", vec![("address", "self".into())]));
+        // We kill at random, and it is no fault of the event that happens to be under way.
+        let deliveries = i64::try_from(DELIVERIES.saturating_add(kills)).unwrap_or(i64::MAX);
+        more.push(("dispatch", vec![("max-deliveries", deliveries.into())]));
+    }
     let sections = [
         ("bus", vec![bus]),
         ("admin", vec![("listen", at.admin.into())]),
-        ("grpc", vec![("listen", Value::Array(vec!["127.0.0.1:0".into()]))]),
+        ("grpc", vec![("listen", Value::Array(vec![at.grpc.into()]))]),
         // What was compiled once starts at once in the next run.
         ("sandbox", vec![("cache", cache.display().to_string().into())]),
         ("observe", vec![("advisories", Value::Boolean(true))]),
-        ("executor", vec![("backend", "offline".into())]),
+        ("executor", executor),
         ("upstreams.planning", vec![("address", format!("http://{}", at.planning).into())]),
-        ("upstreams.context", vec![("address", format!("http://{}", at.context).into())]),
+        ("upstreams.context", context),
     ];
-    for (name, keys) in sections {
+    for (name, keys) in sections.into_iter().chain(more) {
         section(&mut text, name, keys)?;
     }
     for name in plugins {
@@ -93,7 +113,11 @@ fn grants(name: &str, manifest: &Table) -> Vec<(&'static str, Value)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+    use std::path::Path;
+
     use super::*;
+    use crate::demo::FULL;
 
     #[test]
     fn asks_become_grants() {
@@ -107,7 +131,14 @@ mod tests {
             "[plugin]\nname = \"b\"\n[state]\n[[services]]\nname = \"a.B\"\n",
         )
         .unwrap();
-        let at = |nats| At { nats, admin: "127.0.0.1:4", planning: "127.0.0.1:2", context: "127.0.0.1:3" };
+        let at = |nats| At {
+            nats,
+            admin: "127.0.0.1:4",
+            grpc: "127.0.0.1:0",
+            planning: "127.0.0.1:2",
+            context: "127.0.0.1:3",
+            full: None,
+        };
         let text = write(&repo, &at(None), &["a", "b"]).unwrap();
         let config: Table = text.parse().unwrap();
         let grants = |name: &str| config["plugins"][name]["grants"].to_string();
@@ -121,5 +152,52 @@ mod tests {
         assert_eq!(grants("b"), r#"{ state = ["b"], serve = ["a.B"] }"#);
         let config: Table = write(&repo, &at(Some("nats://127.0.0.1:1")), &[]).unwrap().parse().unwrap();
         assert_eq!(config["bus"].to_string(), r#"{ nats = "nats://127.0.0.1:1" }"#);
+        assert!(!config.contains_key("dispatch") && config["executor"].get("lease").is_none(), "{config}");
+    }
+
+    #[test]
+    fn a_full_run_scores_at_the_daemon_itself_and_survives_its_kills() {
+        let folder = tempfile::tempdir().unwrap();
+        let repo = Repo::at(folder.path());
+        let at = At {
+            nats: None,
+            admin: "127.0.0.1:4",
+            grpc: "127.0.0.1:5",
+            planning: "127.0.0.1:2",
+            context: "127.0.0.1:3",
+            full: Some(10),
+        };
+        let config: Table = write(&repo, &at, &[]).unwrap().parse().unwrap();
+        assert_eq!(config["grpc"]["listen"].to_string(), r#"["127.0.0.1:5"]"#);
+        assert_eq!(config["upstreams"]["scoring"]["address"].as_str(), Some("self"));
+        assert_eq!(config["upstreams"]["context"]["once"].to_string(), format!("[{ONCE:?}]"));
+        assert_eq!(config["dispatch"]["max-deliveries"].as_integer(), Some(18));
+    }
+
+    #[test]
+    fn the_configuration_for_people_grants_what_the_manifests_ask_for() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let read = |file: &Path| std::fs::read_to_string(file).unwrap().parse::<Table>().unwrap();
+        let config = read(&root.join("cofferdam.full.toml"));
+        let plugins = config["plugins"].as_table().unwrap();
+        let names: BTreeSet<&str> = plugins.keys().map(String::as_str).collect();
+        assert_eq!(names, FULL.into());
+        let texts = |value: &Value| -> BTreeSet<String> {
+            value.as_array().unwrap().iter().map(|item| item.as_str().unwrap().to_owned()).collect()
+        };
+        for name in FULL {
+            let manifest = read(&root.join("plugins").join(name).join("plugin.toml"));
+            let mut asked: BTreeMap<_, _> =
+                grants(name, &manifest).into_iter().map(|(kind, value)| (kind, texts(&value))).collect();
+            let mut granted: BTreeMap<_, _> = plugins[name]["grants"]
+                .as_table()
+                .unwrap()
+                .iter()
+                .map(|(k, value)| (&**k, texts(value)))
+                .collect();
+            // Which models is for the operator to say.
+            assert_eq!(asked.remove("executor").is_some(), granted.remove("executor").is_some(), "{name}");
+            assert_eq!(asked, granted, "{name}");
+        }
     }
 }

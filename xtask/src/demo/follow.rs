@@ -1,10 +1,12 @@
-//! Follows a plan on the bus: from the lines of a plain subscription to events, and whether the plan is through.
+//! Follows a plan on the bus: from messages to events, and whether the plan is through.
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::message::Message;
 
 /// Something that happened, as the report tells it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -39,17 +41,6 @@ impl fmt::Display for State {
             Self::Failed(reason) => write!(f, "failed: {reason}"),
         }
     }
-}
-
-/// One line of `fleet watch --json`.
-#[derive(Debug, Deserialize)]
-struct Message {
-    time: String,
-    subject: String,
-    #[serde(default)]
-    headers: Map<String, Value>,
-    #[serde(default)]
-    data: Value,
 }
 
 /// Everything seen so far.
@@ -90,17 +81,20 @@ impl Follow {
 
     /// Takes a line in; returns how to tell it to a person.
     pub(super) fn take(&mut self, line: &str) -> Option<String> {
-        let message = serde_json::from_str::<Message>(line).ok()?;
-        let at_ms = epoch_ms(&message.time).map_or(self.last_ms, |ms| ms.saturating_sub(self.begun_ms));
+        Message::read(line).map(|message| self.take_message(&message))
+    }
+
+    pub(super) fn take_message(&mut self, message: &Message) -> String {
+        let at_ms = message.epoch_us().map_or(self.last_ms, |us| (us / 1000).saturating_sub(self.begun_ms));
         let event = if message.subject.starts_with(ADVISORY) {
-            self.handled(&message, at_ms)
+            self.handled(message, at_ms)
         } else {
-            self.published(&message, at_ms)
+            self.published(message, at_ms)
         };
         let said = match event.outcome.as_str() {
             "published" => format!("{at_ms:>7} ms  {:<20} -> {}", event.plugin, event.subject),
             outcome => {
-                let why = text(&message.data, "error").map_or_else(String::new, |why| format!(": {why}"));
+                let why = message.text("error").map_or_else(String::new, |why| format!(": {why}"));
                 format!(
                     "{at_ms:>7} ms  {:<20}    {} {outcome} in {:.1} ms{why}",
                     event.plugin, event.subject, event.ms
@@ -108,16 +102,16 @@ impl Follow {
             }
         };
         self.events.push(event);
-        Some(said)
+        said
     }
 
     fn handled(&mut self, message: &Message, at_ms: u64) -> Event {
-        let data = &message.data;
+        let text = |key| message.text(key).unwrap_or_default();
         let event = Event {
-            subject: text(data, "subject").unwrap_or_default(),
-            plugin: text(data, "plugin").unwrap_or_default(),
-            outcome: text(data, "outcome").unwrap_or_default(),
-            ms: data.get("ms").and_then(Value::as_f64).unwrap_or_default(),
+            subject: text("subject"),
+            plugin: text("plugin"),
+            outcome: text("outcome"),
+            ms: message.field("ms").and_then(Value::as_f64).unwrap_or_default(),
             at_ms,
         };
         if event.subject == CREATED && matches!(event.outcome.as_str(), "done" | "duplicate") {
@@ -127,34 +121,26 @@ impl Follow {
     }
 
     fn published(&mut self, message: &Message, at_ms: u64) -> Event {
-        let data = &message.data;
         match message.subject.as_str() {
-            "task.derivation.completed" if self.is_ours(data) => {
-                let count = field(data, "task_count").and_then(Value::as_u64).unwrap_or_default();
-                self.expected = Some(usize::try_from(count).unwrap_or(usize::MAX));
-            }
-            "task.derivation.failed" if self.is_ours(data) => {
-                self.failed = Some(text(data, "reason").unwrap_or_else(|| "without a reason".to_owned()));
-            }
-            subject if subject.starts_with(DEAD) => {
-                let reason = text(data, "reason").unwrap_or_else(|| "without a reason".to_owned());
-                self.failed = Some(format!("{subject}: {reason}"));
+            "task.derivation.completed" if self.is_ours(message) => {
+                self.expected = Some(message.count("task_count"));
             }
             CREATED => self.created += 1,
             "workflow.task.assigned" => {
-                self.assigned.extend(text(data, "task_id"));
+                self.assigned.extend(message.text("task_id"));
                 self.last_ms = at_ms;
             }
             _ => {}
         }
-        let header = message.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("Cofferdam-Plugin"));
-        let header = header.and_then(|(_, value)| Some(value.as_str()?.to_owned()));
-        let plugin = header.or_else(|| text(data, "producer")).unwrap_or_else(|| "unknown".to_owned());
-        Event { subject: message.subject.clone(), plugin, outcome: "published".to_owned(), ms: 0.0, at_ms }
+        if let Some(reason) = failure(message, &self.plan_id) {
+            self.failed = Some(reason);
+        }
+        let (subject, plugin) = (message.subject.clone(), message.publisher());
+        Event { subject, plugin, outcome: "published".to_owned(), ms: 0.0, at_ms }
     }
 
-    fn is_ours(&self, data: &Value) -> bool {
-        text(data, "plan_id").is_some_and(|id| id == self.plan_id)
+    fn is_ours(&self, message: &Message) -> bool {
+        message.text("plan_id").is_some_and(|id| id == self.plan_id)
     }
 
     pub(super) fn state(&self) -> State {
@@ -182,30 +168,14 @@ impl Follow {
     }
 }
 
-/// A key of the message, or of the payload in its envelope.
-fn field<'a>(data: &'a Value, key: &str) -> Option<&'a Value> {
-    data.get(key).filter(|value| !value.is_null()).or_else(|| data.get("payload")?.get(key))
-}
-
-fn text(data: &Value, key: &str) -> Option<String> {
-    field(data, key)?.as_str().map(str::to_owned)
-}
-
-/// `2026-01-02T03:04:05.678Z` as milliseconds since 1970.
-fn epoch_ms(time: &str) -> Option<u64> {
-    let (date, clock) = time.strip_suffix('Z')?.split_once('T')?;
-    let mut date = date.splitn(3, '-').map(|part| part.parse::<u64>().ok());
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let mut clock = clock.splitn(3, ':');
-    let (hour, minute) = (clock.next()?.parse::<u64>().ok()?, clock.next()?.parse::<u64>().ok()?);
-    let (second, fraction) = clock.next().map(|second| second.split_once('.').unwrap_or((second, "")))?;
-    let second = second.parse::<u64>().ok()?;
-    let millis = format!("{fraction:0<3}").get(..3)?.parse::<u64>().ok()?;
-    // Days since 1970 of the proleptic Gregorian calendar, with years that begin in March.
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
-    let days = (365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day)
-        .checked_sub(719_469)?;
-    Some((((days * 24 + hour) * 60 + minute) * 60 + second) * 1000 + millis)
+/// What a plan does not recover from.
+pub(super) fn failure(message: &Message, plan_id: &str) -> Option<String> {
+    let reason = || message.text("reason").unwrap_or_else(|| "without a reason".to_owned());
+    match message.subject.as_str() {
+        "task.derivation.failed" if message.text("plan_id").as_deref() == Some(plan_id) => Some(reason()),
+        subject if subject.starts_with(DEAD) => Some(format!("{subject}: {}", reason())),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -216,19 +186,6 @@ mod tests {
         format!(
             r#"{{"time":"2026-01-02T03:04:05.678Z","subject":"{subject}","headers":{{{headers}}},"data":{data}}}"#
         )
-    }
-
-    #[test]
-    fn times_are_counted_from_1970() {
-        for (time, expect) in [
-            ("1970-01-01T00:00:00.000Z", Some(0)),
-            ("2026-01-02T03:04:05.678Z", Some(1_767_323_045_678)),
-            ("2024-02-29T12:00:00Z", Some(1_709_208_000_000)),
-            ("2026-01-02T03:04:05.6Z", Some(1_767_323_045_600)),
-            ("yesterday", None),
-        ] {
-            assert_eq!(epoch_ms(time), expect, "{time}");
-        }
     }
 
     #[test]

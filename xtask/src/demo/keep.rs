@@ -52,6 +52,7 @@ impl Kept {
         lines.extend([
             format!("  {:<12} {planning}", "Planning"),
             format!("  {:<12} {admin}", "admin"),
+            format!("  {:<12} {}", "gRPC", at.grpc),
             "Try next:".to_owned(),
             "  # what passes, until Ctrl-C".to_owned(),
             format!("  {cofferdam} sub '>' --admin {admin}"),

@@ -3,8 +3,11 @@
 
 mod config;
 mod follow;
+mod full;
 mod keep;
+mod message;
 mod plan;
+mod planning;
 mod processes;
 mod report;
 mod start;
@@ -14,22 +17,33 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
-use serde::Deserialize;
 
 use self::follow::{Follow, State};
+use self::planning::Planning;
 use self::processes::Processes;
-use self::report::{Report, Task};
-use self::start::{Addresses, READY, first_line};
+use self::report::Report;
+use self::start::{Addresses, Cast, Ready};
 use crate::cli::Demo;
 use crate::guests::{self, Selection};
 use crate::interrupt;
 use crate::repo::Repo;
 use crate::steps::{Step, Steps, seconds};
-use crate::tool::Tool;
 use crate::{binaries, terminal, tools};
 
 /// The plugins that take a plan to its assigned tasks.
 const PLUGINS: [&str; 4] = ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"];
+/// Those that take it to the end.
+const FULL: [&str; 9] = [
+    "prompt-builder",
+    "output-parser",
+    "dependency-analyzer",
+    "workflow-router",
+    "story-lifecycle",
+    "council",
+    "council-scoring",
+    "task-queue",
+    "context-updater",
+];
 /// The sample plan.
 const SAMPLE: &str = "examples/fleet/plans/checkout.toml";
 /// How often the files that the processes write are looked at.
@@ -38,7 +52,24 @@ const LOOK: Duration = Duration::from_millis(20);
 const LATE: Duration = Duration::from_secs(2);
 /// Everything of the fleet; not the streams' inner traffic.
 const WATCHED: [&str; 6] =
-    ["planning.>", "task.derivation.>", "agent.>", "cofferdam.>", "workflow.>", "cofferdam-advisory.>"];
+    ["planning.>", "task.derivation.>", "agent.>", "cofferdam.>", "workflow.>", ADVISORIES];
+const ADVISORIES: &str = "cofferdam-advisory.>";
+
+/// The processes' names.
+const DAEMON: &str = "cofferdam";
+const WORKER: &str = "worker";
+const AGENTS: &str = "agents";
+/// Shows us what passes.
+const WATCH: &str = "watch";
+/// Shows us what is stored.
+const TRAIL: &str = "trail";
+
+/// A run, as far as it is the same in all of them.
+struct Scene<'a> {
+    plan: &'a Path,
+    binaries: &'a binaries::Demo,
+    at: &'a Addresses,
+}
 
 pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Demo) -> Result<()> {
     if let Some(folder) = &args.stop {
@@ -50,7 +81,8 @@ pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Demo) -> Result<()> {
     };
     let wasm = tools::wasm(repo, steps, None)?;
     let nats = args.nats.then(|| tools::nats(repo, steps)).transpose()?;
-    let names = PLUGINS.map(str::to_owned);
+    let plugins: &[&str] = if args.full { &FULL } else { &PLUGINS };
+    let names: Vec<String> = plugins.iter().map(|name| (*name).to_owned()).collect();
     guests::build(repo, steps, &wasm, Selection { names: &names, fixtures: false })?;
     let binaries = binaries::demo(repo, steps)?;
     let folder = fresh_folder(repo)?;
@@ -58,8 +90,13 @@ pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Demo) -> Result<()> {
 
     let mut processes = Processes::new(&folder, args.keep);
     let nats = nats.as_ref().map(|nats| nats.path.as_path());
-    let ran = start::start(repo, steps, nats, &binaries, &mut processes).and_then(|at| {
-        let report = steps.run("plan", |step| through(step, args, &plan, &binaries, &mut processes, &at))?;
+    let cast = Cast { plugins, nats, full: args.full, kills: args.kill.unwrap_or_default() };
+    let ran = start::start(repo, steps, &cast, &binaries, &mut processes).and_then(|at| {
+        let scene = Scene { plan: &plan, binaries: &binaries, at: &at };
+        let report = steps.run("plan", |step| match args.full {
+            true => full::through(step, args, &scene, &mut processes),
+            false => through(step, args, &scene, &mut processes),
+        })?;
         Ok((report, at))
     });
     let (report, addresses) = match ran {
@@ -88,37 +125,38 @@ pub(crate) fn run(repo: &Repo, steps: &Steps, args: &Demo) -> Result<()> {
     Ok(())
 }
 
+impl Scene<'_> {
+    fn planning(&self, processes: &Processes) -> Planning<'_> {
+        let log = processes.folder().join("plan.log");
+        Planning { fleet: &self.binaries.fleet, log, address: &self.at.planning }
+    }
+
+    /// Begins to show us what passes on these subjects; what passes while the daemon is away is missed.
+    fn watch(&self, step: &Step, subjects: &[&str], processes: &mut Processes) -> Result<()> {
+        processes.start(WATCH, &self.binaries.fleet, |command| {
+            command.args(["watch", "--json"]).args(self.at.flags());
+            for subject in subjects {
+                command.args(["--subject", subject]);
+            }
+        })?;
+        processes.ready::<Ready>(step, WATCH)?;
+        Ok(())
+    }
+}
+
 /// Adds the plan, approves it, and follows it until its tasks are assigned.
-fn through(
-    step: &Step,
-    args: &Demo,
-    plan: &Path,
-    binaries: &binaries::Demo,
-    processes: &mut Processes,
-    at: &Addresses,
-) -> Result<Report> {
-    let mut watch = processes.start("watch", &binaries.fleet, |command| {
-        command.args(["watch", "--json"]).args(at.flags());
-        for subject in WATCHED {
-            command.args(["--subject", subject]);
-        }
-    })?;
-    processes.wait(step, "watch", READY, || first_line::<WatchReady>(&mut watch))?;
-    let log = processes.folder().join("plan.log");
-    let fleet = |words: &[&str]| {
-        let tool = Tool::new(&binaries.fleet, &log, "cargo xtask demo").arg("plan").args(words);
-        tool.without_fleet_settings().args(["--planning", &at.planning, "--json"])
-    };
-    let path = plan.to_str().context("the plan's path is no UTF-8")?;
-    let added: Added = json(&fleet(&["add", path]).run(step)?)?;
+fn through(step: &Step, args: &Demo, scene: &Scene<'_>, processes: &mut Processes) -> Result<Report> {
+    scene.watch(step, &WATCHED, processes)?;
+    let planning = scene.planning(processes);
+    let added = planning.add(step, scene.plan)?;
 
     let begun = Instant::now();
     let mut follow = Follow::new(&added.plan_id, now_ms());
-    fleet(&["approve", &added.plan_id]).run(step)?;
-    let deadline = begun + Duration::from_secs(args.timeout);
+    planning.approve(step, &added.plan_id)?;
+    let deadline = begun + args.limit();
     let mut late = None;
     loop {
-        for line in watch.lines()? {
+        for line in processes.lines(WATCH)? {
             if let Some(said) = follow.take(&line) {
                 step.say(&said);
             }
@@ -139,40 +177,18 @@ fn through(
         step.at(&follow.state().to_string());
         interrupt::pause(LOOK);
     }
-    let shown: Shown = json(&fleet(&["show", &added.plan_id]).run(step)?)?;
+    let shown = planning.show(step, &added.plan_id)?;
     step.note(format!("{} tasks", shown.tasks.len()));
     Ok(Report {
         plan_id: added.plan_id,
         story_id: added.story_id,
         title: shown.title,
-        bus: at.bus.clone(),
+        bus: scene.at.bus.clone(),
         tasks: shown.tasks,
         elapsed_ms: follow.elapsed_ms(),
         events: follow.into_events(),
+        full: None,
     })
-}
-
-#[derive(Debug, Deserialize)]
-struct WatchReady {
-    #[serde(rename = "ready")]
-    _ready: bool,
-}
-
-#[derive(Debug, Deserialize)]
-struct Added {
-    plan_id: String,
-    story_id: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Shown {
-    title: String,
-    tasks: Vec<Task>,
-}
-
-fn json<T: serde::de::DeserializeOwned>(lines: &[String]) -> Result<T> {
-    let text = lines.join("\n");
-    serde_json::from_str(&text).with_context(|| format!("fleet printed {text:?}"))
 }
 
 /// Every run has a folder of its own.

@@ -6,6 +6,7 @@ use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
 
 use super::follow::Event;
+use super::full::Full;
 use crate::steps::{Phase, seconds};
 
 /// A task as Planning tells it.
@@ -17,6 +18,9 @@ pub(super) struct Task {
     pub(super) priority: i64,
     pub(super) estimated_hours: serde_json::Number,
     pub(super) depends_on: Vec<String>,
+    /// In a full run: what the workflow says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) state: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -29,8 +33,10 @@ pub(super) struct Report {
     pub(super) bus: String,
     pub(super) tasks: Vec<Task>,
     pub(super) events: Vec<Event>,
-    /// From the approval to the last assignment.
+    /// From the approval to the last assignment; in a full run to the last that happened to a task or the story.
     pub(super) elapsed_ms: u64,
+    #[serde(flatten)]
+    pub(super) full: Option<Full>,
 }
 
 impl Report {
@@ -41,10 +47,14 @@ impl Report {
             "\nWhat waits for what (a task stands below what it needs)\n".to_owned(),
         ];
         text.extend(tree(&self.tasks));
-        text.push(format!(
-            "\nWhere the time went: {} ms from the approval to the last assignment\n",
-            self.elapsed_ms
-        ));
+        let end = match &self.full {
+            Some(full) => {
+                text.extend(full.text(&self.tasks));
+                "end"
+            }
+            None => "last assignment",
+        };
+        text.push(format!("\nWhere the time went: {} ms from the approval to the {end}\n", self.elapsed_ms));
         text.push(times(&self.events));
         text.push("\nSetting up\n".to_owned());
         text.push(setup(phases));
@@ -197,6 +207,7 @@ mod tests {
             priority: 1,
             estimated_hours: 4.into(),
             depends_on,
+            state: None,
         }
     }
 
@@ -247,6 +258,7 @@ mod tests {
             tasks: vec![task("a", &[])],
             events: Vec::new(),
             elapsed_ms: 7,
+            full: None,
         };
         let document = serde_json::to_value(&report).unwrap();
         let keys = document

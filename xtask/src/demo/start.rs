@@ -2,25 +2,34 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::processes::Processes;
-use super::tail::Tail;
-use super::{PLUGINS, config};
+use super::{AGENTS, DAEMON, WORKER, config};
 use crate::binaries;
 use crate::repo::Repo;
 use crate::steps::{Step, Steps};
 
-/// What a process gets to become ready; compiling the plugins for the first time is in it.
-pub(super) const READY: Duration = Duration::from_secs(60);
 /// Ports that are tried for the daemon. One is free when it is chosen, and taken by somebody else once in a blue moon.
 const PORTS: usize = 5;
 /// What the daemon says of a port that is taken.
 const TAKEN: &str = "can't be bound";
+/// A port that nobody has to know beforehand.
+const ANY: &str = "127.0.0.1:0";
+
+/// What a run consists of.
+#[derive(Debug)]
+pub(super) struct Cast<'a> {
+    pub(super) plugins: &'a [&'a str],
+    /// The server's program; without one the daemon brings the bus.
+    pub(super) nats: Option<&'a Path>,
+    /// With councils, a queue and stories in the plugins' hands, and with agents that work.
+    pub(super) full: bool,
+    /// How often the daemon and the worker are to be killed.
+    pub(super) kills: u64,
+}
 
 /// A run's services.
 #[derive(Debug)]
@@ -30,6 +39,8 @@ pub(super) struct Addresses {
     pub(super) nats: Option<String>,
     pub(super) planning: String,
     pub(super) admin: String,
+    /// What plugins serve.
+    pub(super) grpc: String,
 }
 
 impl Addresses {
@@ -46,59 +57,100 @@ fn flags(nats: Option<&str>, admin: &str) -> [String; 2] {
     }
 }
 
-/// `nats` is the server's program; without one the daemon brings the bus.
 pub(super) fn start(
     repo: &Repo,
     steps: &Steps,
-    nats: Option<&Path>,
+    cast: &Cast<'_>,
     binaries: &binaries::Demo,
     processes: &mut Processes,
 ) -> Result<Addresses> {
     let nats =
-        nats.map(|program| steps.run("start nats-server", |step| nats_server(step, program, processes)));
+        cast.nats.map(|program| steps.run("start nats-server", |step| nats_server(step, program, processes)));
     let nats = nats.transpose()?;
     steps.run("start the fleet and the daemon", |step| {
-        if nats.is_some() {
-            return pair(repo, step, nats, "127.0.0.1:0", binaries, processes);
-        }
-        // The daemon needs Planning's address and Planning the daemon's, so one port is chosen beforehand.
-        for _ in 0..PORTS {
-            let admin = free_address()?;
-            match pair(repo, step, None, &admin, binaries, processes) {
-                Err(_) if processes.said("cofferdam", TAKEN) => processes.stop(),
-                started => return started,
+        let start = |admin: &str, grpc: &str, processes: &mut Processes| {
+            let at = pair(repo, step, cast, nats.clone(), [admin, grpc], binaries, processes)?;
+            if cast.full {
+                company(step, &at, binaries, processes)?;
             }
+            Ok(at)
+        };
+        if nats.is_some() && !cast.full {
+            return start(ANY, ANY, processes);
+        }
+        // The daemon needs Planning's address and Planning the daemon's, so one port is chosen beforehand; and a daemon that
+        // is killed has to come back where it was.
+        for _ in 0..PORTS {
+            let grpc = if cast.full { free_address()? } else { ANY.to_owned() };
+            let started = start(&free_address()?, &grpc, processes);
+            if started.is_ok() || !processes.said(DAEMON, TAKEN) {
+                return started;
+            }
+            processes.stop_from(FLEET);
         }
         bail!("no port for the daemon: {PORTS} that were free were taken before it could bind them")
     })
 }
 
+const FLEET: &str = "fleet";
+
 /// The fleet, then the daemon, which calls it.
 fn pair(
     repo: &Repo,
     step: &Step,
+    cast: &Cast<'_>,
     nats: Option<String>,
-    admin: &str,
+    [admin, grpc]: [&str; 2],
     binaries: &binaries::Demo,
     processes: &mut Processes,
 ) -> Result<Addresses> {
     let folder = processes.folder().to_path_buf();
-    let mut out = processes.start("fleet", &binaries.fleet, |command| {
-        command.args(["serve", "--planning", "127.0.0.1:0", "--context", "127.0.0.1:0"]);
+    processes.start(FLEET, &binaries.fleet, |command| {
+        command.args(["serve", "--planning", ANY, "--context", ANY]);
         command.args(flags(nats.as_deref(), admin)).arg("--data").arg(folder.join("fleet"));
+        if cast.full {
+            command.arg("--leave-stories");
+        }
     })?;
-    let fleet: FleetReady = processes.wait(step, "fleet", READY, || first_line(&mut out))?;
+    let fleet: FleetReady = processes.ready(step, FLEET)?;
 
     let file = folder.join("cofferdam.toml");
-    let at = config::At { nats: nats.as_deref(), admin, planning: &fleet.planning, context: &fleet.context };
-    std::fs::write(&file, config::write(repo, &at, &PLUGINS)?)
+    let at = config::At {
+        nats: nats.as_deref(),
+        admin,
+        grpc,
+        planning: &fleet.planning,
+        context: &fleet.context,
+        full: cast.full.then_some(cast.kills),
+    };
+    std::fs::write(&file, config::write(repo, &at, cast.plugins)?)
         .with_context(|| format!("can't write {}", file.display()))?;
-    let mut out = processes.start("cofferdam", &binaries.cofferdam, |command| {
+    processes.start(DAEMON, &binaries.cofferdam, |command| {
         command.arg("run").arg("--config").arg(&file);
         command.env("COFFERDAM_PLUGINS", repo.plugins());
     })?;
-    let daemon: DaemonReady = processes.wait(step, "cofferdam", READY, || first_line(&mut out))?;
-    Ok(Addresses { bus: daemon.bus, nats, planning: fleet.planning, admin: daemon.admin })
+    let daemon: DaemonReady = processes.ready(step, DAEMON)?;
+    let grpc = daemon.grpc.into_iter().next().unwrap_or_default();
+    Ok(Addresses { bus: daemon.bus, nats, planning: fleet.planning, admin: daemon.admin, grpc })
+}
+
+/// Those who do the work: the agents, and on NATS somebody who works jobs beside the daemon.
+fn company(step: &Step, at: &Addresses, binaries: &binaries::Demo, processes: &mut Processes) -> Result<()> {
+    let folder = processes.folder().to_path_buf();
+    if at.nats.is_some() {
+        processes.start(WORKER, &binaries.cofferdam, |command| {
+            command.arg("executor").arg("--config").arg(folder.join("cofferdam.toml"));
+            // It goes by the daemon's file, and has a port of its own.
+            command.env("COFFERDAM_LISTEN", ANY);
+        })?;
+        processes.ready::<Ready>(step, WORKER)?;
+    }
+    processes.start(AGENTS, &binaries.fleet, |command| {
+        command.args(["agents", "--stories", &at.grpc]).args(at.flags());
+        command.arg("--data").arg(folder.join(AGENTS));
+    })?;
+    processes.ready::<Ready>(step, AGENTS)?;
+    Ok(())
 }
 
 fn nats_server(step: &Step, program: &Path, processes: &mut Processes) -> Result<String> {
@@ -109,7 +161,7 @@ fn nats_server(step: &Step, program: &Path, processes: &mut Processes) -> Result
             .arg(folder.join("nats"));
         command.arg("--ports_file_dir").arg(&folder);
     })?;
-    processes.wait(step, "nats-server", READY, || ports_file(&folder))
+    processes.wait(step, "nats-server", |_| ports_file(&folder))
 }
 
 #[derive(Debug, Deserialize)]
@@ -122,21 +174,17 @@ struct FleetReady {
 struct DaemonReady {
     admin: String,
     bus: String,
+    #[serde(default)]
+    grpc: Vec<String>,
 }
 
-/// The line with which a process says that it is ready.
-pub(super) fn first_line<T: DeserializeOwned>(out: &mut Tail) -> Result<Option<T>> {
-    match out.line()? {
-        Some(line) => {
-            serde_json::from_str(&line).map(Some).with_context(|| format!("its first line is {line:?}"))
-        }
-        None => Ok(None),
-    }
-}
+/// Any object: that it is there says all.
+#[derive(Debug, Deserialize)]
+pub(super) struct Ready {}
 
 /// An address of this machine that nobody has at the moment.
 fn free_address() -> Result<String> {
-    let listener = TcpListener::bind("127.0.0.1:0").context("can't listen on 127.0.0.1")?;
+    let listener = TcpListener::bind(ANY).context("can't listen on 127.0.0.1")?;
     Ok(listener.local_addr().context("a port without a number")?.to_string())
 }
 
@@ -161,6 +209,7 @@ mod tests {
     use std::path::PathBuf;
 
     use super::*;
+    use crate::demo::PLUGINS;
     use crate::tool::Tool;
 
     /// A program that is a shell script. A shell writes it: were the file open here while another test forks, it could
@@ -193,7 +242,8 @@ exec tail -f /dev/null"#;
             fleet: program(folder.path(), "a-fleet", fleet),
         };
         let mut processes = Processes::new(folder.path(), false);
-        let at = start(&repo, &Steps::new(), None, &binaries, &mut processes).unwrap();
+        let cast = Cast { plugins: &PLUGINS, nats: None, full: false, kills: 0 };
+        let at = start(&repo, &Steps::new(), &cast, &binaries, &mut processes).unwrap();
         assert_eq!((at.bus.as_str(), at.planning.as_str()), ("local", "p"));
         // Both sides went over to the second port.
         let told = std::fs::read_to_string(folder.path().join("fleet.args")).unwrap();

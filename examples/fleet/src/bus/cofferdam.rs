@@ -209,6 +209,11 @@ impl Bus for Cofferdam {
         Ok(Box::new(Following { messages, subject, url, last: None, due: false }))
     }
 
+    /// Who follows here keeps count anyway.
+    async fn read_on(&self, subject: &str, after: Option<Mark>) -> anyhow::Result<Box<dyn Ear>> {
+        self.follow(subject, after).await
+    }
+
     async fn watch(&self, subjects: &[String]) -> anyhow::Result<Watch> {
         let request = self.request(SubscribeRequest { subjects: subjects.to_vec() });
         let mut client = self.client.clone();

@@ -76,6 +76,9 @@ pub(crate) trait Bus: Send + Sync {
     /// The events of a subject, each at least once, also those from before. `after` is the last mark that was stored.
     async fn follow(&self, subject: &str, after: Option<Mark>) -> anyhow::Result<Box<dyn Ear>>;
 
+    /// The same for a reader that keeps count on every bus, so that nothing waits for acks that died with it.
+    async fn read_on(&self, subject: &str, after: Option<Mark>) -> anyhow::Result<Box<dyn Ear>>;
+
     /// What passes from now on, on subjects that may have wildcards.
     async fn watch(&self, subjects: &[String]) -> anyhow::Result<Watch>;
 }

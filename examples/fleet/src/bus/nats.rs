@@ -6,22 +6,23 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, anyhow, bail};
 use async_nats::{
     Client, ConnectOptions, Event, HeaderMap,
+    datetime::DateTime,
     header::NATS_MESSAGE_ID,
     jetstream::{
         self, AckKind, Context,
         consumer::{
             AckPolicy, DeliverPolicy, PullConsumer,
-            pull::{self, OrderedConfig},
+            pull::{self, Ordered, OrderedConfig},
         },
         context::{CreateStreamErrorKind, GetStreamByNameErrorKind, PublishErrorKind},
-        stream::{Config, DiscardPolicy, RetentionPolicy, StorageType},
+        stream::{Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType, Stream},
     },
 };
 use futures_util::{StreamExt as _, stream};
 use serde_json::{Map, Value, json};
 use tonic::async_trait;
 
-use super::{Bus, Ear, Heard, LOOK, Passing, Place, Watch, earliest};
+use super::{Bus, Ear, Heard, LOOK, Mark, Passing, Place, Watch, earliest};
 
 /// How long the first connection may take before the operator is told.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -37,7 +38,7 @@ struct Spec {
     max_messages: i64,
 }
 
-const STREAMS: [Spec; 3] = [
+const STREAMS: [Spec; 6] = [
     Spec {
         name: "PLANNING_EVENTS",
         subjects: "planning.>",
@@ -51,6 +52,24 @@ const STREAMS: [Spec; 3] = [
         max_messages: 100_000,
     },
     Spec { name: "AGENT_RESPONSES", subjects: "agent.response.>", max_age: HOUR, max_messages: 10_000 },
+    Spec {
+        name: "AGENT_WORK",
+        subjects: "agent.work.>",
+        max_age: HOUR.saturating_mul(2),
+        max_messages: 50_000,
+    },
+    Spec {
+        name: "WORKFLOW_EVENTS",
+        subjects: "workflow.>",
+        max_age: DAY.saturating_mul(7),
+        max_messages: 100_000,
+    },
+    Spec {
+        name: "ORCHESTRATOR_EVENTS",
+        subjects: "orchestration.>",
+        max_age: DAY.saturating_mul(7),
+        max_messages: 50_000,
+    },
 ];
 
 pub(super) struct Nats {
@@ -193,9 +212,33 @@ impl Bus for Nats {
     }
 
     /// The durable keeps count.
-    async fn follow(&self, subject: &str, _: Option<super::Mark>) -> anyhow::Result<Box<dyn Ear>> {
+    async fn follow(&self, subject: &str, _: Option<Mark>) -> anyhow::Result<Box<dyn Ear>> {
         let messages = self.durable(subject).await?.messages().await?;
         Ok(Box::new(Durable { messages, last: None }))
+    }
+
+    async fn read_on(&self, subject: &str, after: Option<Mark>) -> anyhow::Result<Box<dyn Ear>> {
+        let name = stream_for(&self.jetstream, subject).await?;
+        let stream = self.jetstream.get_stream(&name).await?;
+        let deliver_policy = match after {
+            Some(mark) if mark.place.stream == name && is_marked(&stream, &mark).await? => {
+                DeliverPolicy::ByStartSequence { start_sequence: mark.place.sequence + 1 }
+            }
+            Some(mark) => {
+                tracing::info!(
+                    subject,
+                    stream = mark.place.stream,
+                    sequence = mark.place.sequence,
+                    "what was heard last is not there any more: hearing all there is"
+                );
+                DeliverPolicy::All
+            }
+            None => DeliverPolicy::All,
+        };
+        let config =
+            OrderedConfig { filter_subject: subject.to_owned(), deliver_policy, ..OrderedConfig::default() };
+        let messages = stream.create_consumer(config).await?.messages().await?;
+        Ok(Box::new(Reading { messages, subject: subject.to_owned(), stream: name, last: None, due: false }))
     }
 
     async fn watch(&self, subjects: &[String]) -> anyhow::Result<Watch> {
@@ -239,6 +282,60 @@ impl Ear for Durable {
     async fn again(&mut self, delay: Duration) -> anyhow::Result<()> {
         self.settle(AckKind::Nak(Some(delay))).await
     }
+}
+
+/// A subject's messages from a place on; who reads keeps count.
+struct Reading {
+    messages: Ordered,
+    subject: String,
+    stream: String,
+    last: Option<Heard>,
+    /// `last` is to be heard once more.
+    due: bool,
+}
+
+#[async_trait]
+impl Ear for Reading {
+    async fn next(&mut self) -> anyhow::Result<Heard> {
+        if let Some(heard) = self.last.clone().filter(|_| self.due) {
+            self.due = false;
+            return Ok(heard);
+        }
+        let message = self.messages.next().await.context("the subscription ended")??;
+        let info = message.info().map_err(|error| anyhow!(error))?;
+        let place = Place { stream: self.stream.clone(), sequence: info.stream_sequence };
+        let stored_at = nanos(info.published);
+        let mark = Mark { subject: self.subject.clone(), place, stored_at };
+        let heard = Heard { data: message.payload.to_vec(), mark: Some(mark) };
+        self.last = Some(heard.clone());
+        Ok(heard)
+    }
+
+    /// The mark says so.
+    async fn done(&mut self) -> anyhow::Result<()> {
+        self.last = None;
+        Ok(())
+    }
+
+    async fn again(&mut self, delay: Duration) -> anyhow::Result<()> {
+        tokio::time::sleep(delay).await;
+        self.due = true;
+        Ok(())
+    }
+}
+
+/// Whether the message that was marked is still where it was.
+async fn is_marked(stream: &Stream, mark: &Mark) -> anyhow::Result<bool> {
+    match stream.get_raw_message(mark.place.sequence).await {
+        Ok(message) => Ok(nanos(message.time) == mark.stored_at && *message.subject == *mark.subject),
+        Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => Ok(false),
+        Err(error) => Err(anyhow!(error)),
+    }
+}
+
+/// Since the epoch.
+fn nanos(time: DateTime) -> i64 {
+    i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX)
 }
 
 /// A copy on its way to a consumer: wildcards catch these as well, once per delivery.

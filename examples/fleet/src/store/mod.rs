@@ -2,10 +2,11 @@
 //! holds the handle and its errors; what is stored is said in the files below, one per kind of thing.
 
 pub(crate) mod answers;
+pub(crate) mod knowledge;
 pub(crate) mod marks;
 pub(crate) mod outbox;
 pub(crate) mod plans;
-mod schema;
+pub(crate) mod schema;
 pub(crate) mod tasks;
 
 use std::{
@@ -50,11 +51,20 @@ pub(crate) struct Store {
 impl Store {
     /// Opens `folder/fleet.sqlite`, both created if they are missing.
     pub(crate) fn open(folder: &Path) -> anyhow::Result<Store> {
+        Store::open_as("fleet", folder, schema::prepare)
+    }
+
+    /// The same for a file with other tables, which `prepare` sees to.
+    pub(crate) fn open_as(
+        name: &str,
+        folder: &Path,
+        prepare: impl FnOnce(&mut Connection) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Store> {
         use anyhow::Context as _;
         std::fs::create_dir_all(folder).with_context(|| {
             format!("can't create the data folder {}; choose another with --data", folder.display())
         })?;
-        let lock = folder.join("fleet.lock");
+        let lock = folder.join(format!("{name}.lock"));
         let file = File::create(&lock).with_context(|| format!("can't write {}", lock.display()))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -66,12 +76,11 @@ impl Store {
                 return Err(error).with_context(|| format!("can't lock {}", lock.display()));
             }
         }
-        let path = folder.join("fleet.sqlite");
+        let path = folder.join(format!("{name}.sqlite"));
         let mut connection =
             Connection::open(&path).with_context(|| format!("can't open the database {}", path.display()))?;
         connection.busy_timeout(BUSY)?;
-        schema::prepare(&mut connection)
-            .with_context(|| format!("can't use the database {}", path.display()))?;
+        prepare(&mut connection).with_context(|| format!("can't use the database {}", path.display()))?;
         Ok(Store {
             connection: Arc::new(Mutex::new(connection)),
             outbox: Arc::new(Notify::new()),

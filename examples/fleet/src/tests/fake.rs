@@ -87,6 +87,13 @@ impl Bus {
         self.0.stored.lock().unwrap().iter().map(|stored| subject(stored).to_owned()).collect()
     }
 
+    /// What is stored under a subject, as JSON.
+    pub(super) fn bodies(&self, wanted: &str) -> Vec<serde_json::Value> {
+        let stored = self.0.stored.lock().unwrap();
+        let of = stored.iter().filter(|stored| subject(stored) == wanted);
+        of.map(|stored| serde_json::from_slice(&stored.message.as_ref().unwrap().data).unwrap()).collect()
+    }
+
     /// Serves until it is stopped; on a free port, or on the one it had before.
     pub(super) async fn serve(&self, at: Option<SocketAddr>) -> Running {
         let at = at.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));

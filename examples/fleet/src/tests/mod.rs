@@ -2,6 +2,7 @@
 //! from outside, with the binary.
 
 mod admin;
+mod agents;
 mod bus;
 mod context;
 mod fake;
@@ -52,7 +53,7 @@ impl Fleet {
         let shutdown = CancellationToken::new();
         let texts = Texts::read(&args.context_files).unwrap();
         let planning = serve(serve::planning_routes(&store, &args).await.unwrap(), &shutdown).await;
-        let context = serve::context_routes(&store, texts, args.context_down).await.unwrap();
+        let context = serve::context_routes(&store, texts, &args).await.unwrap();
         let context = serve(context, &shutdown).await;
         Fleet {
             planning: TaskDerivationPlanningServiceClient::new(planning.clone()),

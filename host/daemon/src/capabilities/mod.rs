@@ -19,7 +19,7 @@ use std::{
 use async_trait::async_trait;
 use cofferdam_bus::{Bus, Change, Message};
 use cofferdam_sandbox::{Answer, Call, Host};
-pub use rpc::{Outgoing, Upstreams};
+pub use rpc::{Door, Outgoing, Upstreams, Within};
 pub use state::State;
 
 use crate::{
@@ -65,6 +65,7 @@ pub struct Occasion {
     pub order_key: Option<String>,
     pub trace: TraceContext,
     pub held: Held,
+    pub within: Within,
     /// Why effects are denied: it is a call of a method that only reads.
     pub only_reads: Option<String>,
 }
@@ -240,6 +241,7 @@ impl Host for Run {
             }
             Call::Count { name, labels, delta } => Answer::Count(self.count(name, labels, delta)),
             Call::Observe { name, labels, value } => Answer::Observe(self.observe(name, labels, value)),
+            Call::SetGauge { name, labels, value } => Answer::SetGauge(self.set(name, labels, value)),
             Call::Now => Answer::Now(self.now()),
             Call::Random(len) => Answer::Random(self.random(len)),
         }

@@ -9,7 +9,8 @@ use std::{
 use toml::Value;
 
 use super::{
-    AdminConfig, Config, DispatchConfig, Environment, Faults, Location, LogConfig, Reading, SandboxSettings,
+    AdminConfig, Backend, Config, DispatchConfig, Environment, ExecutorConfig, Faults, Location, LogConfig,
+    Reading, SandboxSettings, Upstream,
     bus::bus,
     env::Surroundings,
     executor::executor,
@@ -71,6 +72,18 @@ fn whole(top: &Table<'_>, surroundings: &Surroundings<'_>, with_plugins: bool) -
     let upstreams = top.section("upstreams", |t| upstreams(t, surroundings));
     let names = top.names_in("plugins");
     let executor = top.section("executor", |t| executor(t, &upstreams, &names, surroundings));
+    if let Some(ExecutorConfig { backend: Backend::Fleet { upstream }, .. }) = &executor
+        && !with_plugins
+        && upstreams.get(upstream).is_some_and(Upstream::is_own)
+    {
+        top.table_or_empty("executor").fault_of(
+            "upstream",
+            format!(
+                "the executor's upstream {upstream:?} is the daemon itself, and this process serves no plugins; give it the \
+                 address of a daemon's [grpc] listen"
+            ),
+        );
+    }
     let around = Around {
         surroundings,
         upstreams: &upstreams,

@@ -85,8 +85,26 @@ pub struct MetricSpec {
     pub name: String,
     pub help: String,
     pub labels: Vec<String>,
-    /// Bucket bounds make it a histogram; without it is a counter.
-    pub buckets: Option<Vec<f64>>,
+    pub kind: MetricKind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub enum MetricKind {
+    Counter,
+    /// With the bounds of its buckets.
+    Histogram(Vec<f64>),
+    Gauge,
+}
+
+impl MetricKind {
+    /// As a manifest writes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Histogram(_) => "histogram",
+            Self::Gauge => "gauge",
+        }
+    }
 }
 
 impl Manifest {
@@ -211,9 +229,11 @@ pub(super) fn permissions(
 }
 
 fn metric(name: String, table: &Table<'_>) -> MetricSpec {
-    let kind = table.parsed("kind", "counter or histogram", |s| match s {
-        "counter" => Some(false),
-        "histogram" => Some(true),
+    let default = || vec![1.0, 5.0, 25.0, 100.0, 500.0, 1_000.0, 5_000.0, 25_000.0, 120_000.0];
+    let mut kind = table.parsed("kind", "counter, histogram or gauge", |s| match s {
+        "counter" => Some(MetricKind::Counter),
+        "histogram" => Some(MetricKind::Histogram(default())),
+        "gauge" => Some(MetricKind::Gauge),
         _ => None,
     });
     if kind.is_none() && !table.has("kind") {
@@ -228,27 +248,22 @@ fn metric(name: String, table: &Table<'_>) -> MetricSpec {
             "{name:?} is not a metric name for a plugin; use letters, digits and _, and not the host's cofferdam_ prefix"
         ));
     }
-    let bounds = table.value("buckets");
-    let mut buckets = None;
-    if kind == Some(true) {
-        let default = || vec![1.0, 5.0, 25.0, 100.0, 500.0, 1_000.0, 5_000.0, 25_000.0, 120_000.0];
-        buckets = Some(match &bounds {
-            None => default(),
-            Some(list) => {
-                let numbers: Option<Vec<f64>> =
-                    list.value.as_array().and_then(|a| a.iter().map(Value::as_f64).collect());
-                numbers.filter(|n| !n.is_empty() && n.windows(2).all(|w| w[0] < w[1])).unwrap_or_else(|| {
-                    table.fault_at(list, format!("metrics.{name}.buckets is not a rising list of numbers"));
-                    default()
-                })
+    let list = table.value("buckets");
+    if let (Some(MetricKind::Histogram(bounds)), Some(list)) = (&mut kind, &list) {
+        let numbers: Option<Vec<f64>> =
+            list.value.as_array().and_then(|a| a.iter().map(Value::as_f64).collect());
+        match numbers.filter(|n| !n.is_empty() && n.windows(2).all(|w| w[0] < w[1])) {
+            Some(numbers) => *bounds = numbers,
+            None => {
+                table.fault_at(list, format!("metrics.{name}.buckets is not a rising list of numbers"));
             }
-        });
+        }
     }
     MetricSpec {
         help: table.text("help").or(name.clone()),
         labels: table.strings("labels").into_iter().map(|l| l.value).collect(),
         name,
-        buckets,
+        kind: kind.unwrap_or(MetricKind::Counter),
     }
 }
 
@@ -299,6 +314,17 @@ pub(super) mod tests {
         };
         let faults = reader::parse(&empty, |top| read(top, Path::new(""), &mut place)).faults;
         assert_eq!(faults.iter().map(|f| f.line).collect::<Vec<_>>(), [1, 2, 3].map(Some));
+    }
+
+    #[test]
+    fn a_metric_is_a_counter_a_histogram_or_a_gauge() {
+        let kind = |lines: &str| parse(&format!("[metrics.m]\n{lines}\n")).unwrap().metrics[0].kind.clone();
+        assert_eq!(kind("kind = \"counter\""), MetricKind::Counter);
+        assert_eq!(kind("kind = \"gauge\"\nlabels = [\"queue\"]"), MetricKind::Gauge);
+        assert_eq!(kind("kind = \"histogram\"\nbuckets = [1, 2.5]"), MetricKind::Histogram(vec![1.0, 2.5]));
+        check("[metrics.m]\nkind = \"meter\"\n", 2, "is \"meter\", which is not counter, histogram or gauge");
+        check("[metrics.m]\n", 1, "kind is missing");
+        check("[metrics.m]\nkind = \"histogram\"\nbuckets = [2, 1]\n", 3, "not a rising list");
     }
 
     #[test]

@@ -49,7 +49,7 @@ pub use fault::{Fault, Faults};
 pub use isolation::IsolationConfig;
 pub(crate) use isolation::isolation_text;
 pub use limits::{Ceilings, LimitsConfig, PluginLimits};
-pub use manifest::{Manifest, MetricSpec};
+pub use manifest::{Manifest, MetricKind, MetricSpec};
 pub use methods::{Methods, is_method, is_service};
 pub(crate) use plugin::trespass;
 pub use secret::{Secret, Url};
@@ -175,6 +175,15 @@ pub struct Upstream {
     pub idempotent: Methods,
     /// How often the host repeats a call, where that is safe.
     pub retries: u32,
+}
+
+impl Upstream {
+    /// Where what this daemon serves itself is called, in memory.
+    pub(crate) const OWN: &str = "self";
+
+    pub fn is_own(&self) -> bool {
+        self.address == Self::OWN
+    }
 }
 
 /// A `once` call was begun by an earlier run, and no answer is recorded.

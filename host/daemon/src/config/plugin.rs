@@ -47,11 +47,18 @@ pub(super) fn plugins(table: &Table<'_>, around: &Around<'_>) -> Vec<PluginConfi
     let (mut all, mut durables) = (Vec::new(), BTreeMap::new());
     let mut bundled = Bundled { places: bundled::places(around.surroundings), missing: Vec::new() };
     let tables = table.named_tables();
+    let mut whole = true;
     for (name, table) in &tables {
-        let plugin = plugin(name, table, around, &mut bundled, &mut durables);
+        let plugin = plugin(name, table, around, &mut bundled, &mut durables, &mut whole);
         agree_on_metrics(table, &plugin, &all);
         serve_apart(table, &plugin, &all);
         all.push(plugin);
+    }
+    // What a manifest with faults would serve is not known.
+    if whole {
+        for ((_, table), plugin) in tables.iter().zip(&all) {
+            served_here(table, plugin, &all, around);
+        }
     }
     // All of them lack one thing, which is told once.
     if let Some((_, table)) = tables.iter().find(|(name, _)| bundled.missing.first() == Some(name)) {
@@ -74,6 +81,7 @@ fn plugin(
     around: &Around<'_>,
     bundled: &mut Bundled,
     durables: &mut BTreeMap<String, String>,
+    all_whole: &mut bool,
 ) -> PluginConfig {
     if !is_name(name) {
         table.fault(bad_name(name));
@@ -98,6 +106,7 @@ fn plugin(
         }
     });
     let whole = read.as_ref().is_some_and(|read| read.faults.is_empty());
+    *all_whole &= whole;
     let Parsed { value: manifest, faults, settings, .. } = read.unwrap_or_default();
     around.surroundings.extend(faults);
     let config = table.table_or_empty("config");
@@ -272,6 +281,31 @@ fn values(
     values
 }
 
+/// Whoever is called in memory is here, or nowhere.
+fn served_here(table: &Table<'_>, plugin: &PluginConfig, all: &[PluginConfig], around: &Around<'_>) {
+    for entry in plugin.grants.granted.list(Kind::Rpc) {
+        let Some((upstream, method)) = entry.split_once('/') else { continue };
+        if !around.upstreams.get(upstream).is_some_and(Upstream::is_own) {
+            continue;
+        }
+        let names = |path: &str| match method.strip_suffix('*') {
+            Some(service) => path.starts_with(service),
+            None => path == method,
+        };
+        if all.iter().flat_map(PluginConfig::served).any(|served| names(&served.path)) {
+            continue;
+        }
+        table.table_or_empty("grants").fault_of(
+            "rpc",
+            format!(
+                "{entry:?} is called at this daemon itself, as upstreams.{upstream}.address says, and no plugin here is granted to \
+                 serve it; add serve = [{method:?}] to the grants of one that can, or give the upstream another address",
+                method = method.trim_end_matches("/*"),
+            ),
+        );
+    }
+}
+
 /// A call goes to one plugin.
 fn serve_apart(table: &Table<'_>, plugin: &PluginConfig, others: &[PluginConfig]) {
     for other in others {
@@ -295,7 +329,7 @@ fn agree_on_metrics(table: &Table<'_>, plugin: &PluginConfig, others: &[PluginCo
     for metric in &plugin.manifest.metrics {
         for other in others {
             let differs = |m: &&MetricSpec| {
-                m.name == metric.name && (m.labels != metric.labels || m.buckets != metric.buckets)
+                m.name == metric.name && (m.labels != metric.labels || m.kind != metric.kind)
             };
             if other.manifest.metrics.iter().any(|m| differs(&m)) {
                 table.fault(format!(

@@ -1,6 +1,6 @@
 //! `[[services]]` of a manifest: the gRPC methods that a plugin can serve, checked against their descriptors.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use prost_reflect::{MessageDescriptor, MethodDescriptor, ServiceDescriptor};
 
@@ -9,6 +9,9 @@ use super::{
     reader::{At, Table},
 };
 use crate::serve::descriptors::{Descriptors, KeyField};
+
+/// Of a method's time-out: no client wants less, and no run lasts longer than the most.
+const TIMEOUTS: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(3600));
 
 /// A service of a plugin.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +33,8 @@ pub struct Method {
     /// With `{key}` in it.
     pub cell: String,
     pub input: MessageDescriptor,
+    /// What a client waits for that sets no deadline; the host's own if `None`.
+    pub timeout: Option<Duration>,
 }
 
 impl Method {
@@ -122,6 +127,7 @@ fn method(table: &Table<'_>, name: &str, service: &ServiceDescriptor) -> Option<
     if kind.is_none() && !table.has("kind") {
         table.fault(format!("the kind of {name:?} is missing; add kind = \"read\" or kind = \"write\""));
     }
+    let timeout = table.duration_within("timeout", TIMEOUTS.0, TIMEOUTS.1).optional();
     let (key, cell) = (table.string("key"), table.string("cell"));
     if let Some(cell) = &cell {
         if !cell.value.contains("{key}") {
@@ -157,6 +163,7 @@ fn method(table: &Table<'_>, name: &str, service: &ServiceDescriptor) -> Option<
         key,
         cell: cell.map_or_else(|| "{key}".to_owned(), |cell| cell.value),
         input,
+        timeout,
     })
 }
 
@@ -181,13 +188,14 @@ mod tests {
     fn a_method_has_its_kind_its_key_and_its_cell() {
         let text = format!(
             "{SERVICE}[services.methods.GetWorkflowState]\nkind = \"read\"\nkey = \"task_id\"\ncell = \"task/{{key}}\"\n\
-             [services.methods.RequestValidation]\nkind = \"write\"\n"
+             [services.methods.RequestValidation]\nkind = \"write\"\ntimeout = \"10m\"\n"
         );
         let manifest = parse(&text).unwrap();
         let [read, write] = &manifest.services[0].methods[..] else { panic!("{:?}", manifest.services) };
         assert_eq!(read.path, "fleet.workflow.v1.WorkflowOrchestrationService/GetWorkflowState");
         assert_eq!((read.kind, read.cell.as_str(), read.has_cell()), (MethodKind::Read, "task/{key}", true));
         assert_eq!((write.kind, write.cell.as_str(), write.has_cell()), (MethodKind::Write, "{key}", false));
+        assert_eq!((read.timeout, write.timeout), (None, Some(Duration::from_secs(600))));
         assert_eq!(manifest.asks.serve, ["fleet.workflow.v1.WorkflowOrchestrationService"]);
     }
 
@@ -230,6 +238,7 @@ mod tests {
             (method("cell = \"x/{key}\""), 6, "cell needs a key"),
             (method("key = \"task_id\"\ncell = \"x\""), 7, "all keys would share it"),
             (method("key = \"taskid\""), 6, "has no field \"taskid\""),
+            (method("timeout = \"61m\""), 6, "is \"61m\", which is not a duration from 1ms to 1h"),
             (method("kinds = 1"), 6, "is not a known key"),
         ] {
             check(&text, line, says);

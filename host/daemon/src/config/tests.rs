@@ -414,6 +414,48 @@ fn what_is_served_is_protected_as_it_is_configured_or_not_at_all() {
 }
 
 #[test]
+fn an_upstream_that_is_the_daemon_itself_takes_no_protection_and_somebody_who_serves() {
+    let own = "[upstreams.p]\naddress = \"self\"\n";
+    let (_folder, file) = write(own);
+    let config = load(&file, &Environment::default()).unwrap();
+    assert!(config.upstreams["p"].is_own());
+    let none = Environment::default();
+    for (key, value) in [("ca", "ca.pem"), ("domain", "p"), ("token-env", "T")] {
+        let told = faults(&format!("{own}{key} = {value:?}\n"), &none);
+        assert!(
+            told.contains(&format!(
+                "2: upstreams.p has {key}, which a call in memory has no use for; remove it, or write \"http"
+            )),
+            "{told}"
+        );
+    }
+    let moved = Environment::of([("PLANNING_SERVICE_ADDRESS", "self")]);
+    let told = faults("[upstreams.planning]\naddress = \"https://p:1\"\ndomain = \"p\"\n", &moved);
+    let says = "environment: PLANNING_SERVICE_ADDRESS is \"self\", and upstreams.planning has domain, which a call in memory";
+    assert!(told.contains(says), "{told}");
+
+    let component = testdata("plugin.wasm");
+    let manifest = testdata("talker.toml");
+    let plugin = format!(
+        "{own}[plugins.talker]\ncomponent = {component:?}\nmanifest = {manifest:?}\n[plugins.talker.grants]\n\
+         rpc = [\"p/a.B/*\"]\n"
+    );
+    let told = faults(&plugin, &none);
+    let says = "7: \"p/a.B/*\" is called at this daemon itself, as upstreams.p.address says, and no plugin here is granted to serve \
+                it; add serve = [\"a.B\"]";
+    assert!(told.contains(says), "{told}");
+
+    // A worker of jobs loads no plugin, so there is nothing to call; whatever else names the upstream is the daemon's.
+    let (_folder, file) = write(&format!("{own}[executor]\nbackend = \"fleet\"\nupstream = \"p\"\n"));
+    let location = Location::File(file);
+    assert!(Config::load(&location, &none).is_ok());
+    let told = Config::load_executor(&location, &none).unwrap_err().to_string();
+    assert!(told.contains("5: the executor's upstream \"p\" is the daemon itself"), "{told}");
+    let (_folder, file) = write(&plugin);
+    assert!(Config::load_executor(&Location::File(file), &none).is_ok());
+}
+
+#[test]
 fn an_admin_port_for_others_takes_a_token() {
     let (folder, file) = write("[admin]\nlisten = \"0.0.0.0:8080\"\ntoken-file = \"token\"\n");
     std::fs::write(folder.path().join("token"), "0123456789abcdef\n").unwrap();

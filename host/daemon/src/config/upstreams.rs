@@ -21,6 +21,8 @@ const RPC_TIMEOUT: Duration = Duration::from_secs(5);
 /// Within a second, as long as most hiccups take; who needs more sets a time-out that has room for it.
 const RETRIES: u32 = 3;
 const EXAMPLE: &str = "\"http://host:port\" or \"https://host:port\"";
+/// What is of use on a way out of the machine only.
+const PROTECTION: [&str; 3] = ["ca", "certificate", "domain"];
 
 pub(super) fn upstreams(table: &Table<'_>, surroundings: &Surroundings<'_>) -> BTreeMap<String, Upstream> {
     let mut all = BTreeMap::new();
@@ -65,6 +67,10 @@ fn upstream(name: &str, table: &Table<'_>, surroundings: &Surroundings<'_>) -> U
     let used = moved.as_ref().map(|(_, address)| address).or(own.as_ref());
     if let Some(lost) = used.and_then(|a| a.lost(table, token.is_some())) {
         match &moved {
+            Some((variable, address)) if address.url == Upstream::OWN => surroundings
+                .fault(format!("{variable} is \"self\", and upstreams.{name} has {lost}; remove it there")),
+            None if used.is_some_and(|address| address.url == Upstream::OWN) => table
+                .fault_of("address", format!("upstreams.{name} has {lost}; remove it, or write {EXAMPLE}")),
             Some((variable, address)) => surroundings.fault(format!(
                 "{variable} is {:?}, and upstreams.{name} has {lost}; write https://, or remove it there",
                 address.url
@@ -130,6 +136,9 @@ struct Address {
 impl Address {
     /// `host:port` as the fleet writes it, or a URL; no path, and no user, whom nobody would send.
     fn parse(text: &str, https: bool) -> Option<Self> {
+        if text == Upstream::OWN {
+            return Some(Self { url: text.to_owned(), https: false, loopback: true });
+        }
         let scheme = if https { "https" } else { "http" };
         let url = if text.contains("://") { text.to_owned() } else { format!("{scheme}://{text}") };
         let parsed: http::Uri = url.parse().ok()?;
@@ -151,7 +160,12 @@ impl Address {
         if self.https {
             return None;
         }
-        match ["ca", "certificate", "domain"].into_iter().find(|key| table.has(key)) {
+        let kept = PROTECTION.into_iter().find(|key| table.has(key));
+        if self.url == Upstream::OWN {
+            let kept = kept.or_else(|| ["token-file", "token-env"].into_iter().find(|key| table.has(key)));
+            return kept.map(|key| format!("{key}, which a call in memory has no use for"));
+        }
+        match kept {
             Some(key) => Some(format!("{key}, which plain http has no use for")),
             None if token && !self.loopback => {
                 Some("a token, which plain http would show to everybody on the way".to_owned())
@@ -173,6 +187,7 @@ mod tests {
             ("http://a:1", true, "http://a:1"),
             ("https://a:1/", false, "https://a:1/"),
             ("[::1]:1", false, "http://[::1]:1"),
+            ("self", true, "self"),
         ] {
             assert_eq!(Address::parse(text, https).unwrap().url, url);
         }
@@ -186,6 +201,8 @@ mod tests {
             "http://u:p@a:1",
             "a:1/path",
             "a:1?q",
+            "self:1/x",
+            "Self",
             "a b:1",
             "",
         ] {

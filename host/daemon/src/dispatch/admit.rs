@@ -1,5 +1,6 @@
 //! Admission: events of one key take turns, in the order in which they were taken from the stream; then permits for
-//! the host and the plugin, so that there are never more instances than there is room for.
+//! the host and the plugin, so that there are never more instances than there is room for. What a run calls at its own host comes in
+//! beside it (see `places.rs`).
 
 use std::{
     collections::{HashMap, VecDeque, hash_map::Entry},
@@ -7,16 +8,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{
-    OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, Semaphore, oneshot,
-};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, OwnedSemaphorePermit, RwLock, oneshot};
+
+use super::places::{Comer, Places};
 
 /// Space and cell.
 type Key = (String, String);
 
 pub struct Admission {
     keys: Arc<Keys>,
-    host: Arc<Semaphore>,
+    host: Places,
     /// Shared by all that runs; who runs alone has it to himself.
     ground: Arc<RwLock<()>>,
 }
@@ -40,7 +41,15 @@ pub struct Turn {
 
 /// Held while an event runs and commits.
 pub enum Permits {
-    Beside { _ground: OwnedRwLockReadGuard<()>, room: Option<Room> },
+    Beside {
+        _ground: OwnedRwLockReadGuard<()>,
+        room: Option<Room>,
+    },
+    /// On the ground of the run that it is called by, as well as its own where there is some.
+    Within {
+        _ground: Option<OwnedRwLockReadGuard<()>>,
+        _room: Room,
+    },
     Alone(OwnedRwLockWriteGuard<()>),
 }
 
@@ -74,11 +83,7 @@ const PEACE: u32 = 8;
 
 impl Admission {
     pub fn new(instances: u32) -> Self {
-        Self {
-            keys: Arc::default(),
-            host: Arc::new(Semaphore::new(instances as usize)),
-            ground: Arc::default(),
-        }
+        Self { keys: Arc::default(), host: Places::new(instances), ground: Arc::default() }
     }
 
     /// Takes a place. Called in stream order, before anything is awaited; an event without a key needs no turn.
@@ -98,12 +103,16 @@ impl Admission {
     }
 
     /// Waits for room. The plugin's permit comes first: a plugin at its limit must not hold places of the host.
-    pub async fn permits(&self, plugin: &Arc<Semaphore>) -> Option<Permits> {
-        let plugin = plugin.clone().acquire_owned().await.ok()?;
-        let host = self.host.clone().acquire_owned().await.ok()?;
-        // Last, so that nobody who holds it waits for a permit.
+    pub async fn permits(&self, plugin: &Places, comer: Comer) -> Option<Permits> {
+        let room = Room { _plugin: plugin.take(comer).await?, _host: self.host.take(comer).await? };
+        if let Comer::Within(_) = comer {
+            // Whoever waits to be alone waits for the caller, and whoever is alone may be the caller.
+            let ground = self.ground.clone().try_read_owned().ok();
+            return Some(Permits::Within { _ground: ground, _room: room });
+        }
+        // Last, so that nobody who holds it waits for a permit, but for what is kept for calls.
         let ground = self.ground.clone().read_owned().await;
-        Some(Permits::Beside { _ground: ground, room: Some(Room { _plugin: plugin, _host: host }) })
+        Some(Permits::Beside { _ground: ground, room: Some(room) })
     }
 
     /// Waits until nothing else runs, and keeps everything else waiting. Takes no permits: all of them are free then, and
@@ -190,33 +199,38 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_runs_alone_and_holds_up_the_others_for_some_seconds_only() {
         let admission = Arc::new(Admission::new(8));
-        let plugin = Arc::new(Semaphore::new(8));
-        let long = admission.permits(&plugin).await.unwrap();
+        let plugin = Arc::new(Places::new(8));
+        let long = admission.permits(&plugin, Comer::Event).await.unwrap();
         let alone = tokio::spawn({
             let admission = admission.clone();
             async move { admission.alone().await }
         });
         tokio::task::yield_now().await;
         let began = tokio::time::Instant::now();
+        // What it waits for comes to its end.
+        let within = admission.permits(&plugin, Comer::Within(1)).await.unwrap();
+        assert!(began.elapsed().is_zero() && matches!(within, Permits::Within { _ground: None, .. }));
+        drop(within);
         // Behind the one that waits to be alone, until that gives way.
-        let second = admission.permits(&plugin).await.unwrap();
+        let second = admission.permits(&plugin, Comer::Event).await.unwrap();
         assert!(began.elapsed() <= PATIENCE && !alone.is_finished(), "{:?}", began.elapsed());
         drop((long, second));
         let alone = alone.await.unwrap();
-        assert!(tokio::time::timeout(PATIENCE, admission.permits(&plugin)).await.is_err());
+        assert!(tokio::time::timeout(PATIENCE, admission.permits(&plugin, Comer::Event)).await.is_err());
+        admission.permits(&plugin, Comer::Within(1)).await.unwrap();
         drop(alone);
-        admission.permits(&plugin).await.unwrap();
+        admission.permits(&plugin, Comer::Event).await.unwrap();
     }
 
     #[tokio::test]
     async fn who_commits_leaves_room_for_another_run() {
         let admission = Admission::new(1);
-        let plugin = Arc::new(Semaphore::new(1));
-        let mut first = admission.permits(&plugin).await.unwrap();
-        assert!(first.has_room() && plugin.available_permits() == 0);
+        let plugin = Places::new(1);
+        let mut first = admission.permits(&plugin, Comer::Event).await.unwrap();
+        assert!(first.has_room() && plugin.free() == 0);
         first.make_room();
         assert!(!first.has_room());
-        assert!(admission.permits(&plugin).await.unwrap().has_room());
+        assert!(admission.permits(&plugin, Comer::Event).await.unwrap().has_room());
     }
 
     #[tokio::test]

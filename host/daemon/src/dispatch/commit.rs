@@ -40,7 +40,7 @@ pub(super) async fn commit(
     }
     match store(work, snapshot, change).await {
         Ok(()) => {
-            count(work, &residue.samples);
+            count(work, residue.samples.iter());
             counted.add(work);
             Ending::Over(Outcome::Done)
         }
@@ -89,7 +89,7 @@ async fn no(work: &Work<'_>, failure: Outcome, samples: &[Sample]) -> Outcome {
     };
     match in_place_of_effects(work, || change.clone()).await {
         Ok(()) => {
-            count(work, samples);
+            count(work, samples.iter().filter(|s| s.outlives_failure()));
             failure.but(Then::Answer)
         }
         Err(error) => other_end(error),
@@ -109,7 +109,7 @@ async fn dead_letter(work: &Work<'_>, failure: Outcome, samples: &[Sample]) -> O
     }
     match stored {
         Ok(()) => {
-            count(work, samples);
+            count(work, samples.iter().filter(|s| s.outlives_failure()));
             work.dispatch.services.metrics.dead_letters.with_label_values(&[work.plugin.name.as_str()]).inc();
             failure
         }
@@ -163,7 +163,7 @@ async fn store(work: &Work<'_>, snapshot: Snapshot, change: Change) -> Result<()
 }
 
 /// What the guest counted counts once its event is settled.
-fn count(work: &Work<'_>, samples: &[Sample]) {
+fn count<'a>(work: &Work<'_>, samples: impl Iterator<Item = &'a Sample>) {
     for sample in samples {
         work.dispatch.services.metrics.add(sample);
     }

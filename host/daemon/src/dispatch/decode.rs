@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    Route,
+    Comer, Route,
     again::{Past, Times},
     inbox::{Call, Envelope, EnvelopeError},
 };
@@ -60,6 +60,10 @@ impl Decoded {
             Point::Cell { space, cell } => Some((space.clone(), cell.clone())),
             _ => None,
         }
+    }
+
+    pub(super) fn comer(&self) -> Comer {
+        if self.is_call { Comer::Write } else { Comer::Event }
     }
 
     /// Where a failure commits: one needs a message that can be read again, which the class `publish` does not have.

@@ -8,7 +8,7 @@ use cofferdam_sandbox::{Ending, Event, Limits, Request};
 
 use super::Work;
 use crate::{
-    capabilities::{Occasion, Residue, Run, State},
+    capabilities::{Occasion, Residue, Run, State, Within},
     observe::{metrics::Metrics, trace::TraceContext},
     plugins::Plugin,
 };
@@ -57,6 +57,7 @@ pub(super) async fn invoke(work: &Work<'_>, snapshot: &Snapshot) -> Ran {
             order_key: decoded.order_key.clone(),
             trace: TraceContext::of_event(&event.headers, &event.id, *attempt),
             held: work.held.clone(),
+            within: Within::of_event(decoded.turn()),
             only_reads: None,
         };
         #[cfg(debug_assertions)]

@@ -14,6 +14,7 @@ mod grip;
 pub(crate) mod inbox;
 pub(crate) mod invoke;
 mod outcome;
+mod places;
 mod quarantine;
 mod route;
 mod settle;
@@ -36,6 +37,7 @@ pub use grip::Held;
 pub(crate) use outcome::Policy;
 pub(crate) use outcome::judge;
 pub use outcome::{Failed, Outcome};
+pub use places::{Comer, DEPTH, Places};
 use quarantine::{Solo, Verdict};
 pub use route::Route;
 pub use settle::Finished;
@@ -139,7 +141,8 @@ impl Work<'_> {
             }
             if !permits.has_room() {
                 drop(permits);
-                match self.dispatch.admission.permits(&self.plugin.permits).await {
+                let comer = self.decoded.comer();
+                match self.dispatch.admission.permits(&self.plugin.places, comer).await {
                     Some(anew) => permits = anew,
                     None => return Outcome::HandedBack("the host is closing".into()),
                 }

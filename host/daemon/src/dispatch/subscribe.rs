@@ -280,7 +280,7 @@ impl Subscriber {
                         tracing::info!(event = decoded.event.id, "came often and to no end: it runs alone");
                         return Some(admission.alone().await);
                     }
-                    admission.permits(&plugin.permits).await
+                    admission.permits(&plugin.places, decoded.comer()).await
                 } => admitted,
                 () = stop.cancelled() => None,
                 _ = in_flight.let_go.changed() => None,

@@ -3,15 +3,16 @@
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Mutex, PoisonError},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use super::{backlog::Gauges, executor::Executor};
-use crate::config::MetricSpec;
+use crate::config::{MetricKind, MetricSpec};
 
 /// From a millisecond to a minute.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 20.0, 60.0];
@@ -44,6 +45,8 @@ pub struct Metrics {
     pub plugin_info: IntGaugeVec,
     pub bus_up: IntGauge,
     pub backlog: Gauges,
+    /// When a gauge of a guest was set last, by metric: of several hosts, whose value is the newest.
+    gauge_set: GaugeVec,
     guests: BTreeMap<String, Guest>,
     /// Label values that were seen, by guest metric.
     series: Mutex<HashMap<String, HashSet<String>>>,
@@ -67,13 +70,35 @@ const MAX_SERIES: usize = 200;
 enum Guest {
     Counter(IntCounterVec),
     Histogram(HistogramVec),
+    Gauge(GaugeVec),
 }
 
-/// What a guest counted or observed; added once its event is settled.
+/// What a guest counted, observed or set; added once its event is settled.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Sample {
-    Count { name: String, labels: Vec<(String, String)>, delta: u64 },
-    Observe { name: String, labels: Vec<(String, String)>, value: f64 },
+    Count {
+        name: String,
+        labels: Vec<(String, String)>,
+        delta: u64,
+    },
+    Observe {
+        name: String,
+        labels: Vec<(String, String)>,
+        value: f64,
+    },
+    /// Labels in the order of their names.
+    Set {
+        name: String,
+        labels: Vec<(String, String)>,
+        value: f64,
+    },
+}
+
+impl Sample {
+    /// Whether it counts though the run failed: a gauge tells what is, and nothing came of what such a run did.
+    pub fn outlives_failure(&self) -> bool {
+        !matches!(self, Self::Set { .. })
+    }
 }
 
 impl Metrics {
@@ -113,6 +138,14 @@ impl Metrics {
             &["plugin", "method"],
         )?;
         registry.register(Box::new(served_seconds.clone()))?;
+        let gauge_set = GaugeVec::new(
+            Opts::new(
+                "cofferdam_gauge_set_timestamp_seconds",
+                "When an event that set a plugin's gauge was settled here last, in seconds since 1970.",
+            ),
+            &["metric"],
+        )?;
+        registry.register(Box::new(gauge_set.clone()))?;
         let bus_up = IntGauge::new("cofferdam_bus_up", "1 while the bus is in reach.")?;
         registry.register(Box::new(bus_up.clone()))?;
         let mut guests = BTreeMap::new();
@@ -121,15 +154,21 @@ impl Metrics {
                 continue;
             }
             let labels: Vec<&str> = spec.labels.iter().map(String::as_str).collect();
-            let guest = match &spec.buckets {
-                None => {
+            let guest = match &spec.kind {
+                MetricKind::Counter => {
                     let metric = counter(&spec.name, &spec.help, &labels)?;
                     if labels.is_empty() {
                         metric.with_label_values::<&str>(&[]).inc_by(0);
                     }
                     Guest::Counter(metric)
                 }
-                Some(buckets) => {
+                MetricKind::Gauge => {
+                    // Not 0 from the start: nobody has said so.
+                    let metric = GaugeVec::new(Opts::new(&spec.name, &spec.help), &labels)?;
+                    registry.register(Box::new(metric.clone()))?;
+                    Guest::Gauge(metric)
+                }
+                MetricKind::Histogram(buckets) => {
                     let opts = HistogramOpts::new(&spec.name, &spec.help).buckets(buckets.clone());
                     let metric = HistogramVec::new(opts, &labels)?;
                     registry.register(Box::new(metric.clone()))?;
@@ -195,6 +234,7 @@ impl Metrics {
             bus_up,
             backlog: Gauges::register(&registry)?,
             executor: Executor::register(&registry)?,
+            gauge_set,
             guests,
             series: Mutex::default(),
             registry,
@@ -202,26 +242,22 @@ impl Metrics {
     }
 
     /// Is there such a metric, of this kind and with these labels?
-    pub fn declared(
-        &self,
-        name: &str,
-        labels: &[(String, String)],
-        histogram: bool,
-        spec: &[MetricSpec],
-    ) -> bool {
+    pub fn declared(&self, name: &str, labels: &[(String, String)], kind: &str, spec: &[MetricSpec]) -> bool {
         let Some(spec) = spec.iter().find(|s| s.name == name) else { return false };
         let mut given: Vec<&str> = labels.iter().map(|(k, _)| k.as_str()).collect();
         let mut wanted: Vec<&str> = spec.labels.iter().map(String::as_str).collect();
         given.sort_unstable();
         wanted.sort_unstable();
-        given == wanted && spec.buckets.is_some() == histogram && self.guests.contains_key(name)
+        given == wanted && spec.kind.name() == kind && self.guests.contains_key(name)
     }
 
     /// Adds a sample to its series. Past [`MAX_SERIES`] of a metric, new label values are counted as `other`: a guest that
     /// labels by plan or by chance must not fill the host's memory.
     pub fn add(&self, sample: &Sample) {
         let (name, labels) = match sample {
-            Sample::Count { name, labels, .. } | Sample::Observe { name, labels, .. } => (name, labels),
+            Sample::Count { name, labels, .. }
+            | Sample::Observe { name, labels, .. }
+            | Sample::Set { name, labels, .. } => (name, labels),
         };
         let mut labels: HashMap<&str, &str> = labels.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
         if !self.has_room(name, &labels) {
@@ -236,6 +272,13 @@ impl Metrics {
             (Some(Guest::Histogram(metric)), Sample::Observe { value, .. }) => {
                 if let Ok(metric) = metric.get_metric_with(&labels) {
                     metric.observe(*value);
+                }
+            }
+            (Some(Guest::Gauge(metric)), Sample::Set { value, .. }) => {
+                if let Ok(metric) = metric.get_metric_with(&labels) {
+                    metric.set(*value);
+                    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                    self.gauge_set.with_label_values(&[name]).set(now.as_secs_f64());
                 }
             }
             _ => tracing::debug!(name, "a sample of an undeclared metric was dropped"),

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use cofferdam_bus::Bus;
 use futures_util::future::BoxFuture;
 use prost_reflect::DynamicMessage;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Code, Request, Response, Status,
@@ -32,8 +32,9 @@ use super::{
     write::{Asked, Written},
 };
 use crate::{
+    capabilities::Within,
     config::{GrpcConfig, Method, MethodKind},
-    dispatch::{self, Dispatch, Outcome},
+    dispatch::{self, DEPTH, Dispatch, Outcome},
     fault::Fault,
     observe::text,
     plugins::Plugin,
@@ -186,6 +187,9 @@ impl Front {
             order_key,
         };
         drop(message);
+        if let Some(within) = &incoming.within {
+            sound(within, target, &asked)?;
+        }
         let (call, reply) = match method.kind {
             MethodKind::Read => tokio::select! {
                 read = read::read(self, target, incoming, asked) => read,
@@ -238,25 +242,16 @@ pub(super) async fn answer(front: Arc<Front>, request: HttpRequest) -> HttpRespo
             return status.into_http();
         }
     };
+    let within = request.extensions().get::<Within>().cloned();
     let told = Arc::new(Told { front: front.clone(), target, began, end: Mutex::default() });
-    let incoming = match taken(&front, request.headers(), began) {
+    let incoming = match taken(&front, &told.target.method, request.headers(), began, within) {
         Ok(incoming) => incoming,
         Err(status) => return told.with(status),
     };
-    let Ok(_room) = front.room.try_acquire() else {
-        let most = front.config.max_calls;
-        return told.with(Status::unavailable(format!(
-            "the host answers {most} calls already, its [grpc] max-calls; call again, or another"
-        )));
+    let _room = match room(&front, &told.target.plugin.name, &incoming) {
+        Ok(room) => room,
+        Err(status) => return told.with(status),
     };
-    let share = front.shares.get(&told.target.plugin.name).map(Semaphore::try_acquire);
-    if let Some(Err(_)) = share {
-        return told.with(Status::unavailable(format!(
-            "half of the calls that the host may answer at a time, its [grpc] max-calls, are {}'s already; call again, or \
-             another",
-            told.target.plugin.name
-        )));
-    }
     let latest = incoming.deadline + GRACE;
     let unary = Unary { told: told.clone(), incoming };
     let mut grpc = Grpc::new(Plain)
@@ -277,13 +272,70 @@ fn shares(serving: &BTreeSet<&str>, places: usize) -> BTreeMap<String, Semaphore
 }
 
 /// Whether one more is taken.
-fn taken(front: &Front, headers: &http::HeaderMap, began: Instant) -> Result<Incoming, Status> {
-    if front.tokens.stop.is_cancelled() {
+fn taken(
+    front: &Front,
+    method: &Method,
+    headers: &http::HeaderMap,
+    began: Instant,
+    within: Option<Within>,
+) -> Result<Incoming, Status> {
+    // A run that is let come to its end may read on the way there. What it writes would wait for the next start.
+    let goes_on = within.is_some() && method.kind == MethodKind::Read;
+    if front.tokens.stop.is_cancelled() && !goes_on {
         return Err(Status::unavailable(
             "the host stops, and takes no more calls; ask another, or this one once it is back",
         ));
     }
-    Incoming::new(headers, began, front.config.timeout)
+    let longest = method.timeout.unwrap_or(front.config.timeout);
+    Ok(Incoming { within, ..Incoming::new(headers, began, longest)? })
+}
+
+/// A place among the calls that are answered at a time, and among the plugin's. What calls from within has the place of whoever
+/// called from without, or is an event's.
+fn room<'a>(
+    front: &'a Front,
+    plugin: &str,
+    incoming: &Incoming,
+) -> Result<Option<(SemaphorePermit<'a>, Option<SemaphorePermit<'a>>)>, Status> {
+    if incoming.within.is_some() {
+        return Ok(None);
+    }
+    let Ok(room) = front.room.try_acquire() else {
+        let most = front.config.max_calls;
+        return Err(Status::unavailable(format!(
+            "the host answers {most} calls already, its [grpc] max-calls; call again, or another"
+        )));
+    };
+    let share = front.shares.get(plugin).map(Semaphore::try_acquire).transpose().map_err(|_| {
+        Status::unavailable(format!(
+            "half of the calls that the host may answer at a time, its [grpc] max-calls, are {plugin}'s already; call again, or \
+             another"
+        ))
+    })?;
+    Ok(Some((room, share)))
+}
+
+/// Whether a run of this host can be answered at all, which waits meanwhile and keeps its turn.
+fn sound(within: &Within, target: &Target, asked: &Asked) -> Result<(), Status> {
+    let path = &target.method.path;
+    if within.depth > DEPTH {
+        return Err(Status::resource_exhausted(format!(
+            "the call of {path:?} lies within {DEPTH} others that plugins of this host made of each other, and more are not \
+             taken; look for plugins that call one another in a circle"
+        )));
+    }
+    let own = |(space, cell): &(String, String)| {
+        *space == target.plugin.space && asked.cell.as_ref().is_some_and(|asked| asked == cell)
+    };
+    if target.method.kind == MethodKind::Write && within.turn.as_ref().is_some_and(own) {
+        return Err(Status::failed_precondition(format!(
+            "the call of {path:?} would wait for the turn of the cell {:?} in {:?}, which the run that makes it has until it is \
+             through; change the cell in that run, or publish an event that changes it later",
+            asked.cell.as_deref().unwrap_or_default(),
+            target.plugin.space
+        )));
+    }
+    Ok(())
 }
 
 /// One call of one method, once its request is there.

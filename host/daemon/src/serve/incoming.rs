@@ -6,6 +6,8 @@ use cofferdam_sandbox::Pairs;
 use http::HeaderMap;
 use tonic::Status;
 
+use crate::capabilities::Within;
+
 /// By which a client repeats a call. The first is what hosts send when their plugins call others.
 const KEYS: [&str; 2] = ["cofferdam-idempotency-key", "idempotency-key"];
 const TIMEOUT: &str = "grpc-timeout";
@@ -38,6 +40,8 @@ pub(crate) struct Incoming {
     pub(crate) key: Option<String>,
     /// When it is answered at the latest.
     pub(crate) deadline: Instant,
+    /// A run of this host calls.
+    pub(crate) within: Option<Within>,
 }
 
 impl Incoming {
@@ -46,7 +50,7 @@ impl Incoming {
         let timeout = headers.get(TIMEOUT).and_then(|value| timeout(value.to_str().ok()?));
         let timeout = timeout.unwrap_or(longest).min(LONGEST);
         let deadline = began + timeout.saturating_sub(GOODBYE.min(timeout / 10));
-        Ok(Self { metadata: metadata(headers), key: key(headers)?, deadline })
+        Ok(Self { metadata: metadata(headers), key: key(headers)?, deadline, within: None })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context;
+use axum::Router;
 use cofferdam_bus::Connection;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -13,7 +14,7 @@ use super::{
     bound::{Bound, PLUGINS, Tls},
     front::{self, Front},
 };
-use crate::config::Config;
+use crate::config::{Config, Upstream};
 
 /// The name of the health service, as reflection tells it.
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -22,6 +23,20 @@ const HEALTH: &str = "grpc.health.v1.Health";
 pub struct Ready {
     pub ready: CancellationToken,
     pub told: CancellationToken,
+}
+
+/// What answers, wherever it is reached.
+pub struct Served {
+    router: Router,
+    reporter: HealthReporter,
+    /// Of whose health it tells.
+    names: Vec<String>,
+}
+
+impl Served {
+    pub fn router(&self) -> Router {
+        self.router.clone()
+    }
 }
 
 /// Addresses that are bound, and the description of what is served there.
@@ -42,7 +57,8 @@ impl Listeners {
             }
         }
         let granted = config.plugins.iter().flat_map(|plugin| plugin.served()).next();
-        if let Some(method) = granted.filter(|_| bound.is_empty()) {
+        let calls_itself = config.upstreams.values().any(Upstream::is_own);
+        if let Some(method) = granted.filter(|_| bound.is_empty() && !calls_itself) {
             tracing::warn!(
                 "{} and perhaps more is granted to be served, and nothing listens; add listen = [\"127.0.0.1:50056\"] to \
                  [grpc]",
@@ -56,34 +72,44 @@ impl Listeners {
         self.bound.addresses()
     }
 
-    /// Answers until `end`; watchers of health are told then, and whoever does not take the word is left behind.
-    pub async fn serve(
-        self,
-        front: Arc<Front>,
-        connection: watch::Receiver<Connection>,
-        ready: Ready,
-        stop: CancellationToken,
-        end: CancellationToken,
-    ) -> anyhow::Result<()> {
-        if self.bound.is_empty() {
-            ready.told.cancel();
-            end.cancelled().await;
-            return Ok(());
-        }
+    /// What is served, before anybody reaches it.
+    pub async fn routes(&self, front: &Arc<Front>) -> anyhow::Result<Served> {
         let (reporter, health) = tonic_health::server::health_reporter();
         let names: Vec<String> =
             std::iter::once(String::new()).chain(front.services().into_iter().map(str::to_owned)).collect();
         tell(&reporter, &names, false).await;
         let routes = Routes::new(health)
-            .add_service(self.reflection(&front).build_v1().context("the description of what plugins serve")?)
+            .add_service(self.reflection(front).build_v1().context("the description of what plugins serve")?)
             // What tools that are some years old ask for.
             .add_service(
-                self.reflection(&front).build_v1alpha().context("the description of what plugins serve")?,
+                self.reflection(front).build_v1alpha().context("the description of what plugins serve")?,
             )
             .into_axum_router();
+        let front = front.clone();
         let router = routes.fallback(move |request| front::answer(front.clone(), request));
+        Ok(Served { router, reporter, names })
+    }
+
+    /// Answers until `end`; watchers of health are told then, and whoever does not take the word is left behind.
+    pub async fn serve(
+        self,
+        served: Served,
+        connection: watch::Receiver<Connection>,
+        ready: Ready,
+        stop: CancellationToken,
+        end: CancellationToken,
+    ) -> anyhow::Result<()> {
+        let Served { router, reporter, names } = served;
+        let answers = async {
+            if self.bound.is_empty() {
+                // Whoever asks is on this side of the port.
+                end.cancelled().await;
+                return Ok(());
+            }
+            self.bound.serve(router, end).await
+        };
         tokio::select! {
-            served = self.bound.serve(router, end) => served,
+            served = answers => served,
             () = follow_health(&reporter, &names, connection, ready, stop) => Ok(()),
         }
     }

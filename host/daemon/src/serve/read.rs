@@ -19,11 +19,11 @@ use crate::{
     capabilities::{Occasion, Run, State},
     config::FailurePolicy,
     dispatch::{
-        Grip, Outcome, Policy,
+        Comer, Grip, Outcome, Policy,
         invoke::{self, Task},
         judge,
     },
-    observe::trace::TraceContext,
+    observe::{metrics::Sample, trace::TraceContext},
 };
 
 /// Of a call that fails over cells that were changed while it read them.
@@ -59,7 +59,8 @@ async fn run(
     let Target { plugin, method } = target;
     let dispatch = front.dispatch();
     let closing = || Status::unavailable("the host is closing; ask another");
-    let _permits = dispatch.admission.permits(&plugin.permits).await.ok_or_else(closing)?;
+    let comer = incoming.within.as_ref().map_or(Comer::Event, |within| Comer::Within(within.depth));
+    let _permits = dispatch.admission.permits(&plugin.places, comer).await.ok_or_else(closing)?;
     let wall = plugin.limits.wall.min(incoming.deadline.saturating_duration_since(Instant::now()));
     // One whose time is over learns it from whoever waits with it.
     let limits = Limits { wall: wall.max(Duration::from_millis(1)), ..plugin.limits.clone() };
@@ -75,6 +76,7 @@ async fn run(
             order_key: asked.order_key.clone(),
             trace: TraceContext::of_event(&incoming.metadata, id, 1),
             held: held.clone(),
+            within: incoming.within.clone().unwrap_or_default(),
             only_reads: Some(format!("{} is a method of kind \"read\", which has no effects", method.path)),
         };
         let state = State::to_read(asked.cell.clone());
@@ -107,7 +109,8 @@ async fn run(
                 Err(error) => return Err(Status::unavailable(error.to_string())),
             }
         }
-        for sample in &ran.residue.samples {
+        let counts = |sample: &&Sample| outcome == Outcome::Done || sample.outlives_failure();
+        for sample in ran.residue.samples.iter().filter(counts) {
             dispatch.services.metrics.add(sample);
         }
         return Ok(match outcome {

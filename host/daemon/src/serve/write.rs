@@ -93,6 +93,10 @@ async fn run(
         None => "whoever repeats it makes another call; with an idempotency key it would be the same",
     };
     Err(match missing {
+        Missing::Late if incoming.within.is_some() => Status::deadline_exceeded(format!(
+            "the call was stored, and has not been answered in its time; if it waits for what its caller has, it runs once the \
+             caller is through: {again}"
+        )),
         Missing::Late => Status::deadline_exceeded(format!(
             "the call was stored, and has not been answered in its time; it still runs: {again}"
         )),

@@ -119,6 +119,7 @@ pub(crate) fn answer_name(answer: &Answer) -> &'static str {
         Answer::Unit => "Unit",
         Answer::Count(_) => "Count",
         Answer::Observe(_) => "Observe",
+        Answer::SetGauge(_) => "SetGauge",
         Answer::Now(_) => "Now",
         Answer::Random(_) => "Random",
     }

@@ -400,6 +400,15 @@ impl metrics::Host for State {
     ) -> wasmtime::Result<Result<(), metrics::MetricError>> {
         Ok(answer!(self, Call::Observe { name, labels, value }, Observe).map_err(metric_error))
     }
+
+    async fn set(
+        &mut self,
+        name: String,
+        labels: Vec<(String, String)>,
+        value: f64,
+    ) -> wasmtime::Result<Result<(), metrics::MetricError>> {
+        Ok(answer!(self, Call::SetGauge { name, labels, value }, SetGauge).map_err(metric_error))
+    }
 }
 
 impl clock::Host for State {

@@ -5,6 +5,7 @@
 //! [`Writer`]. [`Record`] is the document that the plugins of task derivation share.
 
 mod agent;
+mod decision;
 mod derivation;
 mod digest;
 mod envelope;
@@ -21,6 +22,7 @@ mod work;
 mod workflow;
 
 pub use agent::{AgentAnswer, AgentResponse};
+pub use decision::{DecisionApproved, DecisionRejected};
 pub use derivation::{DerivationCompleted, DerivationFailed, DerivationRequested, PlanApproved};
 pub use envelope::{Cause, Outgoing, Writer};
 pub use incoming::{Envelope, Incoming, Malformed};

@@ -205,6 +205,10 @@ pub(crate) fn observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result
     host::metrics::observe(name, &owned(labels), value).map_err(metric_error)
 }
 
+pub(crate) fn set(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
+    host::metrics::set(name, &owned(labels), value).map_err(metric_error)
+}
+
 pub(crate) fn now() -> u64 {
     host::clock::now()
 }

@@ -77,7 +77,7 @@ pub struct LogLine {
 pub struct Metric {
     pub name: String,
     pub labels: Pairs,
-    /// What was added to the counter, or observed.
+    /// What was added to the counter, observed, or set last.
     pub value: f64,
 }
 
@@ -147,5 +147,18 @@ impl Run {
     /// The sum of what a metric was given, over all labels.
     pub fn metric(&self, name: &str) -> f64 {
         self.metrics.iter().filter(|metric| metric.name == name).map(|metric| metric.value).sum()
+    }
+
+    /// What a gauge was set to, whatever the order of its labels. A host tells it only if the handler succeeded.
+    pub fn gauge(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let mut labels = labels.to_vec();
+        labels.sort_unstable();
+        let same = |(own, wanted): (&(String, String), &(&str, &str))| own.0 == wanted.0 && own.1 == wanted.1;
+        let found = self.metrics.iter().rfind(|metric| {
+            metric.name == name
+                && metric.labels.len() == labels.len()
+                && metric.labels.iter().zip(&labels).all(same)
+        });
+        found.map(|metric| metric.value)
     }
 }

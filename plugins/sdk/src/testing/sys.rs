@@ -359,6 +359,21 @@ pub(crate) fn observe(name: &str, labels: &[(&str, &str)], value: f64) -> Result
     measure(name, "histogram", labels, value)
 }
 
+/// The last of a series takes the place of the one before; one that is no number is passed over.
+pub(crate) fn set(name: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
+    let mut labels = labels.to_vec();
+    labels.sort_unstable();
+    let owned = owned(&labels);
+    let earlier = current(|c| c.metrics.iter().position(|m| m.name == name && m.labels == owned));
+    measure(name, "gauge", &labels, value)?;
+    current(|c| match earlier {
+        _ if !value.is_finite() => drop(c.metrics.pop()),
+        Some(earlier) => drop(c.metrics.swap_remove(earlier)),
+        None => {}
+    });
+    Ok(())
+}
+
 fn measure(name: &str, kind: &str, labels: &[(&str, &str)], value: f64) -> Result<(), MetricError> {
     current(|c| {
         if c.host.manifest.as_ref().is_some_and(|manifest| !manifest.declares(name, kind, labels)) {

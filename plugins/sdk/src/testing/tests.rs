@@ -36,6 +36,9 @@ description = "a number"
 kind = "counter"
 help = "..."
 labels = ["how"]
+[metrics.waiting]
+kind = "gauge"
+labels = ["queue", "state"]
 "#;
 
 fn write_and_fail(_: Event) -> Result<(), Failure> {
@@ -301,6 +304,29 @@ fn a_manifest_decides_cell_grants_config_and_metrics() {
     );
     assert_eq!(run.result, Ok(()));
     assert_eq!(host.value::<u32>("sample/7", "k"), Some(1));
+}
+
+#[test]
+fn of_what_a_gauge_is_set_to_the_last_of_a_series_stays() {
+    let mut host = Host::from_manifest(MANIFEST);
+    let run = host.run(
+        |_| {
+            metrics::set("waiting", &[("queue", "a"), ("state", "new")], 1.0)?;
+            metrics::set("waiting", &[("queue", "b"), ("state", "new")], 5.0)?;
+            metrics::set("waiting", &[("state", "new"), ("queue", "a")], 2.0)?;
+            metrics::set("waiting", &[("state", "new"), ("queue", "a")], f64::NAN)?;
+            assert!(matches!(metrics::set("waiting", &[], 1.0), Err(MetricError::Undeclared(_))));
+            assert!(matches!(metrics::set("done", &[("how", "well")], 1.0), Err(MetricError::Undeclared(_))));
+            assert!(metrics::count("waiting", &[("queue", "a"), ("state", "new")]).is_err());
+            Ok(())
+        },
+        event("in.a", json!({"id": 7})),
+    );
+    assert_eq!(run.result, Ok(()));
+    assert_eq!(run.gauge("waiting", &[("queue", "a"), ("state", "new")]), Some(2.0));
+    assert_eq!(run.gauge("waiting", &[("state", "new"), ("queue", "b")]), Some(5.0));
+    assert_eq!(run.gauge("waiting", &[("queue", "c"), ("state", "new")]), None);
+    assert_eq!(run.metric("waiting"), 7.0);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod fence;
 mod once;
+mod own;
 mod retry;
 mod upstreams;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use cofferdam_sandbox::{RpcRequest, RpcStatus};
 use fence::Fence;
 use once::{Entry, Known, Record, Trouble};
+pub use own::{Door, Within};
 use retry::Rule;
 use sha2::{Digest, Sha256};
 use tonic::{
@@ -161,6 +163,7 @@ impl Run {
             idempotency_key: key,
             traceparent: &traceparent,
             fence,
+            within: self.occasion.within.deeper(),
         };
         let labels = [self.plugin.name.as_str(), request.upstream.as_str()];
         let retries = self.services.metrics.call_retries.with_label_values(&labels);

@@ -15,10 +15,13 @@ use tonic::{
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     metadata::{AsciiMetadataKey, AsciiMetadataValue},
-    transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
+    transport::{Certificate, ClientTlsConfig, Endpoint, Identity},
 };
 
-use super::fence::{Fence, Passed};
+use super::{
+    fence::{Fence, Passed},
+    own::{Door, Way, Within},
+};
 use crate::{
     config::{Secret, Upstream},
     observe::trace,
@@ -30,15 +33,25 @@ pub(super) const MAX_MESSAGE: usize = 4 << 20;
 const TOO_LONG: &str = "Error, decoded message length too large";
 
 /// The configured upstreams, each with connections that are made when they are first used and again when they broke.
-pub struct Upstreams(BTreeMap<String, Connected>);
+pub struct Upstreams {
+    all: BTreeMap<String, Connected>,
+    /// To what this daemon serves itself.
+    own: Door,
+}
 
 struct Connected {
-    channel: Channel,
+    channel: Way,
     /// For calls that are made once.
-    fenced: Channel,
+    fenced: Way,
     passed: Arc<Passed>,
     token: Option<Secret>,
     config: Upstream,
+}
+
+impl Connected {
+    fn by(channel: Way, fenced: Way, passed: Arc<Passed>, config: &Upstream) -> Self {
+        Self { channel, fenced, passed, token: config.token.clone(), config: config.clone() }
+    }
 }
 
 /// A call as it leaves the host.
@@ -54,6 +67,8 @@ pub struct Outgoing<'a> {
     pub traceparent: &'a str,
     /// Of a call that is made once.
     pub fence: Option<Fence>,
+    /// What this host is to know of it, if it is its own upstream.
+    pub within: Within,
 }
 
 /// A call that brought no answer.
@@ -97,8 +112,13 @@ impl Failed {
 impl Upstreams {
     pub fn connect(upstreams: &BTreeMap<String, Upstream>) -> anyhow::Result<Self> {
         use anyhow::Context;
-        let mut all = BTreeMap::new();
+        let (mut all, own) = (BTreeMap::new(), Door::default());
         for (name, upstream) in upstreams {
+            if upstream.is_own() {
+                let way = Way::Own(own.clone());
+                all.insert(name.clone(), Connected::by(way.clone(), way, Arc::default(), upstream));
+                continue;
+            }
             let what = || format!("upstream {name:?} at {}", upstream.address);
             let mut endpoint = Endpoint::from_shared(upstream.address.clone())
                 .with_context(what)?
@@ -116,20 +136,19 @@ impl Upstreams {
                 endpoint = endpoint.tls_config(tls(upstream).with_context(what)?).with_context(roots)?;
             }
             let passed = Arc::<Passed>::default();
-            let connected = Connected {
-                channel: endpoint.connect_lazy(),
-                fenced: passed.connect(&endpoint),
-                passed,
-                token: upstream.token.clone(),
-                config: upstream.clone(),
-            };
-            all.insert(name.clone(), connected);
+            let (channel, fenced) = (Way::Out(endpoint.connect_lazy()), Way::Out(passed.connect(&endpoint)));
+            all.insert(name.clone(), Connected::by(channel, fenced, passed, upstream));
         }
-        Ok(Self(all))
+        Ok(Self { all, own })
+    }
+
+    /// Where the daemon's own services are to be had, once it has any.
+    pub fn own(&self) -> &Door {
+        &self.own
     }
 
     pub(super) fn config(&self, name: &str) -> Option<&Upstream> {
-        self.0.get(name).map(|connected| &connected.config)
+        self.all.get(name).map(|connected| &connected.config)
     }
 
     /// Sends one call and waits for its answer, at most as long as the time-out says.
@@ -138,7 +157,7 @@ impl Upstreams {
     }
 
     pub(super) async fn exchange(&self, call: &Outgoing<'_>) -> Result<Bytes, Failed> {
-        let Some(upstream) = self.0.get(call.upstream) else {
+        let Some(upstream) = self.all.get(call.upstream) else {
             return Err(Failed::unsent(Status::failed_precondition(format!(
                 "no upstream {:?} is configured; add [upstreams.{}] with its address",
                 call.upstream, call.upstream
@@ -148,7 +167,14 @@ impl Upstreams {
             Failed::unsent(Status::invalid_argument(format!("{:?} is not a gRPC method", call.method)))
         })?;
         let timeout = call.timeout.unwrap_or(upstream.config.timeout);
-        let request = request(call, timeout, upstream.token.as_ref()).map_err(Failed::unsent)?;
+        let mut request = request(call, timeout, upstream.token.as_ref()).map_err(Failed::unsent)?;
+        if upstream.config.is_own() {
+            if !self.own.is_open() {
+                let why = format!("{} is this daemon itself, which serves nothing now", call.upstream);
+                return Err(Failed::unsent(Status::unavailable(why)));
+            }
+            request.extensions_mut().insert(call.within.clone());
+        }
         let channel = if call.fence.is_some() { &upstream.fenced } else { &upstream.channel };
         let _out = call.fence.clone().map(|fence| upstream.passed.enter(fence));
         let mut client = Grpc::new(channel.clone())
@@ -159,7 +185,7 @@ impl Upstreams {
                 Failed::unsent(Status::unavailable(format!(
                     "{} is out of reach: {}",
                     call.upstream,
-                    causes(&e)
+                    causes(&*e)
                 )))
             })?;
             unary(&mut client, request, path, BytesCodec { fence: call.fence.clone() }).await
@@ -184,7 +210,7 @@ impl Upstreams {
 
 /// One message there, one back. As tonic's own, but for telling apart who refused an answer.
 async fn unary(
-    client: &mut Grpc<Channel>,
+    client: &mut Grpc<Way>,
     request: Request<Bytes>,
     path: PathAndQuery,
     codec: BytesCodec,

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use super::{Answered, Failed, Task, Worked};
 use crate::{
-    capabilities::{Outgoing, Services},
+    capabilities::{Outgoing, Within, Services},
     config::ExecutorConfig,
     executor::job::{self, AnswerTo},
     observe::text::excerpt,
@@ -91,6 +91,8 @@ impl Fleet<'_> {
             idempotency_key: &self.task.queued.id,
             traceparent: self.task.trace,
             fence: None,
+            // Whoever asked for the job may wait for it.
+            within: Within::default().deeper(),
         };
         self.services.upstreams.call(outgoing).await
     }

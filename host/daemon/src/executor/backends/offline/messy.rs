@@ -42,10 +42,32 @@ pub(super) const KINDS: [Kind; 12] = [
     Kind::Truncated,
 ];
 
-/// One to four of them.
-pub(super) fn kinds(dice: &mut Dice) -> Vec<Kind> {
+/// Those that have nothing to do with plans.
+pub(super) const OF_PROSE: &[Kind] = KINDS.split_at(5).1;
+
+/// What is said around an answer.
+struct Around {
+    hello: [&'static str; 3],
+    bye: [&'static str; 3],
+    thought: &'static str,
+}
+
+const OF_A_PLAN: Around = Around {
+    hello: ["Sure! Here is the plan", "Of course, I would go about it like this", "**Task breakdown**"],
+    bye: ["Let me know if you want fewer tasks.", "I hope this helps!", "The order is a proposal."],
+    thought: "I am to plan. A task could be:\nTITLE: A thought that is no task\nROLE: QA\nBut that is not all.",
+};
+
+const OF_A_COUNCIL: Around = Around {
+    hello: ["Sure! Here is what I think", "Good question, I would say this", "**My answer**"],
+    bye: ["Let me know what the others think.", "I hope this helps!", "I can go into more detail."],
+    thought: "I am to answer as one of several. One could also leave it as it is:\n- nothing to be done\nBut that is no answer.",
+};
+
+/// One to four of `all`.
+pub(super) fn kinds(all: &[Kind], dice: &mut Dice) -> Vec<Kind> {
     let many = 1 + dice.below(4);
-    let mut kinds: Vec<Kind> = (0..many).map(|_| *dice.pick(&KINDS)).collect();
+    let mut kinds: Vec<Kind> = (0..many).map(|_| *dice.pick(all)).collect();
     kinds.sort();
     kinds.dedup();
     kinds
@@ -56,32 +78,35 @@ pub(super) fn answer(steps: &[Step], kinds: &[Kind], dice: &mut Dice) -> Said {
     let styles =
         [(Kind::LowerCase, Style::Lower), (Kind::Bold, Style::Bold), (Kind::Numbered, Style::Numbered)];
     let style = styles.into_iter().find(|(kind, _)| has(*kind)).map_or(Style::Plain, |(_, style)| style);
-    let mut text =
+    let text =
         if has(Kind::Json) { format!("{:#}\n", json(steps)) } else { blocks(steps, style, has(Kind::Ruled)) };
+    let languages: &[&str] = if has(Kind::Json) { &["json"] } else { &["", "text", "yaml"] };
+    packed(text, kinds, &OF_A_PLAN, languages, dice)
+}
+
+/// The same of an answer that is no plan.
+pub(super) fn prose(text: String, kinds: &[Kind], dice: &mut Dice) -> Said {
+    packed(text, kinds, &OF_A_COUNCIL, &["", "markdown", "text"], dice)
+}
+
+fn packed(text: String, kinds: &[Kind], around: &Around, languages: &[&str], dice: &mut Dice) -> Said {
+    let has = |kind: Kind| kinds.contains(&kind);
+    let mut text = text;
     if has(Kind::Fenced) {
-        let language = if has(Kind::Json) { "json" } else { *dice.pick(&["", "text", "yaml"]) };
+        let language = if let [only] = languages { only } else { *dice.pick(languages) };
         text = format!("```{language}\n{}\n```\n", text.trim_end());
     }
     if has(Kind::Introduced) {
-        let hello = dice.pick(&[
-            "Sure! Here is the plan",
-            "Of course, I would go about it like this",
-            "**Task breakdown**",
-        ]);
+        let hello = dice.pick(&around.hello);
         text = format!("{hello} ({MODEL}, {HONEST}).\n\n{text}");
     }
     if has(Kind::Explained) {
-        let bye = dice.pick(&[
-            "Let me know if you want fewer tasks.",
-            "I hope this helps!",
-            "The order is a proposal.",
-        ]);
+        let bye = dice.pick(&around.bye);
         text = format!("{text}\n{bye} (This is {MODEL}, a {HONEST}.)\n");
     }
     if has(Kind::Thinking) || has(Kind::HalfThinking) {
         let begin = if has(Kind::HalfThinking) { "" } else { "<think>\n" };
-        let thought = "I am to plan. A task could be:\nTITLE: A thought that is no task\nROLE: QA\nBut that is not all.";
-        text = format!("{begin}{thought} ({HONEST})\n</think>\n\n{text}");
+        text = format!("{begin}{thought} ({HONEST})\n</think>\n\n{text}", thought = around.thought);
     }
     if has(Kind::Returns) {
         text = text.replace('\n', "\r\n");
@@ -107,7 +132,7 @@ mod tests {
     fn each_kind_is_reached_alone_and_with_others() {
         let (mut alone, mut together) = (Vec::new(), Vec::new());
         for seed in 0..2000_u32 {
-            let kinds = kinds(&mut Dice::new(&[&seed.to_be_bytes()]));
+            let kinds = kinds(&KINDS, &mut Dice::new(&[&seed.to_be_bytes()]));
             if kinds.len() == 1 { alone.extend(kinds) } else { together.extend(kinds) }
         }
         for kinds in [&mut alone, &mut together] {
@@ -115,6 +140,18 @@ mod tests {
             kinds.dedup();
             assert_eq!(kinds.as_slice(), KINDS);
         }
+    }
+
+    #[test]
+    fn a_council_is_answered_in_prose() {
+        assert_eq!(OF_PROSE.first(), Some(&Kind::Fenced));
+        let text = |kinds: &[Kind]| prose("A text.\n".to_owned(), kinds, &mut Dice::new(&[b"x"])).text;
+        assert!(text(&[Kind::Fenced]).ends_with("\nA text.\n```\n"));
+        assert!(text(&[Kind::Thinking]).ends_with("</think>\n\nA text.\n"));
+        assert!(
+            text(&[Kind::Introduced])
+                .ends_with("(cofferdam-offline, rule-based stand-in, no model).\n\nA text.\n")
+        );
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! A stand-in for a model: it plans by rules, so that the demo and the tests need no GPU. It is honest about being one: its
+//! A stand-in for a model: it plans by rules, and sits in councils, so that the demo and the tests need no GPU. It is honest about being one: its
 //! answers name the model `cofferdam-offline`, and say so wherever a text has a place for that.
 //!
 //! The same seed and the same job give the same answer. Told to, it answers as models do on a bad day, so that all that reads
 //! answers is used to it.
 
+mod council;
 mod dice;
 mod example;
 mod messy;
@@ -12,7 +13,7 @@ mod plan;
 use cofferdam_sandbox::Format;
 use serde_json::{Value, json};
 
-use self::dice::Dice;
+use self::{council::Wanted, dice::Dice};
 use super::{Answered, Failed, Task, Worked};
 use crate::config::OfflineConfig;
 
@@ -22,7 +23,8 @@ const HONEST: &str = "rule-based stand-in, no model";
 
 pub(super) fn work(config: &OfflineConfig, task: &Task<'_>) -> Worked {
     let sampling = &task.queued.job.sampling;
-    let said = match say(config, sampling.seed, &sampling.format, task.prompt) {
+    let asked = Asked { template: &task.agent.prompt_template, prompt: task.prompt, seed: sampling.seed };
+    let said = match say(config, &asked, &sampling.format) {
         Ok(said) => said,
         Err(error) => return Worked::Failed(Failed::new("refused", error)),
     };
@@ -44,7 +46,19 @@ struct Said {
     cut: bool,
 }
 
-fn say(config: &OfflineConfig, seed: Option<i64>, format: &Format, prompt: &str) -> Result<Said, String> {
+/// What one agent is asked, and by which chance it is to answer.
+struct Asked<'a> {
+    /// What is said to the agent beside the prompt. Only in a council it matters: there it tells one from the other.
+    template: &'a str,
+    prompt: &'a str,
+    seed: Option<i64>,
+}
+
+fn say(config: &OfflineConfig, asked: &Asked<'_>, format: &Format) -> Result<Said, String> {
+    let Asked { prompt, seed, .. } = *asked;
+    if let (Format::Text, Some(wanted)) = (format, Wanted::of(prompt)) {
+        return Ok(in_council(config, asked, wanted));
+    }
     let mut dice =
         Dice::new(&[&config.seed.to_be_bytes(), &seed.unwrap_or(0).to_be_bytes(), prompt.as_bytes()]);
     // Without a seed it has its usual words.
@@ -60,10 +74,21 @@ fn say(config: &OfflineConfig, seed: Option<i64>, format: &Format, prompt: &str)
             whole(example::of(&schema, &steps))
         }
         Format::Text if dice.below(100) < u64::from(config.messy_percent) => {
-            Ok(messy::answer(&steps, &messy::kinds(&mut dice), &mut dice))
+            Ok(messy::answer(&steps, &messy::kinds(&messy::KINDS, &mut dice), &mut dice))
         }
         Format::Text => Ok(Said { text: plan::blocks(&steps, plan::Style::Plain, false), cut: false }),
     }
+}
+
+fn in_council(config: &OfflineConfig, asked: &Asked<'_>, wanted: Wanted) -> Said {
+    let seeds = [config.seed.to_be_bytes(), asked.seed.unwrap_or(0).to_be_bytes()];
+    let mut dice = Dice::new(&[&seeds[0], &seeds[1], asked.template.as_bytes(), asked.prompt.as_bytes()]);
+    let text = council::say(wanted, asked.prompt, &mut dice.another());
+    if dice.below(100) >= u64::from(config.messy_percent) {
+        return Said { text, cut: false };
+    }
+    let kinds = messy::kinds(messy::OF_PROSE, &mut dice);
+    messy::prose(text, &kinds, &mut dice)
 }
 
 #[cfg(test)]
@@ -73,8 +98,12 @@ mod tests {
     const PROMPT: &str =
         "Title: Guest checkout\nAcceptance criteria:\n- The cart keeps its items\n- A receipt is mailed\n";
 
+    fn asked<'a>(template: &'a str, prompt: &'a str) -> Asked<'a> {
+        Asked { template, prompt, seed: None }
+    }
+
     fn text(seed: u64, messy_percent: u32, format: &Format, prompt: &str) -> String {
-        say(&OfflineConfig { seed, messy_percent }, None, format, prompt).unwrap().text
+        say(&OfflineConfig { seed, messy_percent }, &asked("", prompt), format).unwrap().text
     }
 
     #[test]
@@ -123,6 +152,11 @@ mod tests {
             ("roles", "Roles: ", "QA,"),
             ("escapes", "Acceptance criteria:\n- ", "\u{1}"),
             ("labels", "", "a:b\n"),
+            ("a proposal", "Wanted: a proposal\n--- task ---\n", "It is quick. "),
+            ("a review", "Wanted: a review\n- must mention: x\n--- proposal ---\n", "## Risks\n"),
+            ("a revision", "Wanted: a revision\n- must mention: x\n--- review ---\n", "- Step: TODO `...\n"),
+            ("requirements", "Wanted: a proposal\n", "- must mention: x\n"),
+            ("forbidden", "Wanted: a proposal\n", "- must not mention: x\n"),
         ] {
             let prompt = format!("{head}{}", body.repeat((LONGEST - head.len()) / body.len()));
             for (format, messy) in [(Format::Text, 0), (Format::Text, 100), (Format::Json, 0)] {
@@ -141,6 +175,25 @@ mod tests {
         assert_eq!(value["tasks"].as_array().map(Vec::len), Some(4), "{value}");
         assert!(value["note"].as_str().unwrap().contains(HONEST), "{value}");
         let broken = Format::Schema { name: "s".into(), schema: "{".into(), strict: true };
-        assert!(say(&OfflineConfig::default(), None, &broken, PROMPT).is_err());
+        assert!(say(&OfflineConfig::default(), &asked("", PROMPT), &broken).is_err());
+    }
+
+    #[test]
+    fn members_of_a_council_differ_by_what_they_are_told_beside_the_prompt() {
+        let prompt = "Wanted: a proposal\nTASK: T-1\n--- task ---\nKeep the cart for a day\n--- end ---\n";
+        let one = |template: &str, messy_percent: u32| {
+            let config = OfflineConfig { messy_percent, ..OfflineConfig::default() };
+            say(&config, &asked(template, prompt), &Format::Text).unwrap().text
+        };
+        assert_eq!(one("simple", 0), one("simple", 0));
+        let all: std::collections::BTreeSet<String> =
+            ["simple", "safe", "fast", "kind"].map(|template| one(template, 0)).into();
+        assert!(all.len() > 2, "{all:?}");
+        let bad = |n: &u32| one(&n.to_string(), 100) != one(&n.to_string(), 0);
+        assert_eq!((0..200).filter(bad).count(), 200);
+        // Who plans hears the prompt alone.
+        let plan =
+            |template| say(&OfflineConfig::default(), &asked(template, PROMPT), &Format::Text).unwrap().text;
+        assert_eq!(plan("simple"), plan("safe"));
     }
 }

@@ -253,7 +253,7 @@ fn role_for(goal: &str, roles: &BTreeSet<String>) -> &'static str {
 }
 
 /// Begins with a capital, ends without a full stop, is cut between clauses, else between words.
-fn sentence(text: &str) -> String {
+pub(super) fn sentence(text: &str) -> String {
     let whole = text.trim_end_matches(['.', ';', ',']);
     let mut short: String = whole.chars().take(72).collect();
     if short.len() < whole.len() {

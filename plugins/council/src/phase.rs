@@ -1,0 +1,37 @@
+//! A story that goes on to another phase, told to those who know phases only.
+
+use cofferdam_sdk::{
+    Failure,
+    fleet::{Incoming, PhaseChanged, Seen, StoryTransitioned, Timestamp},
+    state,
+};
+
+use crate::{WRITER, dropped, malformed};
+
+const SEEN: &str = "seen";
+
+/// `planning.story.transitioned`.
+pub(crate) fn transitioned(message: &Incoming) -> Result<(), Failure> {
+    let moved = StoryTransitioned::read(message).map_err(malformed)?;
+    message.keyed_by(&moved.story_id).map_err(malformed)?;
+    let phases = message.text(&["from_phase"]).zip(message.text(&["to_phase"]));
+    let states = moved.from_state.clone().zip(Some(moved.to_state.clone()));
+    let Some((from_phase, to_phase)) = phases.or(states) else { return Ok(()) };
+    if from_phase.eq_ignore_ascii_case(&to_phase) {
+        return Ok(());
+    }
+    let mut seen: Seen = state::load(SEEN)?.unwrap_or_default();
+    if !seen.first_time(message) {
+        return dropped("duplicate");
+    }
+    let cause = message.cause();
+    let changed = PhaseChanged {
+        task_id: String::new(),
+        story_id: moved.story_id,
+        from_phase,
+        to_phase,
+        timestamp: Timestamp::now(),
+    };
+    WRITER.emit(&cause, &changed, &format!("phase:{}", cause.event_id))?;
+    Ok(state::save(SEEN, &seen)?)
+}
