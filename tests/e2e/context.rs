@@ -353,9 +353,8 @@ async fn a_context_that_takes_no_updates_leaves_a_dead_letter_that_says_so(groun
     let other = Planning::start().await;
     let daemon = reaching(ground.setup, &other.address).start().await;
     daemon.publish(DECIDED, decided("S", "one", "One table.")).await;
-    daemon.publish(DECIDED, decided("", "two", "A cache.")).await;
     let dead: Vec<String> = daemon
-        .wait_stored("cofferdam.dead.context-updater", 2)
+        .wait_stored("cofferdam.dead.context-updater", 1)
         .await
         .iter()
         .map(|letter| body(letter)["reason"].to_string())
@@ -364,6 +363,5 @@ async fn a_context_that_takes_no_updates_leaves_a_dead_letter_that_says_so(groun
         dead.iter().any(|reason| reason.contains("takes no updates") && reason.contains(SERVICE)),
         "{dead:?}"
     );
-    assert!(dead.iter().any(|reason| reason.contains("names no story")), "{dead:?}");
     assert_eq!(daemon.stored(UPDATED).await.len(), 0);
 }

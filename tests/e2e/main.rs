@@ -40,6 +40,7 @@ mod start;
 mod story;
 mod task_queue;
 mod way_in;
+mod whole;
 mod worker_process;
 mod workflow;
 mod zero_config;

@@ -1,12 +1,22 @@
 //! The offline executor on its bad days: whatever its answers look like, a derivation reads tasks in them or says by name what
-//! is wrong and asks again, and ends.
+//! is wrong and asks again, and ends. What it says in councils is sound, on its good days.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fleet_proto::bus::v1::StoredMessage;
+use fleet_proto::{
+    bus::v1::StoredMessage,
+    orchestrator::v1::{
+        DeliberateRequest, TaskConstraints, orchestrator_service_client::OrchestratorServiceClient,
+    },
+};
 use harness::{
-    daemon::Daemon, pipeline::derivation_on, planning::Planning, plugin::Plugin, setup::Setup,
-    wait::wait_for, way_in::body,
+    daemon::Daemon,
+    pipeline::{bundled, derivation_on},
+    planning::Planning,
+    plugin::Plugin,
+    setup::Setup,
+    wait::wait_for,
+    way_in::body,
 };
 use serde_json::{Value, json};
 
@@ -166,5 +176,51 @@ async fn members_of_a_council_have_bad_days_too() {
         assert!(shows(part), "no answer with {part:?}");
     }
     assert!(!shows("TITLE:") && !shows("Here is the plan"), "what is said of plans is not said here");
+    daemon.stop().await;
+}
+
+/// Council and checks as they are, over the daemon itself.
+#[tokio::test]
+async fn what_a_council_says_by_rules_passes_the_checks() {
+    let planning = Planning::start().await;
+    let mut daemon = Setup::local()
+        .upstream("planning", &planning.address)
+        .with("grpc.listen", vec!["127.0.0.1:0"])
+        .with("upstreams.scoring.address", "self")
+        .with("executor.backend", "offline")
+        .plugin(bundled("council"))
+        .plugin(Plugin::bundled("council-scoring"))
+        .start()
+        .await;
+    let mut client =
+        OrchestratorServiceClient::connect(format!("http://{}", daemon.grpc())).await.expect("a connection");
+    let requirements =
+        ["must mention: session store", "must not mention: Redis", "at most 400 words", "It is quick"];
+    for (n, role) in ["DEV", "QA", "ARCHITECT", "DEVOPS", "DATA"].into_iter().enumerate() {
+        let request = DeliberateRequest {
+            task_id: format!("T-{n}"),
+            task_description: format!(
+                "Keep the cart of customer {n} for a day. TODO: find out who else needs it.\n- tests"
+            ),
+            role: role.to_owned(),
+            rounds: 2,
+            num_agents: 4,
+            constraints: Some(TaskConstraints {
+                rubric: "It holds under load.".to_owned(),
+                requirements: requirements.map(str::to_owned).into(),
+                ..TaskConstraints::default()
+            }),
+        };
+        let results = client.deliberate(request).await.expect("an answer").into_inner().results;
+        assert_eq!(results.len(), 4);
+        for result in &results {
+            assert!(result.score >= 1.0, "{result:?}");
+            let proposal = result.proposal.as_ref().expect("a proposal");
+            assert!(proposal.content.contains("## Changed after the review"), "{}", proposal.content);
+            assert!(!proposal.revisions.is_empty(), "what it was before its revision is kept");
+        }
+        let texts = results.iter().filter_map(|result| Some(&result.proposal.as_ref()?.content));
+        assert_eq!(texts.collect::<BTreeSet<_>>().len(), 4, "they differ");
+    }
     daemon.stop().await;
 }

@@ -252,10 +252,11 @@ async fn contract_2_2_the_fleets_streams_are_created_with_its_names_subjects_and
         ("AGENT_RESULTS", "agent.results.>", HOURS, -1),
         ("VLLM_STREAMING", "vllm.streaming.>", 600, -1),
         ("COFFERDAM_EVENTS", "cofferdam.derivation.>", 7 * 24 * HOURS, -1),
+        ("COFFERDAM_ORCHESTRATION", "cofferdam.queue.>", 7 * 24 * HOURS, -1),
     ] {
         let stream = world.jetstream.get_stream(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         let made = &stream.cached_info().config;
-        if name == "COFFERDAM_EVENTS" {
+        if name.starts_with("COFFERDAM_") {
             assert!(made.subjects.iter().any(|stored| stored == subject), "{made:?}");
         } else {
             assert_eq!(made.subjects, [subject], "{name}");

@@ -3,12 +3,13 @@
 use cofferdam_sdk::{
     Failure, debug,
     fleet::{Decision, DecisionApproved, DecisionRejected, DeliberationCompleted, Incoming, Role},
+    warn,
 };
 use fleet_proto::context::v1::ContextChange;
 use serde_json::{Map, Value};
 
 use crate::{
-    lost,
+    dropped,
     update::{Update, tell},
 };
 
@@ -23,13 +24,10 @@ pub(crate) fn decided(message: &Incoming, deliberation: DeliberationCompleted) -
         return Ok(());
     }
     if deliberation.story_id.is_empty() {
-        let decisions = deliberation.decisions.len();
-        let failure = format!(
-            "the deliberation over {:?} made {decisions} decisions and names no story, so Context can't take them; let \
-             whoever publishes it say story_id",
-            deliberation.task_id
-        );
-        return Err(lost("no_story", Failure::reject(failure)));
+        // A deliberation that a client asks for belongs to none, unless its task says so.
+        warn!("{} decisions of no story are not told to Context; let whoever deliberates say story_id",
+            deliberation.decisions.len(); task_id = deliberation.task_id);
+        return dropped("no_story");
     }
     let changes = deliberation.decisions.iter().map(|decision| created(&deliberation, decision)).collect();
     let role = &deliberation.role;

@@ -1,7 +1,7 @@
 //! What events ask of councils: plans, tasks of the queue, and phases of stories.
 
 use fleet_proto::orchestrator::v1::DeliberationStatus;
-use harness::pipeline::bundled;
+use harness::{pipeline::bundled, way_in::content};
 use serde_json::{Value, json};
 
 use super::{Hall, ONE, THREE, TWO, payload, task};
@@ -152,5 +152,11 @@ async fn contract_1_tasks_go_through_queue_and_council_to_their_agents_one_after
     assert_eq!(hall.asked().await, 9);
     // What the agent said of its work is no second deliberation.
     running.told_once("first").await;
+    for message in running.daemon.stored("orchestration.>").await {
+        let told = payload(&message);
+        for key in ["task_id", "story_id", "timestamp"] {
+            assert!(told[key].is_string(), "{key} of {}: {told}", content(&message).subject);
+        }
+    }
     running.no_dead_letters().await;
 }

@@ -1,12 +1,13 @@
 //! The bundled scoring stage as a component, with its own limits, before proposals that are meant to be too much for it.
 
+use std::time::Duration;
+
 use cofferdam_sandbox::{Ending, Limits, Plugin, Request};
 use fleet_proto::{
     council::v1::{Judged, ScoreRequest, ScoreResponse},
     orchestrator::v1::{Proposal, TaskConstraints},
 };
 use prost::Message;
-use std::time::Duration;
 
 use super::{host::Host, load};
 

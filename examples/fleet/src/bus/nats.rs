@@ -12,7 +12,7 @@ use async_nats::{
         self, AckKind, Context,
         consumer::{
             AckPolicy, DeliverPolicy, PullConsumer,
-            pull::{self, Ordered, OrderedConfig},
+            pull::{self, OrderedConfig},
         },
         context::{CreateStreamErrorKind, GetStreamByNameErrorKind, PublishErrorKind},
         stream::{Config, DiscardPolicy, RawMessageErrorKind, RetentionPolicy, StorageType, Stream},
@@ -26,6 +26,12 @@ use super::{Bus, Ear, Heard, LOOK, Mark, Passing, Place, Watch, earliest};
 
 /// How long the first connection may take before the operator is told.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// A server that is silent for twice as long is asked anew.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+const PULL: Duration = Duration::from_secs(10);
+/// Before the server lets go of a reader that is gone.
+const FORGET: Duration = Duration::from_secs(60);
 
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -235,10 +241,18 @@ impl Bus for Nats {
             }
             None => DeliverPolicy::All,
         };
-        let config =
-            OrderedConfig { filter_subject: subject.to_owned(), deliver_policy, ..OrderedConfig::default() };
-        let messages = stream.create_consumer(config).await?.messages().await?;
-        Ok(Box::new(Reading { messages, subject: subject.to_owned(), stream: name, last: None, due: false }))
+        let config = pull::Config {
+            filter_subject: subject.to_owned(),
+            deliver_policy,
+            ack_policy: AckPolicy::None,
+            memory_storage: true,
+            inactive_threshold: FORGET,
+            ..pull::Config::default()
+        };
+        let consumer = stream.create_consumer(config).await?;
+        let messages = consumer.stream().heartbeat(HEARTBEAT).expires(PULL).messages().await?;
+        let subject = subject.to_owned();
+        Ok(Box::new(Reading { messages, subject, stream: name, heard: 0, last: None, due: false }))
     }
 
     async fn watch(&self, subjects: &[String]) -> anyhow::Result<Watch> {
@@ -286,9 +300,11 @@ impl Ear for Durable {
 
 /// A subject's messages from a place on; who reads keeps count.
 struct Reading {
-    messages: Ordered,
+    messages: pull::Stream,
     subject: String,
     stream: String,
+    /// How many messages.
+    heard: u64,
     last: Option<Heard>,
     /// `last` is to be heard once more.
     due: bool,
@@ -303,6 +319,10 @@ impl Ear for Reading {
         }
         let message = self.messages.next().await.context("the subscription ended")??;
         let info = message.info().map_err(|error| anyhow!(error))?;
+        if info.consumer_sequence != self.heard + 1 {
+            bail!("messages were lost on their way here");
+        }
+        self.heard += 1;
         let place = Place { stream: self.stream.clone(), sequence: info.stream_sequence };
         let stored_at = nanos(info.published);
         let mark = Mark { subject: self.subject.clone(), place, stored_at };

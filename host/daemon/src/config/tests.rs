@@ -288,7 +288,9 @@ fn bundled_plugins() -> (tempfile::TempDir, Environment) {
     let folder = tempfile::tempdir().unwrap();
     let plugins = folder.path().join("plugins");
     std::fs::create_dir(&plugins).unwrap();
-    for name in ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"] {
+    let first = ["prompt-builder", "output-parser", "dependency-analyzer", "workflow-router"];
+    let rest = ["story-lifecycle", "task-queue", "council", "council-scoring", "context-updater"];
+    for name in first.into_iter().chain(rest) {
         let component = plugins.join(format!("{name}.wasm"));
         std::fs::write(&component, "").unwrap();
         std::fs::write(component.with_file_name("fleet.binpb"), fleet_proto::FILE_DESCRIPTOR_SET).unwrap();
@@ -314,6 +316,19 @@ fn the_built_in_configuration_grants_what_the_bundled_plugins_ask_for() {
     assert_eq!(config.executor.unwrap().backend, Backend::Offline);
     let moved = Environment::of([("NATS_URL", "nats://a")]).with_program(folder.path().join("bin/cofferdam"));
     assert_eq!(nats(&Config::load(&Location::BuiltIn, &moved).unwrap()).urls, [Url::new("nats://a")]);
+}
+
+#[test]
+fn the_configuration_with_all_of_them_grants_what_they_ask_for() {
+    let (_folder, environment) = bundled_plugins();
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../cofferdam.full.toml");
+    let config = load(&file, &environment).unwrap();
+    assert_eq!(config.plugins.len(), 9);
+    for plugin in &config.plugins {
+        let missing: Vec<String> = plugin.grants.missing().iter().map(ToString::to_string).collect();
+        assert!(missing.is_empty(), "{missing:#?}");
+    }
+    assert!(matches!(config.bus.kind, BusKind::Local { .. }));
 }
 
 #[test]

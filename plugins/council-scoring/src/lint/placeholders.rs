@@ -15,7 +15,8 @@ pub(super) fn in_code(line: &str, elides: bool) -> bool {
     if elides && is_dots(uncommented(text)) {
         return true;
     }
-    leads(uncommented(text)) || has_marked(line) || has_comment(line) || has_slot(line)
+    let unwritten = ["todo!(", "unimplemented!("].iter().any(|call| text.contains(call));
+    unwritten || leads(uncommented(text)) || has_marked(line) || has_comment(line) || has_slot(line)
 }
 
 /// Without what Markdown sets before a line.
@@ -100,6 +101,10 @@ fn has_slot(line: &str) -> bool {
             return false;
         };
         let inside = &rest[..end];
+        // `<insert id="x">` is a tag.
+        if inside.contains('=') {
+            return false;
+        }
         let starts = |words: &[&str]| words.iter().any(|word| begins(inside, word));
         let yours = starts(&["your ", "your_", "your-"]);
         let insert = starts(&["insert ", "fill in", "add your", "replace with"]);
@@ -165,6 +170,7 @@ mod tests {
             "/* TODO */",
             "// … existing code …",
             "<!-- TODO -->",
+            "fn a() { todo!() }",
         ] {
             assert!(in_code(line, true), "{line}");
         }
@@ -176,6 +182,7 @@ mod tests {
             "class TODO {}",
             "if a < your && b > c {",
             "f(x, ...)",
+            "<insert id=\"x\">",
             "let x: Vec<Insert> = y;",
         ] {
             assert!(!in_code(line, true), "{line}");

@@ -71,7 +71,9 @@ impl Task {
         self.explained = true;
         self.story_id.clone_from(&created.story_id);
         self.plan_id = created.plan_id.clone().or(self.plan_id.take());
-        self.score = score(created.priority);
+        if created.priority.is_some() || self.score == 0 {
+            self.score = score(created.priority);
+        }
         self.depends_on = depends_on;
         if let Some(name) = message.text(&["assigned_to", "assigned_role", "role"]) {
             self.role = role(&name, &self.task_id);

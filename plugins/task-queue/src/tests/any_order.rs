@@ -69,8 +69,8 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         6 => (task.clone(), prop_oneof![3 => Just(0_u8), 3 => any::<u8>(), 2 => (0_u32..5).prop_map(|bit| 1 << bit)], 0_i64..12)
             .prop_map(|(task, on, priority)| Act::Created { task, on, priority }),
         2 => (task.clone(), 0_usize..4).prop_map(|(task, label)| Act::Assigned { task, label }),
-        8 => (index(), often.clone()).prop_map(|(asked, fails)| Act::Council { asked, fails }),
-        8 => (task.clone(), often.clone(), prop_oneof![4 => Just(1_u32), 1 => Just(2)])
+        8 => (index(), often).prop_map(|(asked, fails)| Act::Council { asked, fails }),
+        8 => (task.clone(), often, prop_oneof![4 => Just(1_u32), 1 => Just(2)])
             .prop_map(|(task, fails, agents)| Act::Answer { task, fails, agents }),
         1 => (task.clone(), 0_usize..3).prop_map(|(task, status)| Act::Word { task, status }),
         24 => index().prop_map(Act::Own),

@@ -96,7 +96,7 @@ fn an_assigned_task_waits_a_little_for_what_planning_tells() {
     assert_eq!(status(&mut host, "T"), "QUEUED");
     let told = settle(&mut host, CREATED, created("T"));
     assert_eq!(told.subjects(), [DISPATCHED]);
-    assert_eq!(told.cancelled, [timer.id.clone()]);
+    assert_eq!(told.cancelled, [timer.id.as_str()]);
     // It fired before it could be taken back.
     assert!(settle(&mut host, UNEXPLAINED, timer.json()).published.is_empty());
     assert!(settle(&mut host, ASSIGNED, assigned("T")).published.is_empty());
@@ -233,9 +233,18 @@ fn contract_6_queue_a_failed_task_is_enqueued_again_by_a_new_message_and_by_no_r
     let mut failure = failure("T");
     failure["n"] = json!(2);
     assert_eq!(settle(&mut host, AGENT_FAILED, failure).tasks(FAILED), ["T"]);
+    // What a later message leaves out stays as it was.
+    let mut third = created("T");
+    third["n"] = json!(2);
+    third.as_object_mut().unwrap().remove("title");
+    assert_eq!(settle(&mut host, CREATED, third).on(DISPATCHED)[0]["description"], "do T\n\nin small steps");
+    assert_eq!(get(&mut host, "T").priority, 1);
+    let mut failure = self::failure("T");
+    failure["n"] = json!(3);
+    settle(&mut host, AGENT_FAILED, failure);
     let mut anew = assigned("T");
     anew["n"] = json!(3);
-    assert_eq!(settle(&mut host, ASSIGNED, anew).on(DISPATCHED)[0]["attempt"], 3);
+    assert_eq!(settle(&mut host, ASSIGNED, anew).on(DISPATCHED)[0]["attempt"], 4);
     assert_eq!(settle(&mut host, ANSWERED, answer("T")).tasks(COMPLETED), ["T"]);
 }
 

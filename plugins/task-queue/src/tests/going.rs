@@ -45,11 +45,11 @@ fn a_council_and_an_agent_have_their_time_each() {
     let mut host = host();
     let councils = settle(&mut host, CREATED, created("A")).timer(OVERDUE).clone();
     let told = settle(&mut host, DELIBERATED, deliberated("A", 1));
-    assert_eq!(told.cancelled, [councils.id.clone()]);
+    assert_eq!(told.cancelled, [councils.id.as_str()]);
     let agents = told.timer(OVERDUE).clone();
     assert!(agents.at > councils.at);
     assert!(timed_out(&mut host, &councils.json()).published.is_empty(), "it fired before it was taken back");
-    assert_eq!(settle(&mut host, ANSWERED, answer("A")).cancelled, [agents.id.clone()]);
+    assert_eq!(settle(&mut host, ANSWERED, answer("A")).cancelled, [agents.id.as_str()]);
     assert!(timed_out(&mut host, &agents.json()).published.is_empty());
     assert_eq!(status(&mut host, "A"), "COMPLETED");
 }

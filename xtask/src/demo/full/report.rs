@@ -19,7 +19,7 @@ pub(in crate::demo) struct Full {
     retries: u64,
     /// By task.
     timeline: BTreeMap<String, Vec<Moment>>,
-    /// The story's steps.
+    /// The story's steps, and what was done with its plan.
     story: Vec<Moment>,
     kills: Kills,
     seed: u64,
@@ -57,17 +57,20 @@ impl Full {
         text.extend(self.story.iter().map(line));
         let count = |state: &str| tasks.iter().filter(|task| task.state.as_deref() == Some(state)).count();
         text.push(format!(
-            "\n{} tasks done, {} cancelled; {} rejections, {} retries; the story is in {}",
+            "\nTasks done: {}, cancelled: {}; rejections: {}, retries: {}; the story is in {}",
             count("done"),
             count("cancelled"),
             self.rejections,
             self.retries,
             self.story_state
         ));
-        if self.kills != Kills::default() {
+        let Kills { daemon, worker } = self.kills;
+        if daemon > 0 {
+            let worker =
+                if worker > 0 { format!(", of the worker of its jobs: {worker}") } else { String::new() };
             text.push(format!(
-                "the daemon was killed {} times, the worker of its jobs {} times; the same again: --seed {}",
-                self.kills.daemon, self.kills.worker, self.seed
+                "Kills of the daemon: {daemon}{worker}; in this order again: --seed {}",
+                self.seed
             ));
         }
         text

@@ -80,11 +80,12 @@ pub(super) struct Trail {
 }
 
 impl Trail {
-    pub(super) fn new(plan_id: &str, story_id: &str) -> Self {
+    /// Time counts from now, in milliseconds since 1970, until the approval.
+    pub(super) fn new(plan_id: &str, story_id: &str, now_ms: u64) -> Self {
         Self {
             plan_id: plan_id.to_owned(),
             story_id: story_id.to_owned(),
-            begun_us: 0,
+            begun_us: now_ms.saturating_mul(1000),
             seen: 0,
             last_ms: 0,
             expected: None,
@@ -103,11 +104,12 @@ impl Trail {
         }
     }
 
-    /// Time counts from now, in milliseconds since 1970.
+    /// Time counts from now on, and what was before was at its beginning.
     pub(super) fn approved(&mut self, now_ms: u64) {
-        self.begun_us = now_ms.saturating_mul(1000);
+        let before = std::mem::replace(&mut self.begun_us, now_ms.saturating_mul(1000));
+        let passed = self.begun_us.saturating_sub(before);
         for step in &mut self.steps {
-            step.at_us = step.at_us.saturating_sub(self.begun_us);
+            step.at_us = step.at_us.saturating_sub(passed);
             step.at_ms = step.at_us / 1000;
         }
         self.last_ms = 0;
@@ -130,12 +132,17 @@ impl Trail {
                 let count = message.count("task_count");
                 self.expected = Some(count);
                 self.derived = Some((moment(message.publisher(), String::new()), count));
-                return Some(line(at_ms, "", &message.publisher(), &format!("derived {count} tasks")));
+                let step = moment(message.publisher(), format!("the plan: derived {count} tasks"));
+                return Some(self.of_story(step));
             }
             "planning.story.transitioned" if message.text("story_id").as_deref() == Some(&*self.story_id) => {
                 return self.step(message, moment);
             }
-            "orchestration.plan.approved" => self.plan_deliberated = true,
+            "orchestration.plan.approved" => {
+                self.plan_deliberated = true;
+                let step = moment(message.publisher(), "the councils are through with the plan".to_owned());
+                return Some(self.of_story(step));
+            }
             "orchestration.deliberation.completed" if !message.list("decisions").is_empty() => {
                 self.decided.insert(task_id.clone());
             }
@@ -148,7 +155,11 @@ impl Trail {
             }
             _ => {}
         }
-        if task_id.is_empty() || task_id == self.plan_id || task_id.starts_with("derive-") {
+        if task_id == self.plan_id {
+            let (who, what) = timeline::tell(message)?;
+            return Some(self.of_story(moment(who, format!("the plan: {what}"))));
+        }
+        if task_id.is_empty() || task_id.starts_with("derive-") {
             return None;
         }
         self.of_task(&task_id, message, moment)
@@ -163,11 +174,14 @@ impl Trail {
         self.story = either("to_state", "to_phase");
         let what = format!("{} -> {}", either("from_state", "from_phase"), self.story);
         let who = message.text("transitioned_by").unwrap_or_else(|| message.publisher());
-        let step = moment(who, what);
+        Some(self.of_story(moment(who, what)))
+    }
+
+    fn of_story(&mut self, step: Moment) -> String {
         self.last_ms = self.last_ms.max(step.at_ms);
         let said = line(step.at_ms, "story", &step.who, &step.what);
         self.steps.push(step);
-        Some(said)
+        said
     }
 
     fn of_task(
@@ -346,7 +360,7 @@ mod tests {
 
     #[test]
     fn a_plan_is_through_when_tasks_story_queue_and_context_say_so() {
-        let mut trail = Trail::new("plan", "story");
+        let mut trail = Trail::new("plan", "story", 0);
         waits_for(&trail, "task.derivation.completed");
         assert!(trail.progress() < 0.01);
         trail.take(&message(10, "task.derivation.completed", r#"{"plan_id":"plan","task_count":2}"#));
@@ -373,7 +387,7 @@ mod tests {
         for task in ["a", "b"] {
             trail.take(&message(51, "orchestration.task.completed", &format!(r#"{{"task_id":"{task}"}}"#)));
         }
-        let decided = r#"{"task_id":"plan","decisions":[{"id":"DEC-plan"}]}"#;
+        let decided = r#"{"task_id":"plan","status":"completed","decisions":[{"id":"DEC-plan"}]}"#;
         trail.take(&message(52, "orchestration.deliberation.completed", decided));
         waits_for(&trail, "context.updated of plan");
         trail.take(&message(53, "context.updated", r#"{"task_id":"plan"}"#));
@@ -385,7 +399,14 @@ mod tests {
             (trail.task_state("a").as_deref(), trail.task_state("b").as_deref()),
             (Some("done"), Some("cancelled"))
         );
-        assert_eq!((trail.story_state().as_str(), trail.retries, trail.elapsed_ms()), ("TESTING", 1, 51));
+        assert_eq!((trail.story_state().as_str(), trail.retries, trail.elapsed_ms()), ("TESTING", 1, 54));
+        let of_plan: Vec<&str> = trail.steps.iter().map(|step| step.what.as_str()).skip(2).collect();
+        let expect = [
+            "the plan: deliberated by 0 agents: completed",
+            "the plan: Context knows what was decided",
+            "the councils are through with the plan",
+        ];
+        assert_eq!(of_plan, expect);
         let rejected: Vec<(&str, &str, u64)> =
             trail.rejected.iter().map(|r| (&*r.task_id, &*r.by, r.at_ms)).collect();
         assert_eq!(rejected, [("a", "qa", 30), ("b", "po", 40)]);
@@ -394,7 +415,7 @@ mod tests {
 
     #[test]
     fn moments_are_told_in_the_order_of_their_time_however_they_came() {
-        let mut trail = Trail::new("plan", "story");
+        let mut trail = Trail::new("plan", "story", 0);
         let work = r#"{"task_id":"a","artifacts":{"commit_sha":"0123456789abcdef"}}"#;
         let said =
             trail.take(&message(4, CHANGED, &changed("a", "commit_code", "developer", "dev_completed")));
@@ -418,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_repeated_word_of_the_queue_is_told_once() {
-        let mut trail = Trail::new("plan", "story");
+        let mut trail = Trail::new("plan", "story", 0);
         let mut tell = |status: &str| {
             let data = format!(r#"{{"task_id":"a","status":"{status}"}}"#);
             trail.take(&message(1, "cofferdam.queue.changed", &data)).is_some()
@@ -429,7 +450,7 @@ mod tests {
 
     #[test]
     fn time_counts_from_the_approval() {
-        let mut trail = Trail::new("plan", "story");
+        let mut trail = Trail::new("plan", "story", 0);
         let to = |state: &str| format!(r#"{{"story_id":"story","from_state":"A","to_state":"{state}"}}"#);
         trail.take(&message(10, "planning.story.transitioned", &to("READY_FOR_PLANNING")));
         assert!(trail.is_ready_for_planning());
@@ -450,7 +471,7 @@ mod tests {
                 "orchestration.task.failed: a: no council",
             ),
         ] {
-            let mut trail = Trail::new("plan", "story");
+            let mut trail = Trail::new("plan", "story", 0);
             trail.take(&message(1, subject, data));
             assert_eq!(trail.state(), State::Failed(expect.to_owned()));
         }
