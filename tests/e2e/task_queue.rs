@@ -87,7 +87,7 @@ async fn contract_6_queue_tasks_of_two_stories_go_by_priority_and_dependency_eac
         }
         daemon.publish(ANSWERED, answer(&next)).await;
         answered.insert(next);
-        if answered.len() % 2 == 0 {
+        if answered.len().is_multiple_of(2) {
             daemon.kill().await;
             daemon = setup.start().await;
         }
@@ -175,7 +175,7 @@ async fn contract_6_queue_a_council_proposes_and_a_failure_blocks_until_the_task
     assert_eq!(status(&daemon, "first").await, "FAILED:no tools");
     assert_eq!(status(&daemon, "behind").await, "QUEUED");
     assert_eq!(list(&daemon).await[0].blocked_by, ["first"]);
-    // The old message once more asks for nothing.
+    // Both ask for it, and it is queued again once.
     daemon.publish(CREATED, created("first", &[])).await;
     let assigned = json!({
         "task_id": "first", "story_id": "S", "role": "developer", "required_action": "IMPLEMENT_FEATURE",

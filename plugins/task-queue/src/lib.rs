@@ -13,8 +13,7 @@ mod texts;
 use cofferdam_sdk::{
     Event, Failure,
     fleet::{
-        AgentResponse, DeliberationCompleted, Incoming, Malformed, Outgoing, QueueDeliberated, TaskAssigned,
-        TaskCreated, Writer,
+        AgentResponse, Incoming, Malformed, Outgoing, QueueDeliberated, TaskAssigned, TaskCreated, Writer,
     },
     metrics,
 };
@@ -39,9 +38,6 @@ fn handle(event: Event) -> Result<(), Failure> {
         Overdue::SUBJECT => task::overdue(&message, &own::read(&message).map_err(malformed)?),
         AgentResponse::COMPLETED | AgentResponse::FAILED => {
             task::answered(&message, &AgentResponse::read(&message))
-        }
-        DeliberationCompleted::SUBJECT => {
-            task::collected(&message, &DeliberationCompleted::read(&message).map_err(malformed)?)
         }
         Changed::SUBJECT => queue::changed(&message, &own::read(&message).map_err(malformed)?),
         other => Err(Failure::reject(format!("task-queue has no part in {other}; remove the subscription"))),

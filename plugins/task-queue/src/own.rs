@@ -1,8 +1,16 @@
 //! The plugin's own events: by which a task and the queue learn of each other, which a task sets as timers, and by which the queue
 //! tells of tasks that can't go.
 
-use cofferdam_sdk::fleet::{Incoming, Malformed, Outgoing, Timestamp};
+use cofferdam_sdk::{
+    Failure,
+    fleet::{Cause, Incoming, Malformed, Outgoing, Timestamp},
+    metrics,
+    publish::EmitError,
+    warn,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::WRITER;
 
 /// `cofferdam.queue.changed`, from a task to its queue: look at me. The queue goes by what it finds there, so it does no harm if
 /// this comes late, twice, or in another order.
@@ -87,7 +95,8 @@ impl Outgoing for Overdue {
 pub(crate) struct Blocked {
     pub(crate) task_id: String,
     pub(crate) story_id: String,
-    /// The tasks that failed, or depend on each other, before it. The first of them, if they are many.
+    /// The tasks that failed, or depend on each other, before it. The first of them, if they are many; none if it is for want of a
+    /// council.
     pub(crate) behind: Vec<String>,
     pub(crate) error: String,
     pub(crate) timestamp: Timestamp,
@@ -98,6 +107,19 @@ impl Outgoing for Blocked {
 
     fn entity(&self) -> &str {
         &self.task_id
+    }
+}
+
+impl Blocked {
+    pub(crate) fn tell(&self, cause: &Cause, operation: &str) -> Result<(), Failure> {
+        warn!("the task can't go: {}", self.error; task_id = self.task_id, story_id = self.story_id);
+        metrics::count("task_queue_blocked", &[])?;
+        match WRITER.emit(cause, self, operation) {
+            // It is for whoever wants it: without the operator's grant tasks go all the same.
+            Err(EmitError::Denied(why)) => warn!("left out, for it is denied: {why}"),
+            sent => sent.map(drop)?,
+        }
+        Ok(())
     }
 }
 

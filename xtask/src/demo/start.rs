@@ -16,6 +16,9 @@ use crate::steps::{Step, Steps};
 const PORTS: usize = 5;
 /// What the daemon says of a port that is taken.
 const TAKEN: &str = "can't be bound";
+/// For a piece of work of an agent, where somebody is killed meanwhile: what waited for a process does not rush through all at
+/// once when that is back, so that the other kills find something to interrupt.
+const THINK: &str = "500ms";
 /// A port that nobody has to know beforehand.
 const ANY: &str = "127.0.0.1:0";
 
@@ -71,7 +74,7 @@ pub(super) fn start(
         let start = |admin: &str, grpc: &str, processes: &mut Processes| {
             let at = pair(repo, step, cast, nats.clone(), [admin, grpc], binaries, processes)?;
             if cast.full {
-                company(step, &at, binaries, processes)?;
+                company(step, &at, cast.kills, binaries, processes)?;
             }
             Ok(at)
         };
@@ -135,7 +138,13 @@ fn pair(
 }
 
 /// Those who do the work: the agents, and on NATS somebody who works jobs beside the daemon.
-fn company(step: &Step, at: &Addresses, binaries: &binaries::Demo, processes: &mut Processes) -> Result<()> {
+fn company(
+    step: &Step,
+    at: &Addresses,
+    kills: u64,
+    binaries: &binaries::Demo,
+    processes: &mut Processes,
+) -> Result<()> {
     let folder = processes.folder().to_path_buf();
     if at.nats.is_some() {
         processes.start(WORKER, &binaries.cofferdam, |command| {
@@ -148,6 +157,9 @@ fn company(step: &Step, at: &Addresses, binaries: &binaries::Demo, processes: &m
     processes.start(AGENTS, &binaries.fleet, |command| {
         command.args(["agents", "--stories", &at.grpc]).args(at.flags());
         command.arg("--data").arg(folder.join(AGENTS));
+        if kills > 0 {
+            command.args(["--think", THINK]);
+        }
     })?;
     processes.ready::<Ready>(step, AGENTS)?;
     Ok(())

@@ -135,7 +135,7 @@ impl TaskAssigned {
     /// By whichever of the keys the fleet's versions write. Names are as they were written.
     pub fn read(message: &Incoming) -> Result<Self, Malformed> {
         let text = |paths: &[&str]| message.text(paths).unwrap_or_default();
-        let role = message.required(&["assigned_to_role", "role"])?;
+        let role = text(&["assigned_to_role", "role"]);
         let label = text(&["required_action", "action"]);
         Ok(Self {
             task_id: message.required(&["task_id"])?,

@@ -6,13 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use cofferdam_sdk::{
     Failure,
     fleet::{Incoming, Timestamp},
-    metrics,
-    publish::EmitError,
-    warn,
 };
 
 use super::{Queue, row::Row};
-use crate::{WRITER, own::Blocked};
+use crate::own::Blocked;
 
 /// One event tells of no more.
 const TOLD_AT_ONCE: usize = 50;
@@ -196,15 +193,9 @@ impl Queue {
             let Some(row) = self.rows.get_mut(&id) else { continue };
             row.blocked = sum;
             self.told += 1;
-            warn!("the task can't go: {error}"; task_id = id, story_id = row.story_id);
-            metrics::count("task_queue_blocked", &[])?;
             let (story_id, timestamp) = (row.story_id.clone(), Timestamp::now());
             let blocked = Blocked { task_id: id, story_id, behind, error, timestamp };
-            match WRITER.emit(&message.cause(), &blocked, &format!("blocked:{}", self.told)) {
-                // It is for whoever wants it: without the operator's grant tasks go all the same.
-                Err(EmitError::Denied(why)) => warn!("left out, for it is denied: {why}"),
-                sent => sent.map(drop)?,
-            }
+            blocked.tell(&message.cause(), &format!("blocked:{}", self.told))?;
         }
         Ok(more)
     }

@@ -16,7 +16,7 @@ pub(crate) fn created(message: &Incoming, created: &TaskCreated) -> Result<(), F
     told::named(message, "story", &created.story_id).map_err(malformed)?;
     let depends_on = told::dependencies(message, created).map_err(malformed)?;
     let mut task = Task::load()?.unwrap_or_else(|| Task::new(&created.task_id, &created.story_id, message));
-    if !task.seen.first_time(message) {
+    if !task.is_news(message) {
         return dropped("duplicate");
     }
     let first = !task.explained;
@@ -71,7 +71,7 @@ pub(crate) fn assigned(message: &Incoming, assigned: &TaskAssigned) -> Result<()
         // Rework of a task that was never queued is not begun by a queue.
         return if asked == Asked::Work { announce(message, assigned) } else { Ok(()) };
     };
-    if !task.seen.first_time(message) {
+    if !task.is_news(message) {
         return dropped("duplicate");
     }
     if !matches!(task.status, Status::Failed(_)) || !task.is_asked_again(message) {
@@ -85,8 +85,10 @@ pub(crate) fn assigned(message: &Incoming, assigned: &TaskAssigned) -> Result<()
 fn announce(message: &Incoming, assigned: &TaskAssigned) -> Result<(), Failure> {
     let mut task = Task::new(&assigned.task_id, &assigned.story_id, message);
     task.seen.first_time(message);
-    task.score = told::score(message.int("priority"));
-    task.role = told::role(&assigned.role, &task.task_id);
+    task.score = told::score(told::priority(message));
+    if !assigned.role.is_empty() {
+        task.role = told::role(&assigned.role, &task.task_id);
+    }
     task.requires_pre_deliberation = told::deliberation(message);
     let seconds = settings::assignment_grace()?;
     if seconds == 0 {
@@ -135,6 +137,16 @@ impl Asked {
 }
 
 impl Task {
+    /// Whether the message repeats none from before. One without a key, stored after the task failed, is no repeat of what asked for
+    /// it before that: whoever sends bare messages says the same again to have it done again.
+    fn is_news(&mut self, message: &Incoming) -> bool {
+        let since = match self.ended {
+            Some(ended) if message.cause().key.is_none() && matches!(self.status, Status::Failed(_)) => ended,
+            _ => Timestamp::default(),
+        };
+        self.seen.first_time_since(message, since)
+    }
+
     /// Whether a message asks for it once more, now that it has failed. One that was on its way before that does not.
     fn is_asked_again(&self, message: &Incoming) -> bool {
         self.ended.is_none_or(|ended| message.arrival() > ended)
@@ -155,7 +167,7 @@ impl Task {
         self.place = super::Place::of(message);
         self.earlier_attempts = self.attempt;
         (self.first_dispatch, self.last_dispatch) = (None, None);
-        (self.several, self.word, self.ended) = (false, None, None);
+        (self.unheard, self.ended) = (0, None);
         self.enqueue()
     }
 }

@@ -1,31 +1,24 @@
-//! How a task ends: an agent answers, or where several do, whoever collects their answers.
+//! How a task ends: an agent answers, or all have failed that were asked.
 
 use cofferdam_sdk::{
     Failure, delivery,
     fleet::{
-        AgentAnswer, AgentResponse, Cause, DeliberationCompleted, Incoming, OrchestratedTaskCompleted,
-        OrchestratedTaskFailed, Role, Timestamp,
+        AgentAnswer, AgentResponse, Cause, Incoming, OrchestratedTaskCompleted, OrchestratedTaskFailed, Role,
+        Timestamp,
     },
     info, metrics, warn,
 };
-use serde::{Deserialize, Serialize};
 
 use super::{CLOCKS_DIFFER_MS, Status, Task};
-use crate::{WRITER, dropped, malformed, texts::cut};
+use crate::{WRITER, dropped, texts::cut};
 
 const ERROR: usize = 1 << 10;
+/// More agents than the fleet ever asks, and bytes of one's name.
+const AGENTS: usize = 64;
+const AGENT: usize = 256;
 
-/// What the collector says of several answers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Word {
-    /// Empty if there is none.
-    winner_id: String,
-    error: String,
-    duration_ms: i64,
-}
-
-/// `agent.response.completed` or `.failed`: what became of a task that was dispatched. Everything else is somebody else's.
+/// `agent.response.completed` or `.failed`: what became of a task that was dispatched. Everything else is somebody else's. Where
+/// several agents were asked, the first that is through completes it; which of their answers is best is the collector's affair.
 pub(crate) fn answered(message: &Incoming, response: &AgentResponse) -> Result<(), Failure> {
     // Another id in it may say that it is a derivation's.
     if response.task_id.is_none() || response.task_id != delivery::order_key() {
@@ -44,13 +37,6 @@ pub(crate) fn answered(message: &Incoming, response: &AgentResponse) -> Result<(
         return task.remember();
     }
     let cause = task.cause(message);
-    if response.num_agents > 1 {
-        task.several = true;
-        if let Some(word) = task.word.take() {
-            task.take_word(message, &cause, word)?;
-        }
-        return task.save(message);
-    }
     match &response.answer {
         AgentAnswer::Text(_) => {
             let (agent, role) = (response.agent_id.clone(), response.role.clone());
@@ -64,6 +50,11 @@ pub(crate) fn answered(message: &Incoming, response: &AgentResponse) -> Result<(
                 dropped("late")?;
                 return task.remember();
             }
+            if !task.all_failed(response.agent_id.as_deref(), response.num_agents) {
+                info!("an agent has failed, and others may not"; task_id = task.task_id, error = error,
+                    failed = task.failed_agents.len(), of = response.num_agents);
+                return task.remember();
+            }
             let kind = error_type.clone().unwrap_or_else(|| "agent_failed".into());
             task.fail(message, &cause, error, &kind, response.agent_id.clone())?;
         }
@@ -71,47 +62,16 @@ pub(crate) fn answered(message: &Incoming, response: &AgentResponse) -> Result<(
     task.save(message)
 }
 
-/// `orchestration.deliberation.completed`: counts where several agents have answered for a task that was dispatched. Deliberations
-/// from before it was are told of so, too.
-pub(crate) fn collected(message: &Incoming, told: &DeliberationCompleted) -> Result<(), Failure> {
-    message.keyed_by(&told.task_id).map_err(malformed)?;
-    let concerns = |task: &Task| {
-        let waits = matches!(task.status, Status::Queued | Status::InProgress);
-        waits && task.last_dispatch.is_some_and(|asked| told.completed_at > asked)
-    };
-    let Some(mut task) = Task::load()?.filter(concerns) else { return Ok(()) };
-    if !task.seen.first_time(message) {
-        return dropped("duplicate");
-    }
-    let word = match (told.status.as_str(), told.winner_id.trim()) {
-        ("failed", _) => {
-            let error = told.error.clone().unwrap_or_else(|| "all agents failed".into());
-            Word { error: cut(&error, ERROR), ..Word::default() }
-        }
-        // Nobody answered in time: our own time runs as well.
-        (_, "") => return task.remember(),
-        (_, winner) => Word { winner_id: winner.into(), duration_ms: told.duration_ms, ..Word::default() },
-    };
-    if !task.several {
-        // The answers themselves may come after it.
-        task.word = Some(word);
-        return task.remember();
-    }
-    let cause = task.cause(message);
-    task.take_word(message, &cause, word)?;
-    task.save(message)
-}
-
 impl Task {
-    fn take_word(&mut self, message: &Incoming, cause: &Cause, word: Word) -> Result<(), Failure> {
-        if word.winner_id.is_empty() {
-            if self.agent_id.is_none() {
-                // It waits for another turn already.
-                return dropped("late");
-            }
-            return self.fail(message, cause, &word.error, "agents_failed", None);
+    /// Notes that one of so many agents has failed. Whether all have.
+    fn all_failed(&mut self, agent_id: Option<&str>, of: u32) -> bool {
+        let agent_id = agent_id.or(self.agent_id.as_deref()).unwrap_or_default();
+        let agent_id = cut(agent_id, AGENT);
+        let of = usize::try_from(of).unwrap_or(AGENTS).clamp(1, AGENTS);
+        if !self.failed_agents.contains(&agent_id) {
+            self.failed_agents.push(agent_id);
         }
-        self.complete(cause, Some(word.winner_id), None, word.duration_ms, true)
+        self.failed_agents.len() >= of
     }
 
     fn complete(
@@ -174,8 +134,7 @@ impl Task {
         metrics::count("task_queue_ended", &[("status", name)])?;
         self.status = status;
         self.ended = Some(at);
-        self.several = false;
-        self.word = None;
+        self.failed_agents.clear();
         self.news = true;
         Ok(())
     }

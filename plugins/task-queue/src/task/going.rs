@@ -10,7 +10,7 @@ use cofferdam_sdk::{
 use super::{Place, Status, Task};
 use crate::{
     WRITER, dropped, malformed,
-    own::{Go, Overdue},
+    own::{Blocked, Go, Overdue},
     settings,
     texts::cut,
 };
@@ -18,6 +18,8 @@ use crate::{
 /// Of a proposal, as JSON: it is in the message twice, beside the description, and an event commits 960 KiB.
 const PROPOSAL: usize = 256 << 10;
 const NO_WINNER: &str = "no_winner";
+/// A council may be slow once; when nobody has answered so often in a row, none seems to run.
+const NO_COUNCIL: u32 = 2;
 
 /// `cofferdam.queue.go`: its turn has come.
 pub(crate) fn go(message: &Incoming, go: &Go) -> Result<(), Failure> {
@@ -33,7 +35,7 @@ pub(crate) fn go(message: &Incoming, go: &Go) -> Result<(), Failure> {
     task.attempt += 1;
     task.agent_id = None;
     task.last_dispatch = None;
-    (task.several, task.word) = (false, None);
+    task.failed_agents.clear();
     task.updated_at = Timestamp::now();
     if task.deliberates()? {
         let ready = QueueReady {
@@ -63,6 +65,7 @@ pub(crate) fn deliberated(message: &Incoming, told: &QueueDeliberated) -> Result
     if !task.seen.first_time(message) {
         return dropped("duplicate");
     }
+    task.unheard = 0;
     if !task.waits_for_council(told) {
         info!("nobody waits for this proposal any more"; task_id = told.task_id, attempt = told.attempt);
         dropped("late")?;
@@ -96,10 +99,14 @@ pub(crate) fn overdue(message: &Incoming, timer: &Overdue) -> Result<(), Failure
     let is_due = |task: &Task| task.status == Status::InProgress && task.watch == timer.watch;
     let Some(mut task) = Task::load()?.filter(is_due) else { return Ok(()) };
     task.timer = None;
-    let by = task.agent_id.take();
-    warn!("in progress for too long, so it is queued again"; task_id = task.task_id, story_id = task.story_id,
-        attempt = task.attempt, agent_id = by.as_deref().unwrap_or("the council"));
     metrics::count("task_queue_returned", &[])?;
+    match task.agent_id.take() {
+        Some(agent) => {
+            warn!("the agent has not answered in time, so the task is queued again"; task_id = task.task_id,
+                story_id = task.story_id, attempt = task.attempt, agent_id = agent);
+        }
+        None => task.miss_council(message)?,
+    }
     task.place = Place::of(message);
     task.queue();
     task.save(message)
@@ -112,6 +119,27 @@ impl Task {
         let of_earlier =
             told.error.is_none() && (self.earlier_attempts + 1..self.attempt).contains(&told.attempt);
         self.status == Status::InProgress && self.agent_id.is_none() && (of_this || of_earlier)
+    }
+
+    /// Nobody has proposed anything in time. That is told of once, or who set the queue up without a council would never know.
+    fn miss_council(&mut self, message: &Incoming) -> Result<(), Failure> {
+        self.unheard += 1;
+        warn!("no council has answered in time, so the task is queued again"; task_id = self.task_id,
+            story_id = self.story_id, attempt = self.attempt, role = self.role, times = self.unheard);
+        if self.unheard != NO_COUNCIL {
+            return Ok(());
+        }
+        let blocked = Blocked {
+            task_id: self.task_id.clone(),
+            story_id: self.story_id.clone(),
+            behind: Vec::new(),
+            error: format!(
+                "nobody has answered cofferdam.queue.ready {NO_COUNCIL} times, so no council seems to run; run the \
+                 plugin council, or set requires_pre_deliberation = false for task-queue"
+            ),
+            timestamp: Timestamp::now(),
+        };
+        blocked.tell(&self.cause(message), &format!("unheard:{}", self.attempt))
     }
 
     fn dispatch(&mut self, cause: &Cause, agent_id: String, proposal: Option<String>) -> Result<(), Failure> {

@@ -19,8 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{WRITER, own::Changed, queue, settings};
 
 pub(crate) use coming::{assigned, created, unexplained};
-use ending::Word;
-pub(crate) use ending::{answered, collected};
+pub(crate) use ending::answered;
 pub(crate) use going::{deliberated, go, overdue};
 pub(crate) use place::Place;
 pub(crate) use status::Status;
@@ -63,10 +62,10 @@ pub(crate) struct Task {
     /// When it was dispatched first since it was enqueued, and last unless it has gone again.
     first_dispatch: Option<Timestamp>,
     last_dispatch: Option<Timestamp>,
-    /// Several agents answer for this attempt, and another's word counts.
-    several: bool,
-    /// That word, if it came before the answers.
-    word: Option<Word>,
+    /// Of several agents who were asked in this attempt, those that failed.
+    failed_agents: Vec<String>,
+    /// How often in a row nobody proposed anything in time.
+    unheard: u32,
     /// What wakes it up if nothing else does, and which of all it has had that is.
     timer: Option<String>,
     watch: u32,

@@ -39,7 +39,10 @@ pub(super) fn named(message: &Incoming, what: &str, id: &str) -> Result<(), Malf
 /// What the task waits for: without itself, empty names and repeats.
 pub(super) fn dependencies(message: &Incoming, created: &TaskCreated) -> Result<Vec<String>, Malformed> {
     let mut known: Vec<String> = Vec::new();
-    for id in &created.depends_on {
+    // The queue of the fleet's first orchestrator knows them by the other name.
+    let named_else = || message.list("dependencies").unwrap_or_default();
+    let told = if created.depends_on.is_empty() { named_else() } else { created.depends_on.clone() };
+    for id in &told {
         if *id == created.task_id {
             warn!("the task depends on itself, which is ignored"; task_id = id);
             continue;
@@ -71,8 +74,9 @@ impl Task {
         self.explained = true;
         self.story_id.clone_from(&created.story_id);
         self.plan_id = created.plan_id.clone().or(self.plan_id.take());
-        if created.priority.is_some() || self.score == 0 {
-            self.score = score(created.priority);
+        let priority = priority(message);
+        if priority.is_some() || self.score == 0 {
+            self.score = score(priority);
         }
         self.depends_on = depends_on;
         if let Some(name) = message.text(&["assigned_to", "assigned_role", "role"]) {
@@ -121,6 +125,21 @@ pub(super) fn role(name: &str, task_id: &str) -> String {
         Role::Developer
     });
     role.wire().into()
+}
+
+/// As a number, or in the words that section 4 of the fleet's contract has for it.
+pub(super) fn priority(message: &Incoming) -> Option<i64> {
+    let word = || {
+        let word = message.text(&["priority"])?.to_ascii_uppercase();
+        match word.as_str() {
+            "CRITICAL" => Some(1),
+            "HIGH" => Some(2),
+            "MEDIUM" | "NORMAL" => Some(5),
+            "LOW" => Some(8),
+            word => word.strip_prefix('P')?.parse::<u8>().ok().map(i64::from),
+        }
+    };
+    message.int("priority").or_else(word)
 }
 
 /// For Planning 1 is the highest, for the queue the greatest score.

@@ -38,11 +38,6 @@ enum Act {
         fails: bool,
         agents: u32,
     },
-    /// Whoever collects answers has a word on a task.
-    Word {
-        task: usize,
-        status: usize,
-    },
     /// One of the plugin's own events arrives.
     Own(Index),
     /// One that had arrived before comes again.
@@ -72,7 +67,6 @@ fn acts() -> impl Strategy<Value = Vec<Act>> {
         8 => (index(), often).prop_map(|(asked, fails)| Act::Council { asked, fails }),
         8 => (task.clone(), often, prop_oneof![4 => Just(1_u32), 1 => Just(2)])
             .prop_map(|(task, fails, agents)| Act::Answer { task, fails, agents }),
-        1 => (task.clone(), 0_usize..3).prop_map(|(task, status)| Act::Word { task, status }),
         24 => index().prop_map(Act::Own),
         3 => index().prop_map(Act::OwnAgain),
         3 => index().prop_map(Act::Again),
@@ -141,12 +135,6 @@ impl World {
                 self.council(&asked, *fails);
             }
             Act::Answer { task, fails, agents } => self.answer(TASKS[*task], *fails, *agents),
-            Act::Word { task, status } => {
-                let status = ["completed", "failed", "timeout"][*status];
-                let winner = if status == "completed" { "dev-1" } else { "" };
-                let word = json!({"task_id": TASKS[*task], "status": status, "winner_id": winner});
-                self.deliver(COLLECTED, word);
-            }
             Act::Own(index) if !self.waiting.is_empty() => {
                 let (subject, data) = self.waiting.remove(index.index(self.waiting.len()));
                 self.own(subject, data);
@@ -211,14 +199,13 @@ impl World {
     }
 
     /// Each is a message of its own.
-    fn deliver(&mut self, subject: &'static str, mut message: Value) {
+    fn deliver(&mut self, subject: &'static str, message: Value) {
         self.number += 1;
-        message["n"] = json!(self.number);
-        let mut event = event(subject, "");
-        message["completed_at"] = json!(event.timestamp / 1_000_000_000);
-        event.data = message.to_string().into_bytes();
-        let data = message.to_string();
-        self.run(event);
+        let enveloped = json!({
+            "event_type": subject, "idempotency_key": self.number.to_string(), "producer": "x", "payload": message,
+        });
+        let data = enveloped.to_string();
+        self.run(event(subject, &data));
         // What is said of a task that nobody knows is not remembered.
         if !stored(&self.host, message["task_id"].as_str().unwrap()).is_null() {
             self.delivered.push((subject, data));

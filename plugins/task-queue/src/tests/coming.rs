@@ -181,6 +181,7 @@ fn a_review_is_nothing_to_queue_and_rework_neither_unless_the_task_failed() {
         json!({"task_id": "T", "role": "developer", "action": "commit_code"}),
         json!({"task_id": "T", "role": "developer", "action_required": "COMMIT_CODE"}),
         json!({"task_id": "T", "role": "developer"}),
+        json!({"task_id": "T"}),
     ] {
         assert_eq!(settle(&mut direct(), ASSIGNED, message).timers.len(), 1);
     }
@@ -213,10 +214,14 @@ fn contract_6_queue_a_failed_task_is_enqueued_again_by_a_new_message_and_by_no_r
         old
     });
     let assignment = event(ASSIGNED, assigned("T"));
-    settle(&mut host, CREATED, created("T"));
+    let keyed =
+        json!({"event_type": CREATED, "idempotency_key": "k", "producer": "x", "payload": created("T")});
+    let again = event(CREATED, &keyed);
+    settle(&mut host, CREATED, &keyed);
     settle(&mut host, AGENT_FAILED, failure("T"));
     assert_eq!(status(&mut host, "T"), "FAILED:out of memory");
-    assert!(settle(&mut host, CREATED, created("T")).published.is_empty(), "a repeat");
+    assert!(settle(&mut host, CREATED, keyed).published.is_empty(), "a repeat");
+    assert!(take(&mut host, again).published.is_empty());
     assert!(take(&mut host, old).published.is_empty(), "an old one that comes late");
     assert!(take(&mut host, assignment).published.is_empty());
     assert_eq!(status(&mut host, "T"), "FAILED:out of memory");
@@ -249,6 +254,44 @@ fn contract_6_queue_a_failed_task_is_enqueued_again_by_a_new_message_and_by_no_r
 }
 
 #[test]
+fn contract_6_queue_a_failed_task_is_enqueued_again_by_the_same_bare_message_if_it_is_sent_again() {
+    let mut host = direct();
+    let stored_before = event(CREATED, created("T"));
+    settle(&mut host, CREATED, created("T"));
+    settle(&mut host, AGENT_FAILED, failure("T"));
+    assert!(take(&mut host, stored_before).published.is_empty(), "delivered again");
+    assert_eq!(settle(&mut host, CREATED, created("T")).on(DISPATCHED)[0]["attempt"], 2);
+    assert!(settle(&mut host, CREATED, created("T")).published.is_empty(), "it is in progress");
+}
+
+#[test]
+fn priorities_and_dependencies_are_read_as_the_fleets_versions_write_them() {
+    for (priority, expected) in [
+        (json!("HIGH"), 2),
+        (json!("critical"), 1),
+        (json!("Normal"), 5),
+        (json!("LOW"), 8),
+        (json!("P0"), 1),
+        (json!("P3"), 3),
+        (json!("3"), 3),
+        (json!(99), 10),
+        (json!("soon"), 5),
+        (json!(null), 5),
+    ] {
+        let mut message = created("T");
+        message["priority"] = priority.clone();
+        let mut host = direct();
+        settle(&mut host, CREATED, message);
+        assert_eq!(get(&mut host, "T").priority, expected, "{priority}");
+    }
+    let mut message = created("T");
+    message["dependencies"] = json!(["D"]);
+    let mut host = direct();
+    settle(&mut host, CREATED, message);
+    assert_eq!(list(&mut host, "")[0].waits_for, ["D"]);
+}
+
+#[test]
 fn messages_that_name_no_task_or_another_than_their_key_are_dead_letters() {
     let mut host = direct();
     let two = json!({
@@ -260,7 +303,7 @@ fn messages_that_name_no_task_or_another_than_their_key_are_dead_letters() {
         (CREATED, json!({"task_id": "T"})),
         (CREATED, json!([1])),
         (CREATED, two),
-        (ASSIGNED, json!({"task_id": "T"})),
+        (ASSIGNED, json!({"role": "developer"})),
         (DELIBERATED, json!({"attempt": 1})),
         (GO, json!({"task_id": "T"})),
         (CHANGED, json!({"queue": "other", "task_id": "T"})),

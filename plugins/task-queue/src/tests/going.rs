@@ -243,54 +243,55 @@ fn several(task: &str, agent: &str) -> Value {
     answer
 }
 
-fn word(task: &str, status: &str, winner: &str) -> Value {
-    json!({"task_id": task, "story_id": "S", "status": status, "winner_id": winner, "duration_ms": 90, "error": "all three"})
-}
-
 #[test]
-fn of_several_answers_the_collectors_word_counts_whichever_comes_first() {
-    for answers_first in [true, false] {
-        let mut host = direct();
-        settle(&mut host, CREATED, created("A"));
-        let mut messages = vec![(ANSWERED, several("A", "one")), (ANSWERED, several("A", "two"))];
-        messages.insert(if answers_first { 2 } else { 0 }, (COLLECTED, word("A", "completed", "two")));
-        let told: Vec<Value> = messages
-            .into_iter()
-            .flat_map(|(subject, message)| settle(&mut host, subject, message).on(COMPLETED))
-            .collect();
-        assert_eq!(told.len(), 1);
-        assert_eq!((&told[0]["agent_id"], &told[0]["duration_ms"]), (&json!("two"), &json!(90)));
-    }
-}
-
-#[test]
-fn the_collectors_word_may_be_that_all_failed_or_that_time_is_over() {
-    let mut host = direct();
-    for task in ["A", "B", "C"] {
-        settle(&mut host, CREATED, created(task));
-        settle(&mut host, ANSWERED, several(task, "one"));
-    }
-    assert_eq!(settle(&mut host, COLLECTED, word("A", "failed", "")).on(FAILED)[0]["error"], "all three");
-    assert!(settle(&mut host, COLLECTED, word("B", "timeout", "")).published.is_empty());
-    assert_eq!(status(&mut host, "B"), "IN_PROGRESS");
-    assert_eq!(
-        settle(&mut host, COLLECTED, word("C", "timeout", "one")).tasks(COMPLETED),
-        ["C"],
-        "with what there is"
-    );
-}
-
-#[test]
-fn what_a_council_proposed_before_the_task_was_dispatched_is_no_word_on_its_answers() {
+fn contract_6_queue_of_several_answers_the_first_completes_the_task_and_one_failure_is_not_its_end() {
     let mut host = host();
     settle(&mut host, CREATED, created("A"));
-    let mut councils = word("A", "completed", "agent-dev-002");
-    let proposed = event(COLLECTED, "{}").timestamp / 1_000_000_000;
-    (councils["completed_at"], councils["timestamp"]) = (json!(proposed), json!(proposed));
-    assert!(run(&mut host, COLLECTED, &councils).acked_without_effect());
     settle(&mut host, DELIBERATED, deliberated("A", 1));
-    assert!(run(&mut host, COLLECTED, &councils).acked_without_effect(), "it comes late");
-    assert!(settle(&mut host, ANSWERED, several("A", "one")).subjects().is_empty());
-    assert_eq!(settle(&mut host, COLLECTED, word("A", "completed", "one")).tasks(COMPLETED), ["A"]);
-    assert!(run(&mut host, COLLECTED, word("unknown", "completed", "one")).acked_without_effect());
+    assert!(settle(&mut host, AGENT_FAILED, several("A", "one")).published.is_empty());
+    let told = settle(&mut host, ANSWERED, several("A", "two"));
+    assert_eq!((told.subjects(), &told.on(COMPLETED)[0]["agent_id"]), (vec![COMPLETED], &json!("two")));
+    assert!(settle(&mut host, ANSWERED, several("A", "three")).published.is_empty());
+}
+
+#[test]
+fn a_task_has_failed_when_all_have_that_were_asked_each_counted_once_and_by_attempt() {
+    let mut host = direct();
+    let timer = settle(&mut host, CREATED, created("A")).timer(OVERDUE).json();
+    let mut number = 0;
+    let mut fails = |host: &mut Host, agent: &str| {
+        let mut failure = several("A", agent);
+        number += 1;
+        (failure["error"], failure["n"]) = (json!("no tools"), json!(number));
+        settle(host, AGENT_FAILED, failure)
+    };
+    assert!(fails(&mut host, "one").published.is_empty());
+    assert!(fails(&mut host, "two").published.is_empty());
+    timed_out(&mut host, &timer);
+    for agent in ["one", "two", "two"] {
+        assert!(fails(&mut host, agent).published.is_empty());
+    }
+    assert_eq!(status(&mut host, "A"), "IN_PROGRESS");
+    assert_eq!(fails(&mut host, "three").on(FAILED)[0]["error"], "no tools");
+}
+
+#[test]
+fn who_sets_the_queue_up_without_a_council_is_told_so_once() {
+    let mut host = host();
+    let mut told = settle(&mut host, CREATED, created("A"));
+    let mut blocked = Vec::new();
+    for _ in 0..3 {
+        told = timed_out(&mut host, &told.timer(OVERDUE).json());
+        blocked.push(told.on(BLOCKED));
+    }
+    assert_eq!((blocked[0].len(), blocked[1].len(), blocked[2].len()), (0, 1, 0));
+    let error = blocked[1][0]["error"].as_str().unwrap();
+    assert!(
+        error.contains("no council seems to run") && error.contains("requires_pre_deliberation"),
+        "{error}"
+    );
+    assert_eq!(blocked[1][0]["behind"], json!([]));
+    // One that answers, however late, is there.
+    settle(&mut host, DELIBERATED, deliberated("A", 1));
+    assert_eq!(stored(&host, "A")["unheard"], 0);
 }

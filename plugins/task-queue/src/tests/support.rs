@@ -13,7 +13,6 @@ pub(super) const CREATED: &str = "planning.task.created";
 pub(super) const ASSIGNED: &str = "workflow.task.assigned";
 pub(super) const ANSWERED: &str = "agent.response.completed";
 pub(super) const AGENT_FAILED: &str = "agent.response.failed";
-pub(super) const COLLECTED: &str = "orchestration.deliberation.completed";
 pub(super) const READY: &str = "cofferdam.queue.ready";
 pub(super) const DELIBERATED: &str = "cofferdam.queue.deliberated";
 pub(super) const CHANGED: &str = "cofferdam.queue.changed";

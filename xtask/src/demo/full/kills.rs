@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::demo::{DAEMON, WORKER};
 
 /// No kill is meant for what comes later: near the end the plan may be through before it.
-const LATEST: f64 = 0.8;
+const LATEST: f64 = 0.7;
 /// After the place is reached. What we see of the plan we see between two events, and a crash may come within one.
 const AFTER_MS: u64 = 80;
 

@@ -57,3 +57,46 @@ impl Stored {
         Ok(messages.filter(|message| message.place().is_some_and(|place| self.shown.insert(place))).collect())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::interrupt;
+    use crate::steps::Steps;
+    use crate::tool::Tool;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn a_reader_that_has_ended_begins_anew_and_nothing_counts_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        // Shows one message more each time, from the beginning, and ends.
+        let script = r#"#!/bin/sh
+echo x >> runs
+n=0
+while read -r _; do
+  n=$((n+1))
+  echo "{\"time\":\"1970-01-01T00:00:00Z\",\"subject\":\"a.$n\",\"stream\":\"S\",\"sequence\":$n}"
+done < runs"#;
+        // A shell writes it: were the file open here while another test forks, it could not be started for a moment.
+        let program = folder.path().join("sub");
+        let write = format!("cat > '{0}' <<'END'\n{script}\nEND\nchmod +x '{0}'", program.display());
+        let tool = Tool::new("sh", &folder.path().join("log"), "again").args(["-c", &write]);
+        Steps::new().run("write", |step| tool.run(step)).unwrap();
+
+        let mut processes = Processes::new(folder.path(), false);
+        let mut stored = Stored::start(&program, "127.0.0.1:1", &mut processes).unwrap();
+        let mut seen = Vec::new();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let ended = loop {
+            assert!(Instant::now() < deadline, "{seen:?}");
+            match stored.read(&mut processes) {
+                Ok(messages) => seen.extend(messages.into_iter().map(|message| message.subject)),
+                Err(error) => break error.to_string(),
+            }
+            interrupt::pause(Duration::from_millis(5));
+        };
+        let expect: Vec<String> = (1..=RESTARTS).map(|n| format!("a.{n}")).collect();
+        assert_eq!(seen[..expect.len()], expect);
+        assert!(ended.contains("can't be read: `cofferdam sub` ended with exit code 0"), "{ended}");
+    }
+}
