@@ -300,6 +300,25 @@ async fn a_daemon_that_dies_over_its_question_finds_the_answer() {
 }
 
 #[tokio::test]
+async fn a_daemon_that_stops_leaves_its_question_to_the_next_run() {
+    let (world, endpoint) = (World::start().await, Endpoint::start().await);
+    // Whoever waited for the answer would be waited for.
+    let setup =
+        asking(world.setup(), &endpoint).plugin(on_events(guest("infer"))).with("dispatch.drain", "1h");
+    let _worker = setup.start_worker().await;
+    let mut daemon = setup.start().await;
+    daemon.publish(ASKED, json!({ "ask": [{ "prompt": "!hold it" }] })).await;
+    endpoint.sees("it", |seen| seen.open == 1).await;
+    daemon.stop().await;
+    daemon.says("the host stops").await;
+    let daemon = setup.start().await;
+    endpoint.release().await;
+    let seen = body(&daemon.wait_stored(SEEN, 1).await[0]);
+    assert_eq!((&seen["attempt"], texts(&seen)[0]), (&json!(1), "The answer to: !hold it"));
+    assert_eq!(endpoint.seen().await.requests, 1);
+}
+
+#[tokio::test]
 async fn two_hosts_at_one_event_ask_once() {
     let (world, endpoint) = (World::start().await, Endpoint::start().await);
     let guest = || guest("infer").on(ASKED, "ack-wait = \"1s\"");

@@ -89,7 +89,7 @@ impl App {
         };
         let shared = Arc::new(Dispatch {
             services: services.clone(),
-            admission: Admission::new(config.sandbox.instances),
+            admission: Admission::new(config.sandbox.instances, config.calls_itself()),
             config: config.dispatch.clone(),
             advisories: config.advisories,
         });
@@ -120,15 +120,15 @@ impl App {
     /// Runs until `shutdown`, then drains: no new events, what runs may finish, at most as long as the config says.
     /// `ready` is called once every subscription takes events.
     pub async fn run(self, shutdown: CancellationToken, ready: impl FnOnce()) -> anyhow::Result<()> {
-        let (stop, abort, close) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let stop = self.services.stop.clone();
+        let (abort, close) = (CancellationToken::new(), CancellationToken::new());
         let (tasks, loops) = (TaskTracker::new(), TaskTracker::new());
         let give_up = CancellationToken::new();
         let tokens = Tokens { stop: stop.clone(), abort: abort.clone(), give_up: give_up.clone() };
         let front = Arc::new(Front::new(self.dispatch, &self.plugins, self.config.grpc.clone(), tokens));
         let served = self.grpc.routes(&front).await?;
         // Before the first event, which may call what is served.
-        self.services.upstreams.own().open(served.router());
+        self.services.upstreams.own().open(served.router(), stop.clone());
         let grpc = self.grpc.addresses()?;
         for plugin in &self.plugins {
             let labels = [plugin.name.as_str(), plugin.version.as_str(), plugin.digest.as_str()];

@@ -14,7 +14,7 @@ use cofferdam_sandbox::{
 use serde_json::Value;
 
 use crate::{
-    config::{Config, Method, MetricSpec, PluginConfig, PluginLimits, Subscription, Upstream},
+    config::{Config, Method, MetricSpec, PluginConfig, PluginLimits, Subscription},
     dispatch::Places,
     grants::{Denial, Grants, Kind},
     observe::metrics::{Meters, Metrics},
@@ -82,10 +82,9 @@ pub fn sandbox_without_cache(config: &Config) -> Result<Sandbox, SandboxError> {
 
 fn sandbox_with(config: &Config, cache: Option<PathBuf>) -> Result<Sandbox, SandboxError> {
     let instances = config.sandbox.instances;
-    let calls_itself = config.upstreams.values().any(Upstream::is_own);
     Sandbox::new(SandboxConfig {
         cache_dir: cache,
-        max_instances: instances + if calls_itself { Places::beside(instances) } else { 0 },
+        max_instances: instances + if config.calls_itself() { Places::beside(instances) } else { 0 },
         max_memory: config.sandbox.memory,
         ..SandboxConfig::default()
     })
@@ -186,7 +185,7 @@ async fn load(one: Inspected<'_>, config: &Config, sandbox: &Sandbox) -> Result<
         values,
         metrics: plugin.manifest.metrics.clone(),
         limits: limits(&plugin.limits),
-        places: Places::new(plugin.limits.concurrency),
+        places: Places::new(plugin.limits.concurrency, config.calls_itself()),
         meters: OnceLock::new(),
         component: component.isolated(plugin.isolation),
     })

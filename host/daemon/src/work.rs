@@ -76,8 +76,8 @@ impl Work {
     /// Runs until `shutdown`, then drains: no new jobs, what is worked may come to its end, at most as long as the config says;
     /// the rest is handed back for others. `ready` is called once jobs are taken.
     pub async fn run(self, shutdown: CancellationToken, ready: impl FnOnce()) -> anyhow::Result<()> {
-        let (stop, abort, close) =
-            (CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+        let stop = self.services.stop.clone();
+        let (abort, close) = (CancellationToken::new(), CancellationToken::new());
         let (tasks, loops) = (TaskTracker::new(), TaskTracker::new());
         let taking = watch::Sender::new(false);
         let mut takes = taking.subscribe();

@@ -55,7 +55,9 @@ fn created(deliberation: &DeliberationCompleted, decision: &Decision) -> Context
         ("deliberation_id", &deliberation.deliberation_id),
         ("deliberation_status", &deliberation.status),
     ]);
-    let reason = format!("the deliberation over {} is {}", deliberation.task_id, deliberation.status);
+    let over = [&deliberation.task_id, &deliberation.deliberation_id, &deliberation.story_id];
+    let over = over.into_iter().find(|id| !id.is_empty()).map_or("", String::as_str);
+    let reason = format!("the deliberation over {over} is {}", deliberation.status);
     change("CREATE", &decision.id, payload, &reason)
 }
 

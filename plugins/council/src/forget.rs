@@ -8,7 +8,7 @@ use cofferdam_sdk::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    WRITER, malformed, record,
+    WRITER, collector, malformed, record,
     totals::{Ended, What},
 };
 
@@ -37,8 +37,8 @@ impl Outgoing for Forget {
     }
 }
 
-/// Has the record of the event's own cell, which is over now, forgotten in an hour. (A collection
-/// is not counted among the deliberations.)
+/// Has the record of the event's own cell, which is over now, forgotten in an hour. It counts as a collection does: as no deliberation of
+/// a council, for each of those that share the record has been counted.
 pub(crate) fn later(cause: &Cause, task_id: &str, execution_id: &str) -> Result<(), Failure> {
     let ended = Ended::new(task_id, execution_id, What::Collection, 0);
     WRITER.emit(cause, &ended, &format!("ended:{execution_id}"))?;
@@ -49,13 +49,8 @@ pub(crate) fn later(cause: &Cause, task_id: &str, execution_id: &str) -> Result<
 pub(crate) fn due(message: &Incoming) -> Result<(), Failure> {
     let forget = Forget::read(message).map_err(malformed)?;
     message.keyed_by(&forget.task_id).map_err(malformed)?;
-    let Some(record) = record::load()? else { return Ok(()) };
-    if record::execution(&record) == forget.execution_id {
+    if record::load()?.is_some_and(|record| record::execution(&record) == forget.execution_id) {
         state::delete(record::RESULT)?;
-        state::delete(COLLECTED)?;
     }
-    Ok(())
+    collector::forget(&forget.execution_id)
 }
-
-/// The key under which the collector keeps what it has.
-pub(crate) const COLLECTED: &str = "collected";

@@ -15,8 +15,8 @@ pub(crate) fn transitioned(message: &Incoming) -> Result<(), Failure> {
     let moved = StoryTransitioned::read(message).map_err(malformed)?;
     message.keyed_by(&moved.story_id).map_err(malformed)?;
     let phases = message.text(&["from_phase"]).zip(message.text(&["to_phase"]));
-    let states = moved.from_state.clone().zip(Some(moved.to_state.clone()));
-    let Some((from_phase, to_phase)) = phases.or(states) else { return Ok(()) };
+    let of_states = || Some((of(moved.from_state.as_deref()?), of(&moved.to_state)));
+    let Some((from_phase, to_phase)) = phases.or_else(of_states) else { return Ok(()) };
     if from_phase.eq_ignore_ascii_case(&to_phase) {
         return Ok(());
     }
@@ -34,4 +34,18 @@ pub(crate) fn transitioned(message: &Incoming) -> Result<(), Failure> {
     };
     WRITER.emit(&cause, &changed, &format!("phase:{}", cause.event_id))?;
     Ok(state::save(SEEN, &seen)?)
+}
+
+/// The agile phase of a state; one that the fleet does not know stands for itself.
+fn of(state: &str) -> String {
+    let phase = match state.to_uppercase().as_str() {
+        "DRAFT" | "PO_REVIEW" => "DRAFT",
+        "READY_FOR_PLANNING" | "PLANNED" => "DESIGN",
+        "READY_FOR_EXECUTION" | "IN_PROGRESS" | "CODE_REVIEW" | "CARRY_OVER" => "BUILD",
+        "TESTING" => "TEST",
+        "READY_TO_REVIEW" => "DOCS",
+        "ACCEPTED" | "DONE" | "ARCHIVED" => "DONE",
+        _ => state,
+    };
+    phase.to_owned()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use cofferdam_sdk::{
     Failure,
     fleet::{Cause, DeliberationCompleted, Timestamp},
-    info, metrics, state, warn,
+    info, metrics, warn,
 };
 use fleet_proto::orchestrator::v1::{
     DeliberationResult, DeliberationStatus, GetDeliberationResultResponse, OrchestratorMetadata,
@@ -13,9 +13,9 @@ use fleet_proto::orchestrator::v1::{
 use serde_json::json;
 
 use crate::{
-    WRITER,
+    WRITER, collector,
     councils::Council,
-    fit, forget,
+    fit,
     hear::{self, Failed, Heard, TIMEOUT},
     record, scoring,
     task::Task,
@@ -168,8 +168,7 @@ impl Verdict {
         }
     }
 
-    /// Keeps it as the record of the task, tells of it, and has it counted, and forgotten in time. Answers that were being collected for the
-    /// task belong to a record that is no more.
+    /// Keeps it as the record of the task, tells of it, and has it counted, and forgotten in time.
     pub(crate) fn conclude(
         &self,
         cause: &Cause,
@@ -178,10 +177,14 @@ impl Verdict {
         what: What,
     ) -> Result<(), Failure> {
         record::save(&self.record(&task.task_id, execution_id))?;
-        if what != What::Collection {
-            state::delete(forget::COLLECTED)?;
+        let mut decision_id = telling::decision_id(&task.task_id);
+        match what {
+            // An agent's work is not to take the place of what a council decided about it.
+            What::Collection if self.asked == 1 => decision_id.push_str("-ANSWER"),
+            What::Collection => {}
+            What::Deliberation | What::Orchestration => collector::superseded()?,
         }
-        self.tell(cause, task, execution_id, telling::decision_id(&task.task_id))?;
+        self.tell(cause, task, execution_id, decision_id)?;
         let ended = Ended::new(&task.task_id, execution_id, what, self.duration_ms);
         WRITER.emit(cause, &ended, &format!("ended:{execution_id}"))?;
         Ok(())

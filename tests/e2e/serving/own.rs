@@ -23,10 +23,11 @@ on_both_buses!(
     plugins_call_each_other_without_a_port,
     calls_come_in_beside_the_runs_that_wait_for_them,
     calls_in_a_circle_end_at_a_depth_and_leave_room,
+    a_read_calls_no_method_that_writes,
     an_event_that_runs_again_gets_the_answers_of_its_calls,
     a_write_of_the_callers_own_cell_is_refused_at_once,
     a_write_that_waits_for_its_caller_ends_in_time_and_runs_after_it,
-    who_is_let_come_to_an_end_may_read_on_the_way,
+    who_is_let_come_to_an_end_reads_on_the_way_and_writes_after_the_next_start,
 );
 
 /// Where calls are told.
@@ -151,6 +152,23 @@ async fn calls_in_a_circle_end_at_a_depth_and_leave_room(ground: Ground) {
     assert_eq!(served, counts([("0", 3 * 4), ("8", 3)]));
 }
 
+/// A read is repeated under other ids, so that what it writes would be written again.
+async fn a_read_calls_no_method_that_writes(ground: Ground) {
+    let daemon = ground.own().start().await;
+    let client = Ledger::of(&daemon);
+    client.add(add("a", 3)).await.unwrap();
+    let fate = Fate { calls: format!("own/{LEDGER}/Add"), ..Fate::default() };
+    let answer = client.get(GetRequest { fate: Some(fate), ..get("a") }).await.unwrap();
+    assert_eq!(answer.sum, 3);
+    let refused = daemon
+        .logged("the write", |line| {
+            line["message"].as_str().is_some_and(|m| m.contains("FAILED_PRECONDITION"))
+        })
+        .await;
+    assert!(refused.to_string().contains("call it from an event, or from a method that writes"), "{refused}");
+    assert_eq!(daemon.wait_stored(ADDED, 1).await.len(), 1);
+}
+
 async fn an_event_that_runs_again_gets_the_answers_of_its_calls(ground: Ground) {
     let once = ground.own().set("upstreams.own.once", vec![format!("{LEDGER}/Tell")]);
     let daemon = once.start().await;
@@ -208,15 +226,16 @@ async fn a_write_that_waits_for_its_caller_ends_in_time_and_runs_after_it(ground
     assert_eq!(daemon.wait_stored(ADDED, 2).await.len(), 2);
 }
 
-async fn who_is_let_come_to_an_end_may_read_on_the_way(ground: Ground) {
+async fn who_is_let_come_to_an_end_reads_on_the_way_and_writes_after_the_next_start(ground: Ground) {
     let ground = ground.own();
-    ground.upstream.next("Hold", [Reply::Hold]);
+    ground.upstream.next("Hold", [Reply::Hold, Reply::Hold]);
     let mut daemon = ground.start().await;
     Ledger::of(&daemon).add(keyed("k", add("a", 1))).await.unwrap();
     let hold = json!({ "upstream": "counting", "method": format!("{SERVICE}/Hold"), "request": "" });
-    let calls = [hold, call("Get", &get("a")), call("Add", &add("a", 1))];
-    daemon.publish(CALL, json!({ "calls": calls })).await;
-    ground.upstream.wait_calls("Hold", 1).await;
+    for last in [call("Get", &get("a")), call("Add", &add("b", 1))] {
+        daemon.publish(CALL, json!({ "calls": [hold.clone(), last] })).await;
+    }
+    ground.upstream.wait_calls("Hold", 2).await;
     daemon.terminate();
     daemon.says("draining").await;
     ground.upstream.release();
@@ -224,8 +243,12 @@ async fn who_is_let_come_to_an_end_may_read_on_the_way(ground: Ground) {
         tokio::time::timeout(Duration::from_secs(30), daemon.end()).await.expect("a stop in time").success()
     );
     let daemon = ground.start().await;
-    let seen = called(&daemon, 1).await.remove(0);
-    assert_eq!(seen[1]["answer"], "\u{8}\u{1}", "{seen}");
-    assert_eq!(seen[2]["code"], "UNAVAILABLE", "{seen}");
-    assert_eq!(Ledger::of(&daemon).sum("a").await, 1);
+    let stored = daemon.wait_stored(CALLED, 2).await;
+    let [read, wrote] = [0, 1].map(|n| body(&stored[n]));
+    assert_eq!(read["calls"][1]["answer"], "\u{8}\u{1}", "{read}");
+    assert!(wrote["calls"][1]["answer"].is_string(), "{wrote}");
+    assert_eq!(wrote["attempt"], 1, "a stop is no attempt: {wrote}");
+    // The one that read was through before.
+    assert_eq!(ground.upstream.calls("Hold").len(), 3);
+    assert_eq!(Ledger::of(&daemon).sum("b").await, 1);
 }

@@ -19,7 +19,8 @@ use std::{
 use async_trait::async_trait;
 use cofferdam_bus::{Bus, Change, Message};
 use cofferdam_sandbox::{Answer, Call, Host};
-pub use rpc::{Door, Outgoing, Upstreams, Within};
+use tokio_util::sync::CancellationToken;
+pub use rpc::{Caller, Door, Outgoing, Upstreams, Within};
 pub use state::State;
 
 use crate::{
@@ -44,12 +45,15 @@ pub struct Services {
     /// Where jobs are put.
     pub queues: Queues,
     pub metrics: Arc<Metrics>,
+    /// The host takes no more events and works no more jobs.
+    pub stop: CancellationToken,
 }
 
 impl Services {
     pub fn new(bus: Arc<dyn Bus>, upstreams: Upstreams, config: &Config, metrics: Arc<Metrics>) -> Self {
         let queues = Queues::new(bus.clone());
-        Self { bus, upstreams, executor: config.executor.clone(), queues, metrics }
+        let stop = CancellationToken::new();
+        Self { bus, upstreams, executor: config.executor.clone(), queues, metrics, stop }
     }
 }
 

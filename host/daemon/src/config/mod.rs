@@ -289,6 +289,11 @@ impl Reading {
 }
 
 impl Config {
+    /// Is the daemon an upstream of its own plugins?
+    pub fn calls_itself(&self) -> bool {
+        self.upstreams.values().any(Upstream::is_own)
+    }
+
     /// Does the daemon work jobs itself? Where others can reach the queues of endpoints, `cofferdam executor` does.
     pub fn works_jobs(&self) -> bool {
         let alone = matches!(self.bus.kind, BusKind::Local { .. });

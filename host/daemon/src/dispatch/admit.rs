@@ -82,8 +82,9 @@ const MOST: Duration = Duration::from_secs(60);
 const PEACE: u32 = 8;
 
 impl Admission {
-    pub fn new(instances: u32) -> Self {
-        Self { keys: Arc::default(), host: Places::new(instances), ground: Arc::default() }
+    /// `calls_itself`: runs of this host wait for others of it.
+    pub fn new(instances: u32, calls_itself: bool) -> Self {
+        Self { keys: Arc::default(), host: Places::new(instances, calls_itself), ground: Arc::default() }
     }
 
     /// Takes a place. Called in stream order, before anything is awaited; an event without a key needs no turn.
@@ -173,7 +174,7 @@ mod tests {
 
     #[tokio::test]
     async fn turns_come_in_the_order_of_queueing() {
-        let admission = Admission::new(8);
+        let admission = Admission::new(8, true);
         let mut first = admission.queue(key());
         let mut second = admission.queue(key());
         let mut third = admission.queue(key());
@@ -198,8 +199,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn one_runs_alone_and_holds_up_the_others_for_some_seconds_only() {
-        let admission = Arc::new(Admission::new(8));
-        let plugin = Arc::new(Places::new(8));
+        let admission = Arc::new(Admission::new(8, true));
+        let plugin = Arc::new(Places::new(8, true));
         let long = admission.permits(&plugin, Comer::Event).await.unwrap();
         let alone = tokio::spawn({
             let admission = admission.clone();
@@ -224,8 +225,8 @@ mod tests {
 
     #[tokio::test]
     async fn who_commits_leaves_room_for_another_run() {
-        let admission = Admission::new(1);
-        let plugin = Places::new(1);
+        let admission = Admission::new(1, true);
+        let plugin = Places::new(1, true);
         let mut first = admission.permits(&plugin, Comer::Event).await.unwrap();
         assert!(first.has_room() && plugin.free() == 0);
         first.make_room();
@@ -235,7 +236,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_gives_up_is_skipped_and_nothing_is_left() {
-        let admission = Admission::new(8);
+        let admission = Admission::new(8, true);
         let first = admission.queue(key());
         let second = admission.queue(key());
         let mut third = admission.queue(key());
@@ -248,7 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_turn_that_arrives_while_giving_up_is_passed_on() {
-        let admission = Admission::new(8);
+        let admission = Admission::new(8, true);
         let first = admission.queue(key());
         let second = admission.queue(key());
         let mut third = admission.queue(key());

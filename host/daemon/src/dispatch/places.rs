@@ -3,7 +3,7 @@
 //!
 //! A call within a run takes a free place as anybody, or one that is kept for its depth: the calls of a run lie at depth 1, the
 //! calls of those at depth 2. A kept place is only ever held by a run that waits for nothing but deeper calls; at the greatest
-//! depth it waits for none. So each of them comes to its end, and the ones above it follow.
+//! depth it waits for none, and such a run makes no call that writes. So each of them comes to its end, and the ones above it follow.
 
 use std::sync::Arc;
 
@@ -32,9 +32,10 @@ pub struct Places {
 }
 
 impl Places {
-    pub fn new(count: u32) -> Self {
+    /// Where this host never calls itself none are kept: nobody waits for anybody here, and `count` is all there are.
+    pub fn new(count: u32, calls_itself: bool) -> Self {
         let of = |count: u32| Arc::new(Semaphore::new(count as usize));
-        let kept = count.min(KEPT);
+        let kept = if calls_itself { count.min(KEPT) } else { 0 };
         Self { all: of(count), writes: of(kept), within: std::array::from_fn(|_| of(kept)) }
     }
 
@@ -72,7 +73,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_waits_for_others_leaves_them_places() {
-        let places = Places::new(2);
+        let places = Places::new(2, true);
         let mut held = Vec::new();
         // At each depth all that there is, beside what is kept for deeper ones.
         for comer in [Comer::Event, Comer::Write, Comer::Within(1), Comer::Within(2), Comer::Within(DEPTH)] {
@@ -88,7 +89,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_that_anybody_could_have_is_taken_first_and_whichever_comes_first_after_that() {
-        let places = Places::new(1);
+        let places = Places::new(1, true);
         let (any, kept) = (places.take(Comer::Within(1)).await, places.take(Comer::Within(1)).await);
         let mut next = Box::pin(places.take(Comer::Within(1)));
         assert!((&mut next).now_or_never().is_none());
@@ -97,6 +98,16 @@ mod tests {
         assert_eq!(places.free(), 0);
         drop((kept, next));
         assert_eq!(places.free(), 1);
+    }
+
+    #[tokio::test]
+    async fn where_a_host_never_calls_itself_there_are_no_more_than_were_given() {
+        let places = Places::new(1, false);
+        let held = places.take(Comer::Write).await.unwrap();
+        let mut next = Box::pin(places.take(Comer::Write));
+        assert!((&mut next).now_or_never().is_none());
+        drop(held);
+        assert!(next.await.is_some());
     }
 
     #[test]

@@ -32,7 +32,7 @@ use super::{
     write::{Asked, Written},
 };
 use crate::{
-    capabilities::Within,
+    capabilities::{Caller, Within},
     config::{GrpcConfig, Method, MethodKind},
     dispatch::{self, DEPTH, Dispatch, Outcome},
     fault::Fault,
@@ -188,7 +188,7 @@ impl Front {
         };
         drop(message);
         if let Some(within) = &incoming.within {
-            sound(within, target, &asked)?;
+            has_its_turn(within, target, &asked)?;
         }
         let (call, reply) = match method.kind {
             MethodKind::Read => tokio::select! {
@@ -243,7 +243,13 @@ pub(super) async fn answer(front: Arc<Front>, request: HttpRequest) -> HttpRespo
         }
     };
     let within = request.extensions().get::<Within>().cloned();
-    let told = Arc::new(Told { front: front.clone(), target, began, end: Mutex::default() });
+    let told = Arc::new(Told {
+        front: front.clone(),
+        target,
+        within: within.is_some(),
+        began,
+        end: Mutex::default(),
+    });
     let incoming = match taken(&front, &told.target.method, request.headers(), began, within) {
         Ok(incoming) => incoming,
         Err(status) => return told.with(status),
@@ -279,6 +285,9 @@ fn taken(
     began: Instant,
     within: Option<Within>,
 ) -> Result<Incoming, Status> {
+    if let Some(within) = &within {
+        sound(within, method)?;
+    }
     // A run that is let come to its end may read on the way there. What it writes would wait for the next start.
     let goes_on = within.is_some() && method.kind == MethodKind::Read;
     if front.tokens.stop.is_cancelled() && !goes_on {
@@ -315,27 +324,39 @@ fn room<'a>(
     Ok(Some((room, share)))
 }
 
-/// Whether a run of this host can be answered at all, which waits meanwhile and keeps its turn.
-fn sound(within: &Within, target: &Target, asked: &Asked) -> Result<(), Status> {
-    let path = &target.method.path;
+/// Whether a run of this host, which waits meanwhile, can be answered at all.
+fn sound(within: &Within, method: &Method) -> Result<(), Status> {
+    let path = &method.path;
     if within.depth > DEPTH {
         return Err(Status::resource_exhausted(format!(
             "the call of {path:?} lies within {DEPTH} others that plugins of this host made of each other, and more are not \
              taken; look for plugins that call one another in a circle"
         )));
     }
-    let own = |(space, cell): &(String, String)| {
-        *space == target.plugin.space && asked.cell.as_ref().is_some_and(|asked| asked == cell)
-    };
-    if target.method.kind == MethodKind::Write && within.turn.as_ref().is_some_and(own) {
+    // It would have another key whenever the read is repeated, and places kept for reads would wait for those of writes.
+    if method.kind == MethodKind::Write && within.caller == Caller::Read {
         return Err(Status::failed_precondition(format!(
-            "the call of {path:?} would wait for the turn of the cell {:?} in {:?}, which the run that makes it has until it is \
-             through; change the cell in that run, or publish an event that changes it later",
-            asked.cell.as_deref().unwrap_or_default(),
-            target.plugin.space
+            "{path:?} is a method of kind \"write\", and the run that calls it answers one of kind \"read\", which has no \
+             effects; call it from an event, or from a method that writes"
         )));
     }
     Ok(())
+}
+
+/// Whether the call has not to wait for its caller.
+fn has_its_turn(within: &Within, target: &Target, asked: &Asked) -> Result<(), Status> {
+    let Caller::Event(Some((space, cell))) = &within.caller else { return Ok(()) };
+    if target.method.kind != MethodKind::Write
+        || *space != target.plugin.space
+        || asked.cell.as_ref() != Some(cell)
+    {
+        return Ok(());
+    }
+    Err(Status::failed_precondition(format!(
+        "the call of {:?} would wait for the turn of the cell {cell:?} in {space:?}, which the run that makes it has until it is \
+         through; change the cell in that run, or publish an event that changes it later",
+        target.method.path
+    )))
 }
 
 /// One call of one method, once its request is there.
@@ -362,6 +383,8 @@ impl UnaryService<Bytes> for Unary {
 struct Told {
     front: Arc<Front>,
     target: Arc<Target>,
+    /// A plugin of this host called.
+    within: bool,
     began: Instant,
     end: Mutex<End>,
 }
@@ -418,9 +441,13 @@ impl Drop for Told {
         metrics.served_seconds.with_label_values(&[plugin, method]).observe(took.as_secs_f64());
         let ms = took.as_millis() as u64;
         match code {
-            None => tracing::info!(plugin, method, call, ms, "a call's client did not wait for the answer"),
             // Whoever polls asks often; what writes is told as an event where it runs.
             Some(Code::Ok) => tracing::debug!(plugin, method, call, code = 0, ms, "a call was answered"),
+            // Its caller knows, and may make thousands.
+            _ if self.within => {
+                tracing::debug!(plugin, method, call, ?code, ms, "a plugin's call was over: {why}")
+            }
+            None => tracing::info!(plugin, method, call, ms, "a call's client did not wait for the answer"),
             Some(code) => {
                 tracing::info!(
                     plugin,

@@ -14,7 +14,7 @@ use super::{
     bound::{Bound, PLUGINS, Tls},
     front::{self, Front},
 };
-use crate::config::{Config, Upstream};
+use crate::config::Config;
 
 /// The name of the health service, as reflection tells it.
 const HEALTH: &str = "grpc.health.v1.Health";
@@ -57,8 +57,7 @@ impl Listeners {
             }
         }
         let granted = config.plugins.iter().flat_map(|plugin| plugin.served()).next();
-        let calls_itself = config.upstreams.values().any(Upstream::is_own);
-        if let Some(method) = granted.filter(|_| bound.is_empty() && !calls_itself) {
+        if let Some(method) = granted.filter(|_| bound.is_empty() && !config.calls_itself()) {
             tracing::warn!(
                 "{} and perhaps more is granted to be served, and nothing listens; add listen = [\"127.0.0.1:50056\"] to \
                  [grpc]",

@@ -76,7 +76,7 @@ async fn run(
             order_key: asked.order_key.clone(),
             trace: TraceContext::of_event(&incoming.metadata, id, 1),
             held: held.clone(),
-            within: incoming.within.clone().unwrap_or_default(),
+            within: incoming.within.clone().unwrap_or_default().read(),
             only_reads: Some(format!("{} is a method of kind \"read\", which has no effects", method.path)),
         };
         let state = State::to_read(asked.cell.clone());

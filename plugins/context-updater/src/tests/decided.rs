@@ -72,6 +72,18 @@ fn contract_2_3_a_bare_message_of_the_python_orchestrator_is_understood() {
 }
 
 #[test]
+fn contract_2_3_decisions_of_no_task_are_told_for_their_story() {
+    for (id, expected) in [(json!(null), "DEC-S-0"), (json!("dlb"), "DEC-dlb-0")] {
+        let bare =
+            json!({"story_id": "S", "deliberation_id": id, "decisions": [{"rationale": "Use a queue."}]});
+        let run = run(&mut host(), DECIDED, bare);
+        let request = one(&run);
+        assert_eq!((request.task_id.as_str(), request.changes[0].entity_id.as_str()), ("", expected));
+        assert_eq!((&updated(&run)["task_id"], &updated(&run)["changed"]), (&json!(""), &json!([expected])));
+    }
+}
+
+#[test]
 fn contract_2_3_the_story_may_be_named_in_the_constraints() {
     for constraints in [json!({"story_id": "S"}), json!({"metadata": {"story_id": "S"}})] {
         let mut data = decided();

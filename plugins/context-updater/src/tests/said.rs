@@ -40,7 +40,7 @@ fn contract_2_3_a_rejection_is_an_update_with_its_reason() {
 #[test]
 fn contract_2_3_what_lacks_an_id_or_a_rejections_reason_is_malformed() {
     for (subject, data) in [
-        (DECIDED, json!({"story_id": "S", "decisions": [{"id": "DEC-T"}]})),
+        (DECIDED, json!({"decisions": [{"id": "DEC-T"}]})),
         (APPROVED, json!({"story_id": "S"})),
         (APPROVED, json!({"decision_id": "DEC-T"})),
         (REJECTED, json!({"story_id": "S", "decision_id": "DEC-T", "rejected_by": "ann"})),

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     councils, fit,
-    forget::COLLECTED,
     hear::{self, Failed},
     scoring,
     task::Task,
@@ -22,6 +21,7 @@ use crate::{
     verdict::{self, Verdict},
 };
 
+const COLLECTED: &str = "collected";
 /// More than the fleet ever asks.
 const MOST_AGENTS: u32 = 64;
 /// Of an id or a role. Longer ones are none.
@@ -89,6 +89,10 @@ impl Collection {
 
     pub(super) fn save(&self) -> Result<(), StateError> {
         state::save(COLLECTED, self)
+    }
+
+    pub(super) fn delete() -> Result<(), StateError> {
+        state::delete(COLLECTED)
     }
 
     pub(super) fn open(message: &Incoming, response: &AgentResponse, task_id: &str) -> Self {

@@ -40,9 +40,14 @@ pub(crate) fn answered(message: &Incoming) -> Result<(), Failure> {
         return Ok(());
     }
     message.keyed_by(task_id).map_err(malformed)?;
-    let Some(mut collection) = open(message, &response, task_id)? else {
-        debug!("an answer came late"; task_id = task_id, agent_id = response.agent_id.as_deref().unwrap_or_default());
-        return dropped("late");
+    let mut collection = match Collection::load()? {
+        Some(collection) if collection.ended => {
+            debug!("an answer came late"; task_id = task_id, agent_id = response.agent_id.as_deref().unwrap_or_default());
+            return dropped("late");
+        }
+        Some(collection) => collection,
+        None if is_work(&response)? => return Ok(()),
+        None => Collection::open(message, &response, task_id),
     };
     match collection.take(message, &response) {
         Taken::Kept => {}
@@ -73,28 +78,36 @@ pub(crate) fn answered(message: &Incoming) -> Result<(), Failure> {
     Ok(collection.save()?)
 }
 
-/// The collection that an answer belongs to; nothing if it comes late. A record that is not the collection's own is that of a
-/// council: what its agent answers later is its work, and no proposal.
-fn open(message: &Incoming, response: &AgentResponse, task_id: &str) -> Result<Option<Collection>, Failure> {
-    let record = record::load()?;
-    Ok(match Collection::load()? {
-        Some(collection) => {
-            let own = record.is_some_and(|record| record::execution(&record) == collection.execution_id);
-            (own && !collection.ended).then_some(collection)
-        }
-        None if record.is_some() => None,
-        None => Some(Collection::open(message, response, task_id)),
-    })
+/// Whether an agent tells of its work, and proposes nothing: a council has deliberated over the task, and the agent alone was told to begin.
+/// Where several were, somebody has to say whose work is the best.
+fn is_work(response: &AgentResponse) -> Result<bool, Failure> {
+    Ok(response.num_agents <= 1 && record::load()?.is_some())
+}
+
+/// A council has deliberated over the task of the event's own cell. Whatever its agents answer after that is no answer to a collection that is
+/// over; one that is under way goes on.
+pub(crate) fn superseded() -> Result<(), Failure> {
+    delete_if(|collection| collection.ended)
+}
+
+/// The collection's hour is over.
+pub(crate) fn forget(execution_id: &str) -> Result<(), Failure> {
+    delete_if(|collection| collection.ended && collection.execution_id == execution_id)
+}
+
+fn delete_if(of: impl FnOnce(&Collection) -> bool) -> Result<(), Failure> {
+    if Collection::load()?.is_some_and(|collection| of(&collection)) {
+        Collection::delete()?;
+    }
+    Ok(())
 }
 
 /// `cofferdam.council.overdue`.
 pub(crate) fn overdue(message: &Incoming) -> Result<(), Failure> {
     let overdue = Overdue::read(message).map_err(malformed)?;
     message.keyed_by(&overdue.task_id).map_err(malformed)?;
-    let record = record::load()?;
-    let own = record.is_some_and(|record| record::execution(&record) == overdue.execution_id);
     let waits =
-        |collection: &Collection| own && !collection.ended && collection.execution_id == overdue.execution_id;
+        |collection: &Collection| !collection.ended && collection.execution_id == overdue.execution_id;
     let Some(mut collection) = Collection::load()?.filter(waits) else { return Ok(()) };
     collection.timer = None;
     let late = message.arrival().millis_since(overdue.due);

@@ -248,18 +248,62 @@ fn what_an_agent_answers_after_its_council_is_its_work_and_no_proposal() {
     let ready = json!({"task_id": "T", "story_id": "S", "role": "wizard", "description": "d", "attempt": 1});
     run(&mut host, event("cofferdam.queue.ready", ready));
     let before = known(&mut host);
-    dropped(&run(&mut host, answer("agent-dev-001", "done 9", 1)), "late");
+    let run = run(&mut host, answer("agent-dev-001", "done 9", 1));
+    assert!(run.acked_without_effect() && run.metrics.is_empty());
     assert_eq!(known(&mut host), before);
 }
 
+/// A council is asked about the task, in vain.
+fn council(attempt: u32) -> Event {
+    event(
+        "cofferdam.queue.ready",
+        json!({"task_id": "T", "story_id": "S", "role": "wizard", "description": "d", "attempt": attempt}),
+    )
+}
+
 #[test]
-fn a_council_that_is_asked_meanwhile_ends_the_collection() {
+fn what_several_agents_answer_after_their_council_is_compared_whenever_it_was_asked() {
     let mut host = host();
-    let first = run(&mut host, answer("a", "x 1", 2));
-    let ready = json!({"task_id": "T", "story_id": "S", "role": "wizard", "description": "d", "attempt": 1});
-    run(&mut host, event("cofferdam.queue.ready", ready));
-    dropped(&run(&mut host, answer("b", "x 2", 2)), "late");
-    assert!(run(&mut host, fired(&first, 0)).acked_without_effect());
+    run(&mut host, council(1));
+    assert!(run(&mut host, answer("a", "done 3", 2)).on(TOLD).is_empty());
+    let first = told(&run(&mut host, answer("b", "done 9", 2)));
+    assert_eq!((&first["winner_id"], &first["decisions"][0]["id"]), (&json!("b"), &json!("DEC-T")));
+    dropped(&run(&mut host, answer("c", "done 9", 2)), "late");
+    // The queue has the task done again.
+    run(&mut host, council(2));
+    run(&mut host, answer("a", "done 8", 2));
+    assert_eq!(told(&run(&mut host, answer("b", "done 1", 2)))["winner_id"], "a");
+}
+
+#[test]
+fn a_council_that_is_asked_meanwhile_leaves_the_collection_alone() {
+    let mut host = host();
+    let first = run(&mut host, answer("a", "x 1", 3));
+    run(&mut host, council(1));
+    assert_eq!(known(&mut host).status(), DeliberationStatus::Failed);
+    run(&mut host, answer("b", "x 2", 3));
+    let by_timer = told(&run(&mut host, fired(&first, 0)));
+    assert_eq!((&by_timer["status"], &by_timer["successful_responses"]), (&json!("timeout"), &json!(2)));
+}
+
+#[test]
+fn a_council_that_is_forgotten_takes_no_collection_along() {
+    let mut host = host();
+    let over = run(&mut host, council(1));
+    let execution = &told(&over)["deliberation_id"];
+    run(&mut host, answer("a", "x 1", 2));
+    run(&mut host, event("cofferdam.council.forget", json!({"task_id": "T", "execution_id": execution})));
+    assert_eq!(told(&run(&mut host, answer("b", "x 2", 2)))["winner_id"], "b");
+}
+
+#[test]
+fn what_one_agent_answers_takes_no_decisions_place() {
+    let mut host = host();
+    let over = run(&mut host, council(1));
+    let execution = &told(&over)["deliberation_id"];
+    run(&mut host, event("cofferdam.council.forget", json!({"task_id": "T", "execution_id": execution})));
+    let told = told(&run(&mut host, answer("agent-dev-001", "done 9", 1)));
+    assert_eq!(told["decisions"][0]["id"], "DEC-T-ANSWER");
 }
 
 #[test]

@@ -24,7 +24,9 @@ pub(super) fn deliberate(call: &Call, request: DeliberateRequest) -> Result<Deli
     let DeliberateRequest { task_id, task_description, role, constraints, rounds, num_agents } = request;
     let task = task(&task_id, task_description, &role, constraints, "")?;
     let settings = Settings::read()?;
-    let council = council(&task, &settings)?;
+    let mut council = council(&task, &settings)?;
+    // 0 in the request stands for one round, or for as many more as the council has.
+    council.rounds = council.rounds.max(1);
     let rounds = Some(number("rounds", rounds)?).filter(|rounds| *rounds > 0);
     let agents = Some(number("num_agents", num_agents)?).filter(|agents| *agents > 0);
     let verdict = ask(&task, &council, agents, rounds, &settings, Choice::First)?;

@@ -68,6 +68,8 @@ fn contract_6_deliberate_older_texts_go_to_revisions_round_by_round() {
 fn contract_6_deliberate_no_rounds_are_one_round() {
     let mut host = host();
     assert_eq!(steps(&deliberate(&mut host, &request())), [3, 3, 3]);
+    let mut host = super::support::host().config("rounds", 0);
+    assert_eq!(steps(&deliberate(&mut host, &request())), [3, 3, 3], "whatever the council does otherwise");
     let mut host = super::support::host().config("rounds", 2);
     assert_eq!(steps(&deliberate(&mut host, &request())), [3, 6, 6]);
     assert_eq!(steps(&deliberate(&mut host, &DeliberateRequest { rounds: 1, ..request() })), [3, 3, 3]);
@@ -76,10 +78,10 @@ fn contract_6_deliberate_no_rounds_are_one_round() {
 #[test]
 fn contract_6_deliberate_without_peer_review_nobody_reviews() {
     let mut host = host().config("rounds", 0);
-    let served = deliberate(&mut host, &request());
+    let served = orchestrate(&mut host, &orchestration());
     assert_eq!(steps(&served), [3, 0, 0]);
-    let answer: fleet_proto::orchestrator::v1::DeliberateResponse = served.read();
-    assert!(answer.results.iter().all(|result| result.proposal.as_ref().unwrap().revisions.is_empty()));
+    let answer: fleet_proto::orchestrator::v1::OrchestrateResponse = served.read();
+    assert!(answer.candidates.iter().all(|result| result.proposal.as_ref().unwrap().revisions.is_empty()));
 }
 
 #[test]

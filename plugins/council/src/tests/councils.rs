@@ -51,7 +51,7 @@ fn a_created_council_goes_before_the_configured_one() {
         ..CouncilConfig::default()
     };
     create(&mut host, "dev", 2, Some(config));
-    let served = deliberate(&mut host, &request());
+    let served = orchestrate(&mut host, &orchestration());
     assert_eq!(steps(&served), [2, 0, 0], "it has no peer review");
     let asked = &served.inferences[0];
     assert_eq!(

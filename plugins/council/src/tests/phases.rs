@@ -38,9 +38,20 @@ fn states_stand_in_for_phases_where_there_are_none() {
     );
     assert_eq!(
         (&run.on(CHANGED)[0]["from_phase"], &run.on(CHANGED)[0]["to_phase"]),
-        (&json!("PLANNED"), &json!("READY_FOR_EXECUTION"))
+        (&json!("DESIGN"), &json!("BUILD")),
+        "by the phases that states are in"
     );
-    assert!(moves(json!({"story_id": "S", "to_state": "DRAFT"})).acked_without_effect());
+    let unknown = moves(json!({"story_id": "S", "from_state": "idea", "to_state": "ready_for_planning"}));
+    assert_eq!(
+        (&unknown.on(CHANGED)[0]["from_phase"], &unknown.on(CHANGED)[0]["to_phase"]),
+        (&json!("idea"), &json!("DESIGN"))
+    );
+    for within in [
+        json!({"story_id": "S", "from_state": "DRAFT", "to_state": "PO_REVIEW"}),
+        json!({"story_id": "S", "to_state": "DRAFT"}),
+    ] {
+        assert!(moves(within).acked_without_effect());
+    }
 }
 
 #[test]

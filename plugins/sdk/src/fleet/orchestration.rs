@@ -123,16 +123,16 @@ pub struct DeliberationCompleted {
     /// `completed`, `failed` or `timeout`.
     pub status: String,
     pub role: String,
-    /// The author of rank 1; empty if there is none.
+    /// Who won: the author of rank 1, unless an architect chose another. Empty if nobody did.
     pub winner_id: String,
     /// The winner's text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// The answers, best first: `agent_id`, `role`, `proposal`, `score`, `rank`, `duration_ms`.
+    /// The answers, best first: `agent_id`, `role`, `proposal`, `score`, `rank`, `checks_passed`.
     pub results: Vec<Value>,
-    /// `agent_id`, `error`.
+    /// `agent_id`, `error`, `error_type`.
     pub failed_agents: Vec<Value>,
     pub total_agents: u32,
     pub successful_responses: u32,
@@ -156,16 +156,16 @@ pub struct Decision {
 }
 
 impl DeliberationCompleted {
-    /// Tolerantly: other orchestrators leave out most of it. Only the task has to be named.
+    /// Tolerantly: other orchestrators leave out most of it. A task, a story or the deliberation itself has to be named.
     pub fn read(message: &Incoming) -> Result<Self, Malformed> {
-        let task_id = message.required(&["task_id"])?;
+        let subject = message.required(&["task_id", "deliberation_id", "story_id"])?;
         let values = |path: &str| message.at(path).and_then(Value::as_array).cloned().unwrap_or_default();
         let count = |path: &str| message.int(path).and_then(|n| u32::try_from(n).ok()).unwrap_or_default();
         let text = |paths: &[&str]| message.text(paths).unwrap_or_default();
         let objects = values("decisions");
         let objects = objects.iter().filter_map(Value::as_object).enumerate();
         Ok(Self {
-            decisions: objects.map(|(n, decision)| Decision::read(&task_id, n, decision)).collect(),
+            decisions: objects.map(|(n, decision)| Decision::read(&subject, n, decision)).collect(),
             story_id: text(&["story_id", "constraints.story_id", "constraints.metadata.story_id"]),
             deliberation_id: text(&["deliberation_id"]),
             status: message.text(&["status"]).unwrap_or_else(|| "completed".into()),
@@ -181,16 +181,16 @@ impl DeliberationCompleted {
             duration_ms: message.int("duration_ms").unwrap_or_default(),
             completed_at: message.time("completed_at"),
             timestamp: message.time("timestamp"),
-            task_id,
+            task_id: text(&["task_id"]),
         })
     }
 }
 
 impl Decision {
-    fn read(task_id: &str, place: usize, object: &Map<String, Value>) -> Self {
+    fn read(subject: &str, place: usize, object: &Map<String, Value>) -> Self {
         let text = |key: &str| object.get(key).and_then(lenient::text);
         Self {
-            id: text("id").unwrap_or_else(|| format!("DEC-{task_id}-{place}")),
+            id: text("id").unwrap_or_else(|| format!("DEC-{subject}-{place}")),
             kind: text("type").unwrap_or_else(|| "TECHNICAL".into()),
             rationale: text("rationale").unwrap_or_default(),
             affected_subtask: text("affected_subtask"),

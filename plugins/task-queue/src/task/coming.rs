@@ -6,7 +6,7 @@ use cofferdam_sdk::{
     info, warn,
 };
 
-use super::{Status, Task, told};
+use super::{Place, Status, Task, told};
 use crate::{WRITER, dropped, malformed, own::Unexplained, settings};
 
 /// `planning.task.created`: the task waits from now on. One that is known stays as it is, unless it has failed.
@@ -47,10 +47,11 @@ pub(crate) fn created(message: &Incoming, created: &TaskCreated) -> Result<(), F
         Status::InProgress if first => task.explain(message, created, depends_on),
         Status::Failed(_) if task.is_asked_again(message) => {
             task.explain(message, created, depends_on);
-            task.enqueue_again(message)?;
+            task.enqueue_again(Place::of(message))?;
         }
         _ => {
             dropped("known")?;
+            task.asked = Some(Place::of(message)).max(task.asked);
             return task.remember();
         }
     }
@@ -75,9 +76,10 @@ pub(crate) fn assigned(message: &Incoming, assigned: &TaskAssigned) -> Result<()
         return dropped("duplicate");
     }
     if !matches!(task.status, Status::Failed(_)) || !task.is_asked_again(message) {
+        task.asked = Some(Place::of(message)).max(task.asked);
         return task.remember();
     }
-    task.enqueue_again(message)?;
+    task.enqueue_again(Place::of(message))?;
     task.save(message)
 }
 
@@ -163,11 +165,11 @@ impl Task {
         Ok(())
     }
 
-    fn enqueue_again(&mut self, message: &Incoming) -> Result<(), Failure> {
-        self.place = super::Place::of(message);
+    pub(super) fn enqueue_again(&mut self, place: Place) -> Result<(), Failure> {
+        self.place = place;
         self.earlier_attempts = self.attempt;
         (self.first_dispatch, self.last_dispatch) = (None, None);
-        (self.unheard, self.ended) = (0, None);
+        (self.unheard, self.ended, self.asked) = (0, None, None);
         self.enqueue()
     }
 }

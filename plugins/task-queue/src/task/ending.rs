@@ -125,7 +125,12 @@ impl Task {
         };
         WRITER.emit(cause, &failed, &format!("failed:{}", self.attempt))?;
         warn!("failed: {error}"; task_id = self.task_id, story_id = self.story_id, attempt = self.attempt);
-        self.end(Status::Failed(error), message.arrival())
+        self.end(Status::Failed(error), message.arrival())?;
+        // What asks for it once more may be heard before what it failed by: they come by subjects of their own.
+        match self.asked.take().filter(|asked| asked.time() > message.arrival()) {
+            Some(asked) => self.enqueue_again(asked),
+            None => Ok(()),
+        }
     }
 
     fn end(&mut self, status: Status, at: Timestamp) -> Result<(), Failure> {

@@ -70,6 +70,8 @@ pub(crate) struct Task {
     timer: Option<String>,
     watch: u32,
     ended: Option<Timestamp>,
+    /// When it was asked for last while it was not over yet. If it proves to have failed before that, it is asked for again.
+    asked: Option<Place>,
     pub(crate) updated_at: Timestamp,
     cause: Cause,
     /// Counts what the queue was told.

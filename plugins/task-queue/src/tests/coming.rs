@@ -265,6 +265,34 @@ fn contract_6_queue_a_failed_task_is_enqueued_again_by_the_same_bare_message_if_
 }
 
 #[test]
+fn a_task_that_is_asked_for_again_before_its_failure_is_heard_of_is_enqueued_again() {
+    for (subject, again) in [(ASSIGNED, assigned("T")), (CREATED, prior("T", 1))] {
+        let mut host = direct();
+        settle(&mut host, CREATED, created("T"));
+        settle(&mut host, CREATED, depending("behind", &["T"]));
+        let mut early = assigned("T");
+        early["n"] = json!("stored before the failure");
+        settle(&mut host, ASSIGNED, early);
+        let failure = event(AGENT_FAILED, failure("T"));
+        assert!(settle(&mut host, subject, again).published.is_empty());
+        let told = take(&mut host, failure);
+        assert_eq!(told.subjects(), [FAILED, DISPATCHED], "{subject}");
+        assert_eq!(told.on(DISPATCHED)[0]["attempt"], 2);
+        let mut failure = self::failure("T");
+        failure["n"] = json!(2);
+        assert_eq!(settle(&mut host, AGENT_FAILED, failure).subjects(), [FAILED, BLOCKED], "once");
+    }
+    let mut host = direct();
+    settle(&mut host, CREATED, created("T"));
+    settle(&mut host, ASSIGNED, assigned("T"));
+    assert_eq!(
+        settle(&mut host, AGENT_FAILED, failure("T")).subjects(),
+        [FAILED],
+        "asked for before it failed"
+    );
+}
+
+#[test]
 fn priorities_and_dependencies_are_read_as_the_fleets_versions_write_them() {
     for (priority, expected) in [
         (json!("HIGH"), 2),

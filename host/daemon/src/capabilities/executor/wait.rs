@@ -10,6 +10,7 @@ use std::{
 use cofferdam_bus::{Bus, Error, Listener};
 use cofferdam_sandbox::{Completion, JobPhase};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::{super::Services, ask::Asked};
 use crate::executor::{
@@ -25,6 +26,8 @@ const MAX_TRIES: u32 = 100;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What is heard may not be stored yet.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
+/// So long a host that stops waits for answers that are on their way.
+const LAST_WORD: Duration = Duration::from_secs(3);
 /// Whoever works a job ends it at its deadline: so long it may take them to say so.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -130,6 +133,8 @@ impl Asker {
             pause: LONGEST_PAUSE,
             ends: now + patience.saturating_sub(age) + GRACE,
             until: self.until,
+            stop: self.services.stop.clone(),
+            stopping: false,
         }))))
     }
 
@@ -189,6 +194,9 @@ pub(super) struct Following {
     /// By then it has ended, if anybody works it.
     ends: Instant,
     until: Instant,
+    /// The host stops; perhaps the answer is its own worker's, and does not come any more.
+    stop: CancellationToken,
+    stopping: bool,
 }
 
 impl Following {
@@ -208,6 +216,10 @@ impl Following {
                 }
                 Err(_) => self.heard = None,
             },
+            () = self.stop.cancelled(), if !self.stopping => {
+                self.stopping = true;
+                self.until = self.until.min(Instant::now() + LAST_WORD);
+            }
             () = sleep_until(self.next_look.min(self.ends).min(self.until)) => {}
         }
     }
@@ -231,12 +243,14 @@ impl Following {
             return Some(Err(overdue(&self.id)));
         }
         if now >= self.until {
+            let over = if self.stopping { "the host stops" } else { "the event's time is over" };
             let why = format!(
-                "the job {} has no answer yet{last}, and the event's time is over; it goes on, and the event's next run finds \
-                 the answer",
+                "the job {} has no answer yet{last}, and {over}; it goes on, and the event's next run finds the answer",
                 self.id
             );
-            return Some(Err(NoAnswer::OutOfTime { why, asked_before: self.asked_before }));
+            // A host stops once, so that is no run too many.
+            let asked_before = self.asked_before || self.stopping;
+            return Some(Err(NoAnswer::OutOfTime { why, asked_before }));
         }
         self.next_look = now + self.pause;
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
@@ -294,6 +308,7 @@ mod tests {
                 upstreams: Upstreams::connect(&std::collections::BTreeMap::new()).unwrap(),
                 executor: None,
                 metrics: Arc::new(Metrics::new(std::iter::empty()).unwrap()),
+                stop: CancellationToken::new(),
             }),
             trace: "00-trace".into(),
             until: Instant::now() + Duration::from_secs(10),

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use cofferdam_sandbox::{RpcRequest, RpcStatus};
 use fence::Fence;
 use once::{Entry, Known, Record, Trouble};
-pub use own::{Door, Within};
+pub use own::{Caller, Door, Within};
 use retry::Rule;
 use sha2::{Digest, Sha256};
 use tonic::{
@@ -187,6 +187,17 @@ impl Run {
             Ok(_) if self.blame == Some(Fault::Upstream) => self.blame = None,
             Err(failed) if is_upstreams_fault(failed.status.code()) => self.blame = Some(Fault::Upstream),
             _ => {}
+        }
+        if let Err(failed) = &answer
+            && matches!(failed.status.code(), Code::Unavailable | Code::DeadlineExceeded)
+            && self.services.upstreams.stops(&request.upstream)
+        {
+            // Who would answer is there again when the event is, so it is no attempt of the event.
+            self.let_go = Some(format!(
+                "{} was called while the host stops: {}",
+                request.method,
+                failed.status.message()
+            ));
         }
         answer
     }

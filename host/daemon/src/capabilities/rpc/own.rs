@@ -9,7 +9,7 @@ use std::{
 use axum::Router;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use tokio_util::task::AbortOnDropHandle;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tonic::{body::Body, codegen::StdError, transport::Channel};
 use tower::{Service, ServiceExt};
 
@@ -18,28 +18,48 @@ use tower::{Service, ServiceExt};
 pub struct Within {
     /// How many calls of this kind lie around it; an event and a client's call are at 0.
     pub depth: usize,
-    /// Space and cell of the event around it all, whose turn it has until it is through.
-    pub turn: Option<(String, String)>,
+    pub caller: Caller,
+}
+
+/// Who makes a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// An event, a call that writes or a job, and space and cell whose turn it has until it is through.
+    Event(Option<(String, String)>),
+    /// A call that reads: nothing that is done is to come of it.
+    Read,
+}
+
+impl Default for Caller {
+    fn default() -> Self {
+        Self::Event(None)
+    }
 }
 
 impl Within {
     pub fn of_event(turn: Option<(String, String)>) -> Self {
-        Self { depth: 0, turn }
+        Self { depth: 0, caller: Caller::Event(turn) }
+    }
+
+    /// Of the run that answers the call, which reads.
+    pub fn read(&self) -> Self {
+        Self { depth: self.depth, caller: Caller::Read }
     }
 
     /// Of the calls that are made there.
     pub fn deeper(&self) -> Self {
-        Self { depth: self.depth + 1, turn: self.turn.clone() }
+        Self { depth: self.depth + 1, caller: self.caller.clone() }
     }
 }
 
 /// Leads to what is served, while that is.
 #[derive(Debug, Clone, Default)]
-pub struct Door(Arc<RwLock<Option<Router>>>);
+pub struct Door(Arc<RwLock<Option<(Router, CancellationToken)>>>);
 
 impl Door {
-    pub fn open(&self, router: Router) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(router);
+    /// `stop`: this host comes to its end.
+    pub fn open(&self, router: Router, stop: CancellationToken) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some((router, stop));
     }
 
     /// Whatever is behind it holds this host's services, and those the door.
@@ -51,8 +71,14 @@ impl Door {
         self.router().is_some()
     }
 
+    pub(super) fn stops(&self) -> bool {
+        let behind = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        behind.as_ref().is_some_and(|(_, stop)| stop.is_cancelled())
+    }
+
     fn router(&self) -> Option<Router> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let behind = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        behind.as_ref().map(|(router, _)| router.clone())
     }
 }
 
@@ -109,7 +135,8 @@ mod tests {
         let told = Arc::new(std::sync::Mutex::new(Some((began, left))));
         let door = Door::default();
         assert!(!door.is_open());
-        door.open(Router::new().fallback(move |request: axum::extract::Request| {
+        let stop = CancellationToken::new();
+        let router = Router::new().fallback(move |request: axum::extract::Request| {
             let told = told.lock().unwrap().take();
             async move {
                 let within = request.extensions().get::<Within>().cloned();
@@ -117,7 +144,11 @@ mod tests {
                 began.send((tokio::task::id(), within)).unwrap();
                 std::future::pending::<()>().await;
             }
-        }));
+        });
+        door.open(router, stop.clone());
+        assert!(!door.stops());
+        stop.cancel();
+        assert!(door.stops() && door.is_open());
         let mut request = Request::new(Body::empty());
         let within = Within::of_event(Some(("s".into(), "c".into()))).deeper();
         request.extensions_mut().insert(within.clone());

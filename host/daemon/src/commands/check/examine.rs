@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use super::finding::{Finding, Line, Lines, Severity};
 use crate::{
     capabilities::Upstreams,
-    config::{Fault, Location, PluginConfig, Reading, Upstream, unused},
+    config::{Fault, Location, PluginConfig, Reading, unused},
     executor,
     grants::Kind,
     observe::metrics::Metrics,
@@ -235,8 +235,7 @@ impl Place<'_> {
         );
         let table = format!("plugins.{}.grants", plugin.name);
         let found = self.finding(Severity::Note, self.line(&table, "serve"), message);
-        let calls_itself = config.upstreams.values().any(Upstream::is_own);
-        (config.grpc.listen.is_empty() && !calls_itself).then_some(found)
+        (config.grpc.listen.is_empty() && !config.calls_itself()).then_some(found)
     }
 
     /// Grants that the plugin never asked for.
