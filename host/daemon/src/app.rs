@@ -128,7 +128,7 @@ impl App {
         let front = Arc::new(Front::new(self.dispatch, &self.plugins, self.config.grpc.clone(), tokens));
         let served = self.grpc.routes(&front).await?;
         // Before the first event, which may call what is served.
-        self.services.upstreams.own().open(served.router(), stop.clone());
+        self.services.upstreams.own().open(served.router());
         let grpc = self.grpc.addresses()?;
         for plugin in &self.plugins {
             let labels = [plugin.name.as_str(), plugin.version.as_str(), plugin.digest.as_str()];

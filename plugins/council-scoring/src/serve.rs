@@ -126,12 +126,7 @@ fn select(request: &SelectRequest) -> Result<SelectResponse, Status> {
     let (index, why) = match request.results.iter().position(fits) {
         Some(0) => (0, "is the best, and its dry run and lint pass".to_owned()),
         Some(place) => (place, "is the first whose dry run and lint pass".to_owned()),
-        None => (
-            0,
-            format!(
-                "is the best, though neither its dry run and lint pass together nor those of any of the {all}"
-            ),
-        ),
+        None => (0, "is the best, for dry run and lint of none of them pass".to_owned()),
     };
     let author = request.results[index].proposal.as_ref().map_or("", |proposal| proposal.author_id.as_str());
     let reason = format!("number {} of {all}, by {author:?}, {why}", index + 1);

@@ -13,7 +13,8 @@ mod texts;
 use cofferdam_sdk::{
     Event, Failure,
     fleet::{
-        AgentResponse, Incoming, Malformed, Outgoing, QueueDeliberated, TaskAssigned, TaskCreated, Writer,
+        AgentResponse, Incoming, Malformed, Outgoing, QueueDeliberated, TaskAssigned, TaskCompleted,
+        TaskCreated, Writer,
     },
     metrics,
 };
@@ -39,6 +40,7 @@ fn handle(event: Event) -> Result<(), Failure> {
         AgentResponse::COMPLETED | AgentResponse::FAILED => {
             task::answered(&message, &AgentResponse::read(&message))
         }
+        <TaskCompleted as Outgoing>::SUBJECT => task::over(&message),
         Changed::SUBJECT => queue::changed(&message, &own::read(&message).map_err(malformed)?),
         other => Err(Failure::reject(format!("task-queue has no part in {other}; remove the subscription"))),
     }

@@ -8,7 +8,7 @@ pub struct GetTaskRequest {
 pub struct GetTaskResponse {
     #[prost(string, tag = "1")]
     pub task_id: ::prost::alloc::string::String,
-    /// QUEUED, IN_PROGRESS, COMPLETED, "FAILED:<error>", or UNKNOWN for a task that nobody has told of.
+    /// QUEUED, IN_PROGRESS, COMPLETED, "FAILED:<error>", CANCELLED, or UNKNOWN for a task that nobody has told of.
     #[prost(string, tag = "2")]
     pub status: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]

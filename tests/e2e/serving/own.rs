@@ -7,7 +7,7 @@ use fleet_proto::fixtures::v1::{AddRequest, Fate, GetRequest};
 use harness::{
     counting::{Reply, SERVICE},
     daemon::Daemon,
-    metrics::counts,
+    metrics::{Scrape, counts},
     plugin::{LEDGER, Plugin},
     wait::wait_for,
     way_in::body,
@@ -28,6 +28,7 @@ on_both_buses!(
     a_write_of_the_callers_own_cell_is_refused_at_once,
     a_write_that_waits_for_its_caller_ends_in_time_and_runs_after_it,
     who_is_let_come_to_an_end_reads_on_the_way_and_writes_after_the_next_start,
+    a_stop_does_not_wait_for_a_write_that_waits_for_the_next_start,
 );
 
 /// Where calls are told.
@@ -154,7 +155,8 @@ async fn calls_in_a_circle_end_at_a_depth_and_leave_room(ground: Ground) {
 
 /// A read is repeated under other ids, so that what it writes would be written again.
 async fn a_read_calls_no_method_that_writes(ground: Ground) {
-    let daemon = ground.own().start().await;
+    let ground = ground.own();
+    let daemon = ground.start().await;
     let client = Ledger::of(&daemon);
     client.add(add("a", 3)).await.unwrap();
     let fate = Fate { calls: format!("own/{LEDGER}/Add"), ..Fate::default() };
@@ -251,4 +253,29 @@ async fn who_is_let_come_to_an_end_reads_on_the_way_and_writes_after_the_next_st
     // The one that read was through before.
     assert_eq!(ground.upstream.calls("Hold").len(), 3);
     assert_eq!(Ledger::of(&daemon).sum("b").await, 1);
+}
+
+async fn a_stop_does_not_wait_for_a_write_that_waits_for_the_next_start(ground: Ground) {
+    let ground = ground.own();
+    ground.upstream.next("Hold", [Reply::Hold]);
+    let mut daemon = ground.start().await;
+    let hold = json!({ "upstream": "counting", "method": format!("{SERVICE}/Hold"), "request": "" });
+    daemon.publish(CALL, json!({ "key": "a", "calls": [hold] })).await;
+    ground.upstream.wait_calls("Hold", 1).await;
+    daemon.publish(CALL, json!({ "calls": [call("Add", &add("a", 1))] })).await;
+    let waits = |now: &Scrape| now.sum("cofferdam_events_in_flight", &[("plugin", "ledger")]) == 1.0;
+    daemon.moved("the call waits for its turn", &Scrape::default(), waits).await;
+    daemon.terminate();
+    daemon.says("draining").await;
+    ground.upstream.release();
+    // The drain time is half a minute, the call's a whole one.
+    assert!(
+        tokio::time::timeout(Duration::from_secs(20), daemon.end()).await.expect("a stop in time").success()
+    );
+    let daemon = ground.start().await;
+    let stored = daemon.wait_stored(CALLED, 2).await;
+    let wrote = body(&stored[1]);
+    assert!(wrote["calls"][0]["answer"].is_string(), "{wrote}");
+    assert_eq!(wrote["attempt"], 1, "a stop is no attempt: {wrote}");
+    assert_eq!(Ledger::of(&daemon).sum("a").await, 1);
 }

@@ -19,9 +19,9 @@ use std::{
 use async_trait::async_trait;
 use cofferdam_bus::{Bus, Change, Message};
 use cofferdam_sandbox::{Answer, Call, Host};
-use tokio_util::sync::CancellationToken;
 pub use rpc::{Caller, Door, Outgoing, Upstreams, Within};
 pub use state::State;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     config::{Config, ExecutorConfig},

@@ -111,6 +111,10 @@ impl Front {
         &self.answers
     }
 
+    pub(super) fn stop(&self) -> &CancellationToken {
+        &self.tokens.stop
+    }
+
     pub(super) fn given_up(&self) -> &CancellationToken {
         &self.tokens.give_up
     }

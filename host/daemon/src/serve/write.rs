@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use cofferdam_bus::{Bus, Error, Publish};
 use cofferdam_sandbox::Reply;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::{
@@ -19,6 +20,8 @@ use crate::dispatch::inbox::{self, Envelope};
 /// From the look at a key to the last send of its call. What is sent later could arrive when the inbox has forgotten that the call
 /// was stored, and run.
 const SOON: Duration = Duration::from_secs(20);
+/// How long a run waits for an answer once its host stops.
+const LAST_WORD: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -84,9 +87,13 @@ async fn run(
     let there = store(front.bus(), &message, until).await?;
     // Many may wait for long.
     drop(message);
-    let missing = match waiting.answer(there, incoming.deadline, front.given_up()).await {
-        Ok(reply) => return Ok(reply),
-        Err(missing) => missing,
+    let missing = tokio::select! {
+        answer = waiting.answer(there, incoming.deadline, front.given_up()) => match answer {
+            Ok(reply) => return Ok(reply),
+            Err(missing) => missing,
+        },
+        // The event that makes the call is handed back then, and is not to hold up the stop.
+        () = stopped(front.stop()), if incoming.within.is_some() => Missing::Stopped,
     };
     let again = match incoming.key {
         Some(_) => "repeat it with its idempotency key to learn what came of it",
@@ -107,6 +114,12 @@ async fn run(
             Status::internal(format!("the call was answered, and the answer can't be read: {error}"))
         }
     })
+}
+
+/// For what was about to be answered.
+async fn stopped(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(LAST_WORD).await;
 }
 
 /// Between a key and its call a test may stop the daemon for good. In no release build.

@@ -32,7 +32,7 @@ pub(crate) fn check(content: &str, min_chars: usize) -> LintResult {
         }
     }
     tasks::check(content, &mut errors, &mut warnings);
-    untidy(content, &mut warnings);
+    untidy(content, &parts, &mut warnings);
     LintResult {
         passed: errors.is_empty(),
         error_count: errors.count(),
@@ -87,7 +87,7 @@ fn conflict(number: usize, line: &str, errors: &mut Findings) {
     }
 }
 
-fn untidy(content: &str, warnings: &mut Findings) {
+fn untidy(content: &str, parts: &[Part<'_>], warnings: &mut Findings) {
     for (number, line) in (1..).zip(content.lines()) {
         let trailing = line.len() - line.trim_end().len();
         // Two blanks are Markdown's line break.
@@ -98,8 +98,7 @@ fn untidy(content: &str, warnings: &mut Findings) {
             warnings.add(|| format!("line {number} has {} bytes", line.len()));
         }
     }
-    let parts = parts(content);
-    for fence in fences(&parts).filter(|fence| fence.body.trim().is_empty()) {
+    for fence in fences(parts).filter(|fence| fence.body.trim().is_empty()) {
         warnings.add(|| format!("the block of line {} is empty", fence.line));
     }
 }

@@ -9,8 +9,8 @@ use crate::findings::{Findings, clip};
 /// Compiled. The defaults take a tenth of it.
 const REGEX_BYTES: usize = 256 << 10;
 const MOST_RULES: usize = 64;
-/// Of what a rule found. Little, for it may be a secret.
-const SHOWN: usize = 12;
+/// Of what a rule found. Enough to tell what it is, and next to nothing of a secret.
+const SHOWN: usize = 6;
 
 /// A rule as the operator writes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]

@@ -74,6 +74,14 @@ fn what_only_looks_like_it() {
 fn a_violation_tells_its_line_and_not_the_secret() {
     let told = violations("Here:\n\n```py\npassword = \"correct-horse-battery\"\n```\n").remove(0);
     assert!(told.contains("line 4") && !told.contains("horse"), "{told}");
+    for (secret, hidden) in [
+        ("secret=\"hunter2hunter2\"", "hunt"),
+        ("ghp_k3Zq8LmN0pQrStUvWxYzAbCdEfGhIjKlMnOp", "k3Zq"),
+        ("AKIAQZ7T3NPLKDFGHJKM", "QZ7T"),
+    ] {
+        let told = violations(secret).remove(0);
+        assert!(!told.contains(hidden), "{told}");
+    }
 }
 
 fn with_rules(rules: Value, content: &str) -> Vec<String> {

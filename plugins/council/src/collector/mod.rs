@@ -92,7 +92,7 @@ pub(crate) fn superseded() -> Result<(), Failure> {
 
 /// The collection's hour is over.
 pub(crate) fn forget(execution_id: &str) -> Result<(), Failure> {
-    delete_if(|collection| collection.ended && collection.execution_id == execution_id)
+    delete_if(|collection| collection.execution_id == execution_id)
 }
 
 fn delete_if(of: impl FnOnce(&Collection) -> bool) -> Result<(), Failure> {

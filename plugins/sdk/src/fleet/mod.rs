@@ -28,7 +28,8 @@ pub use envelope::{Cause, Outgoing, Writer};
 pub use incoming::{Envelope, Incoming, Malformed};
 pub use orchestration::{
     ContextUpdated, Decision, DeliberationCompleted, OrchestratedPlanApproved, OrchestratedTaskCompleted,
-    OrchestratedTaskFailed, PhaseChanged, QueueConstraints, QueueDeliberated, QueueReady, Snapshot, TaskDispatched,
+    OrchestratedTaskFailed, PhaseChanged, QueueConstraints, QueueDeliberated, QueueReady, Snapshot,
+    TaskDispatched,
 };
 pub use record::{Attempt, Outcome, Record, RecordStatus, Timer};
 pub use role::{Role, requested_roles};

@@ -122,7 +122,7 @@ impl Queue {
                 row.turn = glance.turn;
                 row.goes();
             }
-            Status::Completed => {
+            Status::Completed | Status::Cancelled => {
                 self.rows.remove(id);
                 for row in self.rows.values_mut() {
                     row.waits_for.retain(|other| other != id);
@@ -143,7 +143,7 @@ impl Queue {
         let mut failed = Vec::new();
         for other in &glance.depends_on {
             match Glance::at(other)?.map(|glance| glance.status) {
-                Some(Status::Completed) => continue,
+                Some(Status::Completed | Status::Cancelled) => continue,
                 Some(Status::Failed(error)) => failed.push((other.clone(), cut(&error, ERROR))),
                 _ => {}
             }

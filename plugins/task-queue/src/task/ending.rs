@@ -10,7 +10,7 @@ use cofferdam_sdk::{
 };
 
 use super::{CLOCKS_DIFFER_MS, Status, Task};
-use crate::{WRITER, dropped, texts::cut};
+use crate::{WRITER, dropped, malformed, texts::cut};
 
 const ERROR: usize = 1 << 10;
 /// More agents than the fleet ever asks, and bytes of one's name.
@@ -59,6 +59,25 @@ pub(crate) fn answered(message: &Incoming, response: &AgentResponse) -> Result<(
             task.fail(message, &cause, error, &kind, response.agent_id.clone())?;
         }
     }
+    task.save(message)
+}
+
+/// `workflow.task.completed`: one that was cancelled is not begun, and what waits for it goes on without it. Otherwise the agents'
+/// own word counts.
+pub(crate) fn over(message: &Incoming) -> Result<(), Failure> {
+    let task_id = message.required(&["task_id"]).map_err(malformed)?;
+    message.keyed_by(&task_id).map_err(malformed)?;
+    if message.text(&["final_state"]).is_none_or(|state| !state.eq_ignore_ascii_case("cancelled")) {
+        return Ok(());
+    }
+    let story_id = message.text(&["story_id"]).unwrap_or_default();
+    // It may be known here only later, and is not to be begun then.
+    let mut task = Task::load()?.unwrap_or_else(|| Task::new(&task_id, &story_id, message));
+    if matches!(task.status, Status::Completed | Status::Cancelled) {
+        return Ok(());
+    }
+    info!("cancelled"; task_id = task_id, story_id = task.story_id, status = task.status);
+    task.end(Status::Cancelled, message.arrival())?;
     task.save(message)
 }
 
@@ -135,7 +154,11 @@ impl Task {
 
     fn end(&mut self, status: Status, at: Timestamp) -> Result<(), Failure> {
         self.unwatch()?;
-        let name = if status == Status::Completed { "COMPLETED" } else { "FAILED" };
+        let name = match status {
+            Status::Completed => "COMPLETED",
+            Status::Cancelled => "CANCELLED",
+            _ => "FAILED",
+        };
         metrics::count("task_queue_ended", &[("status", name)])?;
         self.status = status;
         self.ended = Some(at);

@@ -134,8 +134,8 @@ impl Task {
             story_id: self.story_id.clone(),
             behind: Vec::new(),
             error: format!(
-                "nobody has answered cofferdam.queue.ready {NO_COUNCIL} times, so no council seems to run; run the \
-                 plugin council, or set requires_pre_deliberation = false for task-queue"
+                "nobody has answered cofferdam.queue.ready in time, {NO_COUNCIL} times in a row: no council seems to run, or its \
+                 model is out of reach; see to the plugin council, or set requires_pre_deliberation = false for task-queue"
             ),
             timestamp: Timestamp::now(),
         };

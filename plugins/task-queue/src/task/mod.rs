@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::{WRITER, own::Changed, queue, settings};
 
 pub(crate) use coming::{assigned, created, unexplained};
-pub(crate) use ending::answered;
+pub(crate) use ending::{answered, over};
 pub(crate) use going::{deliberated, go, overdue};
 pub(crate) use place::Place;
 pub(crate) use status::Status;

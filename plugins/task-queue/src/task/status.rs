@@ -8,6 +8,7 @@ const QUEUED: &str = "QUEUED";
 const IN_PROGRESS: &str = "IN_PROGRESS";
 const COMPLETED: &str = "COMPLETED";
 const FAILED: &str = "FAILED:";
+const CANCELLED: &str = "CANCELLED";
 /// Never seen by others, for whom such a task is queued.
 const EXPECTED: &str = "EXPECTED";
 
@@ -22,6 +23,8 @@ pub(crate) enum Status {
     Completed,
     /// By this error.
     Failed(String),
+    /// In the workflow: nobody is to begin it any more.
+    Cancelled,
 }
 
 impl fmt::Display for Status {
@@ -32,6 +35,7 @@ impl fmt::Display for Status {
             Self::InProgress => f.write_str(IN_PROGRESS),
             Self::Completed => f.write_str(COMPLETED),
             Self::Failed(error) => write!(f, "{FAILED}{error}"),
+            Self::Cancelled => f.write_str(CANCELLED),
         }
     }
 }
@@ -51,6 +55,7 @@ impl From<String> for Status {
             QUEUED => Self::Queued,
             IN_PROGRESS => Self::InProgress,
             COMPLETED => Self::Completed,
+            CANCELLED => Self::Cancelled,
             text => match text.strip_prefix(FAILED) {
                 Some(error) => Self::Failed(error.into()),
                 None => Self::Expected,

@@ -4,6 +4,7 @@
 mod any_order;
 mod bounds;
 mod calls;
+mod cancelled;
 mod coming;
 mod dependencies;
 mod going;

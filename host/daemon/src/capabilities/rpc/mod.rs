@@ -24,7 +24,7 @@ pub use upstreams::{Outgoing, Upstreams};
 
 use super::Run;
 use crate::{
-    config::{UnknownOutcome, is_method},
+    config::{UnknownOutcome, Upstream, is_method},
     fault::Fault,
     grants::Kind,
     observe::{
@@ -190,7 +190,8 @@ impl Run {
         }
         if let Err(failed) = &answer
             && matches!(failed.status.code(), Code::Unavailable | Code::DeadlineExceeded)
-            && self.services.upstreams.stops(&request.upstream)
+            && self.services.stop.is_cancelled()
+            && self.services.upstreams.config(&request.upstream).is_some_and(Upstream::is_own)
         {
             // Who would answer is there again when the event is, so it is no attempt of the event.
             self.let_go = Some(format!(

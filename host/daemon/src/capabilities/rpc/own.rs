@@ -9,7 +9,7 @@ use std::{
 use axum::Router;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::{body::Body, codegen::StdError, transport::Channel};
 use tower::{Service, ServiceExt};
 
@@ -54,12 +54,11 @@ impl Within {
 
 /// Leads to what is served, while that is.
 #[derive(Debug, Clone, Default)]
-pub struct Door(Arc<RwLock<Option<(Router, CancellationToken)>>>);
+pub struct Door(Arc<RwLock<Option<Router>>>);
 
 impl Door {
-    /// `stop`: this host comes to its end.
-    pub fn open(&self, router: Router, stop: CancellationToken) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some((router, stop));
+    pub fn open(&self, router: Router) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Some(router);
     }
 
     /// Whatever is behind it holds this host's services, and those the door.
@@ -71,14 +70,8 @@ impl Door {
         self.router().is_some()
     }
 
-    pub(super) fn stops(&self) -> bool {
-        let behind = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        behind.as_ref().is_some_and(|(_, stop)| stop.is_cancelled())
-    }
-
     fn router(&self) -> Option<Router> {
-        let behind = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        behind.as_ref().map(|(router, _)| router.clone())
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -135,8 +128,7 @@ mod tests {
         let told = Arc::new(std::sync::Mutex::new(Some((began, left))));
         let door = Door::default();
         assert!(!door.is_open());
-        let stop = CancellationToken::new();
-        let router = Router::new().fallback(move |request: axum::extract::Request| {
+        door.open(Router::new().fallback(move |request: axum::extract::Request| {
             let told = told.lock().unwrap().take();
             async move {
                 let within = request.extensions().get::<Within>().cloned();
@@ -144,11 +136,7 @@ mod tests {
                 began.send((tokio::task::id(), within)).unwrap();
                 std::future::pending::<()>().await;
             }
-        });
-        door.open(router, stop.clone());
-        assert!(!door.stops());
-        stop.cancel();
-        assert!(door.stops() && door.is_open());
+        }));
         let mut request = Request::new(Body::empty());
         let within = Within::of_event(Some(("s".into(), "c".into()))).deeper();
         request.extensions_mut().insert(within.clone());

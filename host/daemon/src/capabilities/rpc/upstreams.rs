@@ -149,11 +149,6 @@ impl Upstreams {
         &self.own
     }
 
-    /// Whether it is this daemon, and that comes to its end.
-    pub(super) fn stops(&self, name: &str) -> bool {
-        self.config(name).is_some_and(Upstream::is_own) && self.own.stops()
-    }
-
     pub(super) fn config(&self, name: &str) -> Option<&Upstream> {
         self.all.get(name).map(|connected| &connected.config)
     }

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 
 use super::{Answered, Failed, Task, Worked};
 use crate::{
-    capabilities::{Outgoing, Within, Services},
+    capabilities::{Outgoing, Services, Within},
     config::ExecutorConfig,
     executor::job::{self, AnswerTo},
     observe::text::excerpt,
