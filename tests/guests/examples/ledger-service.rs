@@ -1,7 +1,7 @@
 //! Serves `cofferdam.fixtures.v1.LedgerService`, whose file says what each call does. An event `{"account", "amount"}` adds, too. An
 //! account is its cell's key `sum`; who publishes says so at the config value `to`.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use cofferdam_sdk::{
     Event, Failure, clock, config, delivery,
@@ -132,12 +132,21 @@ fn publish(id: &str, account: &str, amount: i64, sum: i64) -> Result<(), Failure
     Ok(())
 }
 
+/// Before a run's end: whoever has no more left does not come to his own.
+const LAST_MOMENT: Duration = Duration::from_millis(50);
+
 /// Its own method is called with `inner`.
 fn first(call: &Call, fate: Option<&Fate>, inner: Vec<u8>) {
     let Some((upstream, method)) = fate.and_then(|fate| fate.calls.split_once('/')) else { return };
     let request = if method == call.method { inner } else { call.id.clone().into_bytes() };
     if let Err(status) = rpc::call(upstream, method, &request, &rpc::Options::default()) {
         info!("the upstream answered {status}");
+        // The call's time was the run's: it is stopped just now, and does nothing that depends on when.
+        if delivery::deadline() < LAST_MOMENT {
+            loop {
+                black_box(&status);
+            }
+        }
     }
 }
 
