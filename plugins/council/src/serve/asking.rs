@@ -46,11 +46,12 @@ pub(super) fn orchestrate(call: &Call, request: OrchestrateRequest) -> Result<Or
     let settings = Settings::read()?;
     let council = council(&task, &settings)?;
     let k = settings.architect_k;
-    let choice = match &options {
-        Some(OrchestratorOptions { enable_architect_selection: false, .. }) => Choice::First,
+    let options = options.unwrap_or_default();
+    let choice = match switches(&options) {
+        Some((_, false)) => Choice::First,
         _ => Choice::Architect(k),
     };
-    let rounds = options.as_ref().map(rounds).transpose()?;
+    let rounds = rounds(&options)?;
     let verdict = ask(&task, &council, None, rounds, &settings, choice)?;
     verdict.conclude(&Cause::of_call(call), &task, &call.id, What::Orchestration)?;
     let best = verdict.results.iter().take(k).enumerate();
@@ -64,10 +65,17 @@ pub(super) fn orchestrate(call: &Call, request: OrchestrateRequest) -> Result<Or
     })
 }
 
+/// Whether there is peer review, and whether the architect selects. Options that switch on neither say nothing of them: what is off
+/// can't be told from what is left out.
+fn switches(options: &OrchestratorOptions) -> Option<(bool, bool)> {
+    let switches = (options.enable_peer_review, options.enable_architect_selection);
+    Some(switches).filter(|(review, selection)| *review || *selection)
+}
+
 /// What the options say of reviews: a number, else one round or none.
-fn rounds(options: &OrchestratorOptions) -> Result<u32, Status> {
+fn rounds(options: &OrchestratorOptions) -> Result<Option<u32>, Status> {
     let rounds = number("options.deliberation_rounds", options.deliberation_rounds)?;
-    Ok(if rounds > 0 { rounds } else { u32::from(options.enable_peer_review) })
+    Ok(if rounds > 0 { Some(rounds) } else { switches(options).map(|(review, _)| u32::from(review)) })
 }
 
 fn task(

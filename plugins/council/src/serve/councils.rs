@@ -71,9 +71,11 @@ fn configured(config: &CouncilConfig) -> Result<Created, Status> {
             )));
         }
     };
+    // Where the message says nothing, it can't be told from a no: then the number is that of all councils.
     let rounds = match number("config.deliberation_rounds", config.deliberation_rounds)? {
-        0 => u32::from(config.enable_peer_review),
-        rounds => rounds,
+        0 if config.enable_peer_review => Some(1),
+        0 => None,
+        rounds => Some(rounds),
     };
     let model = config.model_profile.trim();
     if model.len() > MOST_OF_A_MODEL {
@@ -85,7 +87,7 @@ fn configured(config: &CouncilConfig) -> Result<Created, Status> {
     let temperature = param(&config.custom_params, "temperature", |t: f32| (0.0..=HOTTEST).contains(&t))?;
     let max_tokens = param(&config.custom_params, "max_tokens", |n: u32| (1..=MOST_TOKENS).contains(&n))?;
     Ok(Created {
-        rounds: Some(rounds),
+        rounds,
         model: Some(model.to_owned()).filter(|model| !model.is_empty()),
         temperature,
         max_tokens,

@@ -39,10 +39,24 @@ fn contract_3_orchestrator_a_council_is_created_with_its_agents() {
 }
 
 #[test]
+fn a_created_council_has_as_many_rounds_as_all_unless_it_says_so() {
+    for (config, expected) in [
+        (CouncilConfig { agent_type: "VLLM".into(), ..CouncilConfig::default() }, [3, 6, 6]),
+        (CouncilConfig { enable_peer_review: true, ..CouncilConfig::default() }, [3, 3, 3]),
+        (CouncilConfig { deliberation_rounds: 3, ..CouncilConfig::default() }, [3, 9, 9]),
+    ] {
+        let mut host = host().config("rounds", 2);
+        create(&mut host, "DEV", 3, Some(config));
+        assert_eq!(steps(&orchestrate(&mut host, &orchestration())), expected);
+    }
+}
+
+#[test]
 fn a_created_council_goes_before_the_configured_one() {
     let mut host = host();
     let config = CouncilConfig {
         model_profile: "large".into(),
+        deliberation_rounds: 2,
         custom_params: [
             ("temperature".to_owned(), "0".to_owned()),
             ("max_tokens".to_owned(), "50".to_owned()),
@@ -52,7 +66,7 @@ fn a_created_council_goes_before_the_configured_one() {
     };
     create(&mut host, "dev", 2, Some(config));
     let served = orchestrate(&mut host, &orchestration());
-    assert_eq!(steps(&served), [2, 0, 0], "it has no peer review");
+    assert_eq!(steps(&served), [2, 4, 4]);
     let asked = &served.inferences[0];
     assert_eq!(
         (asked.model.as_deref(), asked.sampling.max_tokens, asked.sampling.temperature),

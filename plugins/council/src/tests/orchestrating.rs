@@ -58,6 +58,17 @@ fn contract_6_orchestrate_without_selection_the_first_wins() {
 }
 
 #[test]
+fn contract_6_orchestrate_options_that_switch_on_nothing_switch_off_nothing() {
+    for rounds in [0, 1] {
+        let mut host = host_proposing(&FOUR).config("agents", 4);
+        let served = orchestrate(&mut host, &options(false, rounds, false));
+        assert_eq!(steps(&served), [4, 4, 4]);
+        let answer: fleet_proto::orchestrator::v1::OrchestrateResponse = served.read();
+        assert_eq!(author(&answer.winner.unwrap()), "agent-dev-003", "the architect's choice");
+    }
+}
+
+#[test]
 fn options_say_how_many_rounds_there_are() {
     let mut host = host().config("rounds", 2);
     assert_eq!(steps(&orchestrate(&mut host, &orchestration())), [3, 6, 6]);
