@@ -22,7 +22,16 @@ use crate::both::{Begin, on_both_buses};
 
 on_both_buses! {
     contract_1_an_approved_plan_ends_as_a_story_in_testing_and_each_step_is_told,
+    the_whole_flow_comes_to_the_same_end_whenever_the_daemon_is_killed,
 }
+
+/// What is told at several places of the way.
+const PLACES: [&str; 4] = [
+    "planning.plan.approved",
+    "planning.task.created",
+    "orchestration.task.dispatched",
+    "workflow.task.completed",
+];
 
 const PLUGINS: [&str; 8] = [
     "prompt-builder",
@@ -75,7 +84,16 @@ impl Begin for Company {
 }
 
 async fn contract_1_an_approved_plan_ends_as_a_story_in_testing_and_each_step_is_told(company: Company) {
-    let daemon = company.setup.start().await;
+    through(company, &[]).await;
+}
+
+async fn the_whole_flow_comes_to_the_same_end_whenever_the_daemon_is_killed(company: Company) {
+    through(company, &PLACES).await;
+}
+
+/// The daemon is killed as soon as each of `places` is told of.
+async fn through(company: Company, places: &[&str]) {
+    let mut daemon = company.setup.start().await;
     let options: Vec<&str> = company.options.iter().map(String::as_str).collect();
     let _agents = Agents::start(&options).await;
     let plan = AddPlanRequest {
@@ -89,6 +107,11 @@ async fn contract_1_an_approved_plan_ends_as_a_story_in_testing_and_each_step_is
     comes_to(&daemon, "READY_FOR_PLANNING").await;
     // (1) to (4): a model is asked for the tasks, and Planning has them.
     company.fleet.approve(&plan_id).await;
+    for place in places {
+        daemon.wait_stored(place, 1).await;
+        daemon.kill().await;
+        daemon = company.setup.start().await;
+    }
     let derived = payload(&daemon.wait_stored("task.derivation.completed", 1).await[0]);
     assert_eq!((&derived["plan_id"], &derived["story_id"]), (&json!(plan_id), &json!("S")));
     let many = derived["task_count"].as_u64().expect("a count") as usize;
