@@ -145,9 +145,21 @@ where
 
 /// A stage that nobody serves yet may be on its way: it is a plugin like this one, and may be starting.
 fn failed(method: &str, status: &Status) -> Failure {
-    let reason = format!("the scoring stage, {method}: {status}");
+    let mut reason = format!("the scoring stage, upstream {UPSTREAM:?}, {SERVICE}/{method}: {status}");
     let absent = !status.local && status.code == Code::Unimplemented;
+    if absent || may_be_nobody(status) {
+        reason.push_str(&format!(
+            "; if that lasts, see to it that [upstreams.{UPSTREAM}] address leads to a gRPC server that serves {SERVICE}, or is \
+             \"self\" and a plugin here serves it, such as council-scoring"
+        ));
+    }
     if status.is_transient() || absent { Failure::retry(reason) } else { Failure::reject(reason) }
+}
+
+/// What is told of an address where nobody listens, or somebody who speaks no gRPC.
+fn may_be_nobody(status: &Status) -> bool {
+    let codes = [Code::Unavailable, Code::DeadlineExceeded, Code::Unknown, Code::Internal, Code::Cancelled];
+    !status.local && codes.contains(&status.code)
 }
 
 /// The stage was asked, and said what can't be. Another version of it may know better.

@@ -6,7 +6,10 @@ use crate::sys;
 
 /// A value is not of the type that the plugin expects.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("the value of {key:?} is {value}, which can't be used: {reason}")]
+#[error(
+    "the value of {key:?} is {value}, which can't be used: {reason}; correct it in the daemon's configuration, under config of this \
+     plugin ([plugins.NAME.config])"
+)]
 pub struct ConfigError {
     pub key: String,
     /// JSON text.

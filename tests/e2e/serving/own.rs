@@ -16,12 +16,13 @@ use prost::Message;
 use serde_json::{Value, json};
 use tonic::Code;
 
-use super::{ADDED, Ground, Ledger, add, keyed, ledger};
+use super::{ADDED, Ground, Ledger, add, add_calling, keyed, ledger};
 use crate::both::on_both_buses;
 
 on_both_buses!(
     plugins_call_each_other_without_a_port,
     calls_come_in_beside_the_runs_that_wait_for_them,
+    a_client_that_reads_waits_for_no_long_run,
     calls_in_a_circle_end_at_a_depth_and_leave_room,
     a_read_calls_no_method_that_writes,
     an_event_that_runs_again_gets_the_answers_of_its_calls,
@@ -98,6 +99,28 @@ async fn plugins_call_each_other_without_a_port(ground: Ground) {
     assert_eq!(made, counts([("caller own 0", 2), ("caller own 5", 1)]));
 }
 
+/// A call that writes has the only place of the host and of the plugin, and others wait behind it.
+async fn a_client_that_reads_waits_for_no_long_run(ground: Ground) {
+    let ground = ground.own().set("sandbox.instances", 1);
+    ground.upstream.next("Hold", vec![Reply::Hold; 6]);
+    let daemon = ground.start().await;
+    let client = Ledger::of(&daemon);
+    client.add(add("a", 5)).await.expect("an answer");
+    let held: Vec<_> = (0..6)
+        .map(|n| {
+            let client = client.clone();
+            tokio::spawn(async move { client.add(add_calling(&format!("b{n}"), "Hold")).await })
+        })
+        .collect();
+    // The place that anybody may have, and the one that is kept for writes.
+    ground.upstream.wait_calls("Hold", 2).await;
+    assert_eq!(client.sum("a").await, 5);
+    ground.upstream.release();
+    for call in held {
+        call.await.expect("no panic").expect("an answer");
+    }
+}
+
 /// Two events have both places of the host and of their plugin; what they call needs places of its own.
 async fn calls_come_in_beside_the_runs_that_wait_for_them(ground: Ground) {
     let ground = ground.own().set("sandbox.instances", 2);
@@ -115,7 +138,7 @@ async fn calls_come_in_beside_the_runs_that_wait_for_them(ground: Ground) {
         daemon.publish(CALL, json!({ "calls": calls })).await;
     }
     ground.upstream.wait_calls("Hold", 2).await;
-    // Both wait, and others behind them. One from without would wait as well.
+    // Both wait, and others behind them.
     ground.upstream.release();
     for stored in daemon.wait_stored(CALLED, 6).await {
         let seen = body(&stored);

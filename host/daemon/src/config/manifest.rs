@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, path::Path};
 use serde_json::Value;
 
 use super::{
+    bounds::Bounds,
     fault::Faults,
     isolation::IsolationConfig,
     limits::LimitsConfig,
@@ -42,7 +43,18 @@ pub struct ConfigKey {
     pub default: Option<Value>,
     /// Without a default the guest sees nothing, unless the operator has to set it.
     pub required: bool,
+    pub bounds: Bounds,
     pub description: String,
+}
+
+impl ConfigKey {
+    /// The value and what is wrong with it, as it follows "is".
+    pub(super) fn fault(&self, value: &Value) -> Option<String> {
+        if !self.kind.admits(value) {
+            return Some(format!("{value}, which is not of the type {}", self.kind.name()));
+        }
+        Some(format!("{value}; {}", self.bounds.fault(value)?))
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +78,18 @@ impl ValueKind {
             "table" => Self::Table,
             _ => return None,
         })
+    }
+
+    /// As a manifest writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::String => "string",
+            Self::Integer => "integer",
+            Self::Number => "number",
+            Self::Boolean => "boolean",
+            Self::List => "list",
+            Self::Table => "table",
+        }
     }
 
     pub fn admits(self, value: &Value) -> bool {
@@ -180,18 +204,21 @@ fn read(top: &Table<'_>, folder: &Path, place: &mut Place<'_>) -> Manifest {
             if parsed.is_none() && !table.has("type") {
                 table.fault(format!("config.{key}.type is missing; add type = \"string\""));
             }
-            let kind = parsed.unwrap_or(ValueKind::String);
             let default = table.value("default");
+            let schema = ConfigKey {
+                kind: parsed.unwrap_or(ValueKind::String),
+                default: default.as_ref().map(|default| default.value.clone()),
+                required: table.boolean("required").or(false),
+                bounds: Bounds::read(&table, parsed),
+                description: table.text("description").or(String::new()),
+            };
             if let Some(default) = &default
                 && parsed.is_some()
-                && !kind.admits(&default.value)
+                && let Some(fault) = schema.fault(&default.value)
             {
-                table.fault_at(default, format!("config.{key}.default is not of the type that it declares"));
+                table.fault_at(default, format!("config.{key}.default is {fault}"));
             }
-            let description = table.text("description").or(String::new());
-            let required = table.boolean("required").or(false);
-            let default = default.map(|d| d.value);
-            manifest.config.insert(key, ConfigKey { kind, default, required, description });
+            manifest.config.insert(key, schema);
             table.finish();
         }
         config.finish();

@@ -1,6 +1,7 @@
 //! What the operator decides: `cofferdam.toml`, then the environment, then flags. Everything is checked here, before
 //! anything is bound, and all faults are told at once. Every key that is read is recorded, so that the whole can be shown.
 
+mod bounds;
 mod bundled;
 mod bus;
 mod env;

@@ -246,17 +246,12 @@ fn values(
                     manifest.config.keys().cloned().collect::<Vec<_>>().join(", ")
                 ),
             ),
-            Some(schema) if !schema.kind.admits(&value.value) => config.fault_at(
-                &value,
-                format!(
-                    "plugins.{name}.config.{key} is {}, which is not of the type {}",
-                    value.value,
-                    format!("{:?}", schema.kind).to_lowercase()
-                ),
-            ),
-            Some(_) => {
-                values.insert(key.clone(), value.value);
-            }
+            Some(schema) => match schema.fault(&value.value) {
+                Some(fault) => config.fault_at(&value, format!("plugins.{name}.config.{key} is {fault}")),
+                None => {
+                    values.insert(key.clone(), value.value);
+                }
+            },
         }
         set.insert(key);
     }

@@ -233,6 +233,39 @@ fn cells_in_the_space_of_others_take_a_grant_and_those_in_its_own_take_none() {
 }
 
 #[test]
+fn a_value_out_of_its_manifests_range_is_told_with_the_range() {
+    let manifest = "[config.most]\ntype = \"integer\"\nmin = 0\nmax = 1000\ndefault = 1\n[config.how]\ntype = \"string\"\n\
+                    one-of = [\"first\", \"all\"]\n";
+    let told = with_plugin("[plugins.p.config]\nmost = -1\nhow = \"frist\"\n", manifest).unwrap_err();
+    assert!(told.contains("cofferdam.toml:4: plugins.p.config.most is -1; it is from 0 to 1000\n"), "{told}");
+    let expected = "cofferdam.toml:5: plugins.p.config.how is \"frist\"; it is one of \"first\", \"all\"";
+    assert!(told.contains(expected), "{told}");
+    let config = with_plugin("[plugins.p.config]\nmost = 1000\nhow = \"all\"\n", manifest).unwrap();
+    assert_eq!(config.plugins[0].values["most"], 1000);
+    let told = with_plugin("", &manifest.replace("default = 1", "default = 1001")).unwrap_err();
+    assert!(told.contains("p.toml:8: config.most.default is 1001; it is from 0 to 1000"), "{told}");
+}
+
+/// The guest would take a number out of it for another, or fail each event.
+#[test]
+fn every_number_of_a_bundled_plugin_has_a_range() {
+    let plugins = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins");
+    let files = std::fs::read_dir(plugins).unwrap().map(|entry| entry.unwrap().path().join("plugin.toml"));
+    let mut seen = 0;
+    for file in files.filter(|file| file.is_file()) {
+        let manifest: toml::Table = std::fs::read_to_string(&file).unwrap().parse().unwrap();
+        for (key, schema) in manifest.get("config").and_then(toml::Value::as_table).into_iter().flatten() {
+            if matches!(schema["type"].as_str(), Some("integer" | "number")) {
+                let bounded = ["min", "max"].iter().all(|bound| schema.get(bound).is_some());
+                assert!(bounded, "{key} of {} has no min and max", file.display());
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 30, "{seen}");
+}
+
+#[test]
 fn no_plugin_has_a_name_of_the_executors() {
     for (name, whose) in [
         ("clients", "all that call [executor.grpc], whose queues, shares and budgets it would share"),

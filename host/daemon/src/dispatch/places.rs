@@ -11,14 +11,15 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// How deep calls of the host to itself lie in one another at most.
 pub const DEPTH: usize = 3;
-/// Kept for each depth, and for calls that write; as many as there are places at all, if those are fewer.
+/// Kept for each depth, for calls that write, and for clients' that read; as many as there are places at all, if those are fewer.
 const KEPT: u32 = 4;
 
 /// Who asks for a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Comer {
-    /// An event, or a client's call that reads.
     Event,
+    /// A client's call that reads: it is soon over, and the events of its plugin may not be.
+    Read,
     /// A call that writes. It waits in an inbox, perhaps for a run of this host that waits for it.
     Write,
     /// A call that reads, made by a run of this host at the depth before, from 1 to [`DEPTH`].
@@ -27,6 +28,7 @@ pub enum Comer {
 
 pub struct Places {
     all: Arc<Semaphore>,
+    reads: Arc<Semaphore>,
     writes: Arc<Semaphore>,
     within: [Arc<Semaphore>; DEPTH],
 }
@@ -36,12 +38,12 @@ impl Places {
     pub fn new(count: u32, calls_itself: bool) -> Self {
         let of = |count: u32| Arc::new(Semaphore::new(count as usize));
         let kept = if calls_itself { count.min(KEPT) } else { 0 };
-        Self { all: of(count), writes: of(kept), within: std::array::from_fn(|_| of(kept)) }
+        Self { all: of(count), reads: of(kept), writes: of(kept), within: std::array::from_fn(|_| of(kept)) }
     }
 
     /// How many may be taken beside `count`.
     pub fn beside(count: u32) -> u32 {
-        count.min(KEPT) * (DEPTH as u32 + 1)
+        count.min(KEPT) * (DEPTH as u32 + 2)
     }
 
     /// Waits for one; `None` once there are none for good.
@@ -49,6 +51,7 @@ impl Places {
         let all = self.all.clone().acquire_owned();
         let kept = match comer {
             Comer::Event => return all.await.ok(),
+            Comer::Read => &self.reads,
             Comer::Write => &self.writes,
             Comer::Within(depth) => self.within.get(depth.checked_sub(1)?)?,
         };
@@ -76,7 +79,14 @@ mod tests {
         let places = Places::new(2, true);
         let mut held = Vec::new();
         // At each depth all that there is, beside what is kept for deeper ones.
-        for comer in [Comer::Event, Comer::Write, Comer::Within(1), Comer::Within(2), Comer::Within(DEPTH)] {
+        for comer in [
+            Comer::Event,
+            Comer::Read,
+            Comer::Write,
+            Comer::Within(1),
+            Comer::Within(2),
+            Comer::Within(DEPTH),
+        ] {
             for _ in 0..2 {
                 held.push(places.take(comer).now_or_never().unwrap().unwrap());
             }
@@ -112,6 +122,6 @@ mod tests {
 
     #[test]
     fn of_few_places_few_are_kept() {
-        assert_eq!([1, 2, 256].map(Places::beside), [4, 8, 16]);
+        assert_eq!([1, 2, 256].map(Places::beside), [5, 10, 20]);
     }
 }

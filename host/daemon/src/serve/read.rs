@@ -59,7 +59,7 @@ async fn run(
     let Target { plugin, method } = target;
     let dispatch = front.dispatch();
     let closing = || Status::unavailable("the host is closing; ask another");
-    let comer = incoming.within.as_ref().map_or(Comer::Event, |within| Comer::Within(within.depth));
+    let comer = incoming.within.as_ref().map_or(Comer::Read, |within| Comer::Within(within.depth));
     let _permits = dispatch.admission.permits(&plugin.places, comer).await.ok_or_else(closing)?;
     let wall = plugin.limits.wall.min(incoming.deadline.saturating_duration_since(Instant::now()));
     // One whose time is over learns it from whoever waits with it.

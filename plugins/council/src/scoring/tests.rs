@@ -104,9 +104,26 @@ fn a_stage_that_talks_nonsense_is_asked_again() {
 #[test]
 fn a_stage_that_is_away_is_asked_again_and_one_that_refuses_is_not() {
     let status = |code| Host::new().fails("scoring", SCORE, code, "as the test has it");
-    fails(status(Code::Unavailable), true, "the scoring stage, Score: UNAVAILABLE");
+    fails(status(Code::Unavailable), true, "UNAVAILABLE");
     fails(status(Code::Unimplemented), true, "UNIMPLEMENTED");
     fails(status(Code::InvalidArgument), false, "INVALID_ARGUMENT");
+}
+
+#[test]
+fn a_stage_that_is_not_there_is_told_with_upstream_call_and_remedy() {
+    let told = |code| {
+        let host = Host::new().fails("scoring", SCORE, code, "as the test has it");
+        judged(host, abc()).0.unwrap_err().to_string()
+    };
+    let remedy = "see to it that [upstreams.scoring] address leads to a gRPC server that serves \
+                  cofferdam.council.v1.ScoringService, or is \"self\" and a plugin here serves it";
+    for code in [Code::Unavailable, Code::Unimplemented, Code::Unknown, Code::Internal] {
+        let told = told(code);
+        let call = format!("upstream \"scoring\", {SCORE}: {code}: as the test has it; ");
+        assert!(told.contains(&call) && told.contains(remedy), "{told}");
+    }
+    let refused = told(Code::InvalidArgument);
+    assert!(refused.contains(SCORE) && !refused.contains("[upstreams"), "{refused}");
 }
 
 #[test]

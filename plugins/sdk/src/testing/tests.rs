@@ -31,7 +31,12 @@ executor = ["small"]
 [config.least]
 type = "integer"
 default = 3
+min = 1
+max = 9
 description = "a number"
+[config.how]
+type = "string"
+one-of = ["first", "all"]
 [metrics.done]
 kind = "counter"
 help = "..."
@@ -291,7 +296,11 @@ fn a_manifest_decides_cell_grants_config_and_metrics() {
             assert_eq!(config::get::<u32>("least")?, Some(3));
             assert_eq!(config::raw("not.named"), None);
             assert_eq!(config::get_or::<String>("wire.envelope", "mirror")?, "bare");
-            assert!(config::get::<String>("least").is_err());
+            assert_eq!(config::raw("how"), None);
+            let told = config::get::<String>("least").unwrap_err().to_string();
+            assert!(told.contains("\"least\" is 3, which can't be used: "), "{told}");
+            let remedy = "correct it in the daemon's configuration, under config of this plugin";
+            assert!(told.contains(remedy), "{told}");
             metrics::count("done", &[("how", "well")])?;
             assert!(matches!(metrics::count("done", &[]), Err(MetricError::Undeclared(_))));
             assert!(matches!(
