@@ -111,10 +111,11 @@ async fn contract_6_orchestrate_gives_a_winner_and_the_others_without_it(hall: H
     let told = running.told_once("t").await;
     assert_eq!((&told["story_id"], &told["winner_id"]), (&json!("S"), &json!("agent-dev-001")));
 
-    // No review, and nobody selects.
+    // Options that switch on selection alone are without review.
     let before = hall.asked().await;
     let mut plain = orchestration("u", &[ONE, TWO, THREE]);
-    plain.options = Some(OrchestratorOptions::default());
+    plain.options =
+        Some(OrchestratorOptions { enable_architect_selection: true, ..OrchestratorOptions::default() });
     let answer = running.client.orchestrate(plain).await.expect("an answer");
     assert_eq!(hall.asked().await - before, 3);
     assert_eq!(answer.winner.expect("a winner").rank, 1);
