@@ -30,6 +30,9 @@ const MAX_ORDERED_PENDING: u32 = 4096;
 /// How long a host that stops waits for answers of other hosts: a turn is mostly handed over in milliseconds.
 pub(crate) const LINGER: Duration = Duration::from_secs(5);
 
+/// How long, then, a run waits for an answer that it has asked for: the next run of its event gets it as well.
+pub(crate) const LAST_WORD: Duration = Duration::from_secs(3);
+
 /// What health calls the queues of jobs.
 pub(crate) const QUEUES: &str = "the queues of jobs";
 

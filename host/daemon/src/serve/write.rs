@@ -15,13 +15,14 @@ use super::{
     incoming::Incoming,
     keys::{self, Claim, Claimed, Taken},
 };
-use crate::dispatch::inbox::{self, Envelope};
+use crate::{
+    app::LAST_WORD,
+    dispatch::inbox::{self, Envelope},
+};
 
 /// From the look at a key to the last send of its call. What is sent later could arrive when the inbox has forgotten that the call
 /// was stored, and run.
 const SOON: Duration = Duration::from_secs(20);
-/// How long a run waits for an answer once its host stops.
-const LAST_WORD: Duration = Duration::from_secs(3);
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 

@@ -13,11 +13,14 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::{super::Services, ask::Asked};
-use crate::executor::{
-    backends::tokens_subject,
-    job::{self, QueuedJob},
-    queues::Submitted,
-    status::{self, Answer, Record},
+use crate::{
+    app::LAST_WORD,
+    executor::{
+        backends::tokens_subject,
+        job::{self, QueuedJob},
+        queues::Submitted,
+        status::{self, Answer, Record},
+    },
 };
 
 /// Of one question, over all runs of its event.
@@ -26,8 +29,6 @@ const MAX_TRIES: u32 = 100;
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// What is heard may not be stored yet.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
-/// So long a host that stops waits for answers that are on their way.
-const LAST_WORD: Duration = Duration::from_secs(3);
 /// Whoever works a job ends it at its deadline: so long it may take them to say so.
 const GRACE: Duration = Duration::from_secs(2);
 
